@@ -1,0 +1,1 @@
+//! The guest agent: PID 1 of the utility VM.

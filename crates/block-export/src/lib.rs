@@ -1,0 +1,1 @@
+//! Serves one disk on a unix socket by the NBD protocol.

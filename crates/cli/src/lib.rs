@@ -1,0 +1,1 @@
+//! The ireko commands: a client of the daemon.

@@ -1,0 +1,1 @@
+//! HTTP: the Docker Engine API and Ireko's own, over the engine.

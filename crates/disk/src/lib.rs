@@ -1,0 +1,1 @@
+//! Virtual disks in files: VHDX and chains of differencing disks.

@@ -1,0 +1,1 @@
+//! Life cycle of containers, work that needs a guest, recovery.

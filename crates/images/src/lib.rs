@@ -1,0 +1,1 @@
+//! The store: the tree of images and every verb on it.

@@ -1,0 +1,2 @@
+//! The one host executable: picks the personality.
+fn main() {}

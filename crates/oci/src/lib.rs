@@ -1,0 +1,1 @@
+//! Image references, digests and image configurations as the OCI and Docker define them.

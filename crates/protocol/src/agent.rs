@@ -1,0 +1,338 @@
+//! What the shim and the guest agent say to each other over one virtio-serial port.
+//!
+//! Messages travel as JSON in [`crate::frame`]s on stream 0; a process's stdio travels as `Data`
+//! frames on the streams that [`stream_of`] names. Every request but the streams has exactly one
+//! [`GuestMessage::Reply`]. The guest is untrusted: the shim bounds and checks all it says.
+//!
+//! ```text
+//!   shim                                   agent (PID 1)
+//!    │ ◄───────────── Hello{version} ────────┤  after modules are loaded
+//!    ├─ Configure{seed,time,root,files} ───► │  mounts the root disk
+//!    │ ◄──────────── Reply(Done) ────────────┤
+//!    ├─ Spawn{process 1, …} ───────────────► │
+//!    │ ◄──────────── Reply(Spawned{pid}) ────┤
+//!    │ ◄═══ Data / Eof / Credit ═══════════► │
+//!    │ ◄──────────── Exited{process 1} ──────┤  after the last byte of its output
+//!    ├─ PowerOff ──────────────────────────► │  sync, unmount, power off
+//! ```
+
+use serde::{Deserialize, Serialize};
+
+/// The version of these messages; both ends refuse another.
+pub const VERSION: u32 = 1;
+/// The virtio-serial port both ends meet on.
+pub const PORT_NAME: &str = "dev.ireko.agent";
+/// After this long without a `Thaw` the agent thaws a frozen file system by itself.
+pub const FREEZE_LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Names one process of the guest; chosen by the shim. 1 is the container's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ProcessId(pub u32);
+
+impl ProcessId {
+    /// The container's own process: its exit is the container's exit.
+    pub const INIT: Self = Self(1);
+}
+
+/// One of a process's three standard streams. With a TTY only `Stdin` and `Stdout` are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Stdio {
+    /// Host to guest.
+    Stdin,
+    /// Guest to host; the terminal's output where there is a TTY.
+    Stdout,
+    /// Guest to host.
+    Stderr,
+}
+
+/// The frame stream that carries one standard stream of a process.
+pub fn stream_of(process: ProcessId, stdio: Stdio) -> u32 {
+    process.0.wrapping_mul(4).wrapping_add(match stdio {
+        Stdio::Stdin => 0,
+        Stdio::Stdout => 1,
+        Stdio::Stderr => 2,
+    })
+}
+
+/// The inverse of [`stream_of`]; `None` where no such stream can be.
+pub fn owner_of(stream: u32) -> Option<(ProcessId, Stdio)> {
+    let stdio = match stream % 4 {
+        0 => Stdio::Stdin,
+        1 => Stdio::Stdout,
+        2 => Stdio::Stderr,
+        _ => return None,
+    };
+    (stream >= 4).then_some((ProcessId(stream / 4), stdio))
+}
+
+/// A request from the shim; `id` comes back in the reply.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Request {
+    /// Chosen by the shim, unique among those not yet answered.
+    pub id: u64,
+    /// What is asked.
+    pub body: RequestBody,
+}
+
+/// What the shim asks of the guest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub enum RequestBody {
+    /// First of all, once: who this guest is, and its root disk. Reply: `Done`.
+    Configure(Box<Configure>),
+    /// Starts a process. Reply: `Spawned`, or `Failed` with `NotFound`/`NotExecutable`.
+    Spawn(Box<Spawn>),
+    /// Sends a signal to a process (the whole process group where it has a TTY). Reply: `Done`.
+    Signal {
+        /// Which process.
+        process: ProcessId,
+        /// Linux signal number, 1 to 64.
+        signal: i32,
+    },
+    /// Sets the size of a process's terminal. Reply: `Done`.
+    Resize {
+        /// Which process.
+        process: ProcessId,
+        /// Height in character cells.
+        rows: u16,
+        /// Width in character cells.
+        columns: u16,
+    },
+    /// Lists the container's processes. Reply: `Processes`.
+    ListProcesses,
+    /// `sync`, then FIFREEZE of the root disk. The agent thaws after [`FREEZE_LIMIT`]. Reply: `Done`.
+    Freeze,
+    /// FITHAW; `Done` also where nothing was frozen (the limit had passed): `was_frozen` tells. Reply: `Thawed`.
+    Thaw,
+    /// Stops every process of the container at once (cgroup freezer). Reply: `Done`.
+    Pause,
+    /// Lets them run again. Reply: `Done`.
+    Unpause,
+    /// Unpacks a tar archive, read from the whole block device, into the root disk's top folder.
+    /// The archive is untrusted: no entry leaves the root. Reply: `Applied`.
+    ApplyTar {
+        /// The serial of the virtio disk that holds the archive, see [`DiskSerial`].
+        disk: DiskSerial,
+    },
+    /// `sync`, unmounts, powers the machine off. Reply: none, the machine ends.
+    PowerOff,
+}
+
+/// How a disk of the VM is told from the others: virtio-blk's serial, at most 20 ASCII bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskSerial(pub String);
+
+impl DiskSerial {
+    /// The serial of the container's root disk.
+    pub fn root() -> Self {
+        Self("root".into())
+    }
+    /// The serial of the archive in an import.
+    pub fn archive() -> Self {
+        Self("archive".into())
+    }
+}
+
+/// Who this guest is. Applied before any process of the user runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Configure {
+    /// Must be [`VERSION`].
+    pub version: u32,
+    /// 32 or more bytes of host randomness: credited to the kernel's pool, which is then reseeded.
+    pub seed: Vec<u8>,
+    /// The wall clock: nanoseconds since 1970-01-01T00:00:00Z.
+    pub unix_nanos: u64,
+    /// The container's host name, 1 to 64 bytes.
+    pub hostname: String,
+    /// The disk mounted as the container's root (ext4, `noinit_itable,discard`).
+    pub root: DiskSerial,
+    /// The root is mounted read-only.
+    pub read_only: bool,
+    /// Files shown to the container without being on its disk (bind mounts from a tmpfs), such as
+    /// /etc/hostname, /etc/hosts and /etc/resolv.conf.
+    pub files: Vec<GuestFile>,
+    /// tmpfs mounts inside the container: absolute path and mount options (`size=64m,mode=1777`).
+    pub tmpfs: Vec<(String, String)>,
+    /// The workload's cgroup `memory.max` in bytes; `None` is unlimited.
+    pub memory_max: Option<u64>,
+    /// The workload's cgroup `cpu.max` in thousandths of a CPU; `None` is unlimited.
+    pub cpu_millis: Option<u64>,
+}
+
+/// A small file given to the guest.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GuestFile {
+    /// Absolute path inside the container.
+    pub path: String,
+    /// Its content.
+    pub content: String,
+}
+
+/// A process to start.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Spawn {
+    /// Its id; [`ProcessId::INIT`] gets a new PID and mount namespace, others join that.
+    pub process: ProcessId,
+    /// Program and arguments; the program is looked up in the environment's PATH where it has no
+    /// slash. At least one.
+    pub argv: Vec<String>,
+    /// `KEY=value`, the whole environment.
+    pub env: Vec<String>,
+    /// Working directory inside the container, absolute; made where it is missing.
+    pub cwd: String,
+    /// `user`, `user:group`, `uid`, `uid:gid`; empty is root. Names are looked up in the container's
+    /// /etc/passwd and /etc/group.
+    pub user: String,
+    /// Gives it a terminal of this size (rows, columns).
+    pub tty: Option<(u16, u16)>,
+    /// Its stdin is a stream; otherwise /dev/null.
+    pub stdin: bool,
+    /// Runs under a minimal init that reaps orphans and forwards signals (docker's `--init`).
+    pub init: bool,
+}
+
+/// What the guest says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "say", rename_all = "snake_case")]
+pub enum GuestMessage {
+    /// The agent is up.
+    Hello {
+        /// Its [`VERSION`].
+        version: u32,
+        /// `uname -r` of the guest.
+        kernel: String,
+    },
+    /// The answer to the request of this id.
+    Reply {
+        /// The request's id.
+        id: u64,
+        /// The answer.
+        result: Reply,
+    },
+    /// A process ended. Sent after the last byte and the Eof of its output streams.
+    Exited {
+        /// Which process.
+        process: ProcessId,
+        /// How it ended.
+        status: ExitStatus,
+    },
+}
+
+/// The answer to a request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum Reply {
+    /// It was done.
+    Done,
+    /// The process runs.
+    Spawned {
+        /// Its PID as the container sees it.
+        pid: u32,
+    },
+    /// The processes of the container.
+    Processes {
+        /// One each.
+        processes: Vec<ProcessInfo>,
+    },
+    /// The file system takes writes again.
+    Thawed {
+        /// It was frozen without a break until now: what was read meanwhile is consistent.
+        was_frozen: bool,
+    },
+    /// An archive was unpacked.
+    Applied {
+        /// How many entries it had.
+        entries: u64,
+        /// Bytes of regular files written.
+        bytes: u64,
+    },
+    /// It was not done.
+    Failed {
+        /// What kind of failure.
+        kind: FailureKind,
+        /// One sentence for people: what was attempted, and why it failed.
+        message: String,
+    },
+}
+
+/// What kind of failure, where the host acts on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// The program to run is not there (docker's 127).
+    NotFound,
+    /// The program is there but cannot be run (docker's 126).
+    NotExecutable,
+    /// A user, a process or a disk that was named does not exist.
+    NoSuch,
+    /// The disk is full.
+    DiskFull,
+    /// The input (an archive, a request) is malformed.
+    BadInput,
+    /// Anything else.
+    Other,
+}
+
+/// One process of the container.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProcessInfo {
+    /// PID as the container sees it.
+    pub pid: u32,
+    /// Parent's PID as the container sees it.
+    pub parent: u32,
+    /// User's number.
+    pub uid: u32,
+    /// CPU time used, in milliseconds.
+    pub cpu_millis: u64,
+    /// Its command line, arguments joined by spaces.
+    pub command: String,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExitStatus {
+    /// It exited with this code, 0 to 255.
+    Code(i32),
+    /// It was killed by this signal.
+    Signal(i32),
+}
+
+impl ExitStatus {
+    /// The code a shell and docker show: the code itself, or 128 + signal.
+    pub fn code(self) -> i32 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(signal) => 128 + signal,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_number_leads_back_to_its_process() {
+        for stdio in [Stdio::Stdin, Stdio::Stdout, Stdio::Stderr] {
+            assert_eq!(owner_of(stream_of(ProcessId(7), stdio)), Some((ProcessId(7), stdio)));
+        }
+        assert_eq!(owner_of(0), None);
+        assert_eq!(owner_of(7), None);
+    }
+
+    #[test]
+    fn messages_have_the_shape_on_the_wire_that_both_versions_agree_on() {
+        let request =
+            Request { id: 3, body: RequestBody::Signal { process: ProcessId(1), signal: 15 } };
+        assert_eq!(
+            serde_json::to_string(&request).unwrap(),
+            r#"{"id":3,"body":{"do":"signal","process":1,"signal":15}}"#
+        );
+        let reply = GuestMessage::Reply { id: 3, result: Reply::Thawed { was_frozen: true } };
+        assert_eq!(
+            serde_json::to_string(&reply).unwrap(),
+            r#"{"say":"reply","id":3,"result":{"reply":"thawed","was_frozen":true}}"#
+        );
+    }
+}

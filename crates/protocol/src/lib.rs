@@ -1,0 +1,17 @@
+//! Messages between Ireko's own processes and the guest agent.
+//!
+//! ```text
+//!   cli ═HTTP═ daemon(engine) ═[shim]═ shim ═[agent over frame]═ guest agent
+//! ```
+//!
+//! Pure values and sans-I/O codecs: nothing here opens a socket or a file. Read in this order:
+//! [`frame`] (how bytes are cut on any of our channels), [`agent`] (what shim and guest say),
+//! [`shim`] (what engine and shim say), [`plan`] (the file a shim is started with),
+//! [`places`] (where root, cache and sockets are).
+#![forbid(unsafe_code)]
+
+pub mod agent;
+pub mod frame;
+pub mod places;
+pub mod plan;
+pub mod shim;

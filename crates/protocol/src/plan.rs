@@ -1,0 +1,138 @@
+//! The files that engine and shim leave for each other in a container's folder.
+//!
+//! `plan.json` is everything a shim needs to run one VM: every name resolved, every path absolute,
+//! so that the shim never looks into the store. `shim.json` says which process that became,
+//! `exit.json` how it ended. Each is written aside, synced and renamed.
+
+use crate::agent::{Configure, Spawn};
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// The version of the files here; a reader refuses a newer one.
+pub const VERSION: u32 = 1;
+
+/// What one shim is to do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VmPlan {
+    /// [`VERSION`] of the writer.
+    pub version: u32,
+    /// The VM's id: 12 lower-case hex digits. Names its runtime folder.
+    pub vm: String,
+    /// The disk chain, leaf first. The leaf is opened for writing, the others read-only.
+    pub chain: Vec<PathBuf>,
+    /// Folder for this VM's sockets; made by the shim with mode 0700, removed at its end.
+    pub runtime_dir: PathBuf,
+    /// Where `plan.json` lies and where `shim.json`, `exit.json` and `console.log` go.
+    pub state_dir: PathBuf,
+    /// The machine-wide cache (kernel, acceleration verdict).
+    pub cache: PathBuf,
+    /// Guest RAM in MiB.
+    pub memory_mib: u64,
+    /// Virtual CPUs, at least 1.
+    pub vcpus: u32,
+    /// How the guest's CPU is run.
+    pub accel: AccelChoice,
+    /// Who the guest is. `seed` and `unix_nanos` are filled in by the shim at the last moment.
+    pub configure: Configure,
+    /// What is done in it.
+    pub work: Work,
+}
+
+/// What a VM is started for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Work {
+    /// Run a container's process when [`crate::shim::Request::Start`] says so.
+    Container {
+        /// The process.
+        process: Box<Spawn>,
+        /// Where its output is kept as JSON lines; `None` keeps none (log driver `none`).
+        log: Option<PathBuf>,
+    },
+    /// Unpack an archive into the root disk, then power off. Begins by itself.
+    ApplyTar {
+        /// An uncompressed tar archive, attached read-only.
+        archive: PathBuf,
+    },
+}
+
+/// How the guest's CPU is run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AccelChoice {
+    /// KVM where it was proved to work, else TCG.
+    #[default]
+    Auto,
+    /// Hardware virtualisation; an error where it does not work.
+    Kvm,
+    /// QEMU's software emulation.
+    Tcg,
+}
+
+impl std::str::FromStr for AccelChoice {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "kvm" => Ok(Self::Kvm),
+            "tcg" => Ok(Self::Tcg),
+            _ => Err(format!("unknown acceleration {text:?}: use auto, kvm or tcg")),
+        }
+    }
+}
+
+/// Which process owns a VM; trusted only together with the lock on the leaf disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShimRecord {
+    /// [`VERSION`] of the writer.
+    pub version: u32,
+    /// The shim's process id.
+    pub pid: u32,
+    /// Field 22 of its /proc/PID/stat: clock ticks after boot when it started.
+    pub start_time: u64,
+    /// /proc/sys/kernel/random/boot_id of that boot.
+    pub boot_id: String,
+    /// The VM's id.
+    pub vm: String,
+    /// Its control socket.
+    pub socket: PathBuf,
+    /// The VM's own process (QEMU); 0 until it runs.
+    pub vm_pid: u32,
+}
+
+/// How a VM's work ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitRecord {
+    /// [`VERSION`] of the writer.
+    pub version: u32,
+    /// Docker's exit code: the process's own, 128 + signal, 126/127 where it could not be started,
+    /// 255 where the VM or its shim died without one.
+    pub exit_code: i32,
+    /// What went wrong beside the process's own exit; shown as `State.Error`.
+    pub error: Option<String>,
+    /// When the process started: nanoseconds since 1970 UTC; `None` where it never did.
+    pub started_at: Option<u64>,
+    /// When it ended, likewise.
+    pub finished_at: u64,
+}
+
+/// One line of a container's log file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLine {
+    /// The text with its line end; bytes that are not UTF-8 are replaced by U+FFFD.
+    pub log: String,
+    /// `stdout` or `stderr`.
+    pub stream: LogStream,
+    /// When the shim read it: RFC 3339 UTC with nine fraction digits.
+    pub time: String,
+}
+
+/// Which stream a line came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogStream {
+    /// Standard output, and all output of a terminal.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}

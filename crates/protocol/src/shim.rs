@@ -1,0 +1,184 @@
+//! What the engine asks of a shim, one unix-socket connection for each request.
+//!
+//! Everything is a [`crate::frame::Frame`]. The engine sends one [`Envelope`]; the shim answers
+//! with one [`Answer`]. After `Attached` or `ExecStarted` the same connection carries the standard
+//! streams (stream numbers below, `Data`, `Eof`, `Credit` with [`crate::frame::WINDOW`]), and an
+//! exec ends with a last message [`Answer::Exited`]; then the shim closes it.
+
+use crate::agent::{ExitStatus, FailureKind, ProcessId, ProcessInfo, Spawn};
+use crate::plan::ExitRecord;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// The version of these messages. A shim outlives the daemon that started it, so a newer engine
+/// must go on speaking every version that may still run.
+pub const VERSION: u32 = 1;
+
+/// Stream number of standard input on a shim connection (engine to shim).
+pub const STDIN: u32 = 1;
+/// Stream number of standard output, and of a terminal's output.
+pub const STDOUT: u32 = 2;
+/// Stream number of standard error.
+pub const STDERR: u32 = 3;
+
+/// A request and the version it is written in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// [`VERSION`] of the writer.
+    pub version: u32,
+    /// The request.
+    pub request: Request,
+}
+
+/// What the engine asks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub enum Request {
+    /// Which state the VM is in. Answer: `Status`.
+    Status,
+    /// Starts the container's process as soon as the guest is ready. Answered when it runs:
+    /// `Started`, or `Failed`. Attach first what must not miss a byte.
+    Start,
+    /// Joins the container's standard streams. Answer: `Attached`, then streams. May come before
+    /// `Start`. Output from before the attach is not repeated (it is in the log).
+    Attach {
+        /// Send this connection's stream [`STDIN`] to the process.
+        stdin: bool,
+        /// Close the process's stdin when this connection's stdin ends (docker's `StdinOnce`).
+        stdin_once: bool,
+        /// Send stdout here.
+        stdout: bool,
+        /// Send stderr here.
+        stderr: bool,
+    },
+    /// Runs one more process in the container. Answer: `ExecStarted` or `Failed`; then streams,
+    /// then `Exited`. `process.process` is ignored: the shim chooses.
+    Exec {
+        /// The process.
+        process: Box<Spawn>,
+    },
+    /// Sets a terminal's size. Answer: `Done`.
+    Resize {
+        /// Which process: [`ProcessId::INIT`] or what `ExecStarted` gave.
+        process: ProcessId,
+        /// Height in character cells.
+        rows: u16,
+        /// Width in character cells.
+        columns: u16,
+    },
+    /// Sends a signal to the container's process. Answer: `Done`.
+    Signal {
+        /// Linux signal number, 1 to 64.
+        signal: i32,
+    },
+    /// Ends the VM at once, without the guest's help. Answer: `Done`.
+    PowerOff,
+    /// Stops the container's processes. Answer: `Done`.
+    Pause,
+    /// Lets them run again. Answer: `Done`.
+    Unpause,
+    /// Lists the container's processes. Answer: `Processes`.
+    ListProcesses,
+    /// Freezes the scratch disk into a layer and goes on with a new child. Answer: `Committed`.
+    Commit(CommitRequest),
+    /// Answers `Ended` when the work has ended and `exit.json` is written.
+    Wait,
+}
+
+/// Where the frozen layer goes, and how the next scratch disk names it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CommitRequest {
+    /// The frozen file's new path, on the same file system; must not exist.
+    pub frozen: PathBuf,
+    /// `relative_path` of the frozen file's own parent locator once it is there: `.\parent.vhdx`.
+    pub frozen_parent: String,
+    /// `relative_path` of the next scratch disk's parent locator: `..\..\images\frozen.vhdx`.
+    pub next_parent: String,
+    /// Freeze the guest's file system around it, where the guest can.
+    pub freeze_guest: bool,
+}
+
+/// The shim's answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum Answer {
+    /// See [`Request::Status`].
+    Status(Status),
+    /// The container's process runs.
+    Started {
+        /// When: nanoseconds since 1970 UTC.
+        started_at: u64,
+    },
+    /// Streams follow.
+    Attached,
+    /// Streams follow.
+    ExecStarted {
+        /// Its id, for `Resize`.
+        process: ProcessId,
+        /// Its PID as the container sees it.
+        pid: u32,
+    },
+    /// An exec's last message.
+    Exited {
+        /// How it ended.
+        status: ExitStatus,
+    },
+    /// It was done.
+    Done,
+    /// See [`Request::ListProcesses`].
+    Processes {
+        /// One each.
+        processes: Vec<ProcessInfo>,
+    },
+    /// See [`Request::Commit`].
+    Committed(Committed),
+    /// See [`Request::Wait`].
+    Ended(ExitRecord),
+    /// It was not done.
+    Failed {
+        /// What kind of failure.
+        kind: FailureKind,
+        /// For people: what was attempted and why it failed.
+        message: String,
+    },
+}
+
+/// Which state a VM is in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// How far it got.
+    pub phase: Phase,
+    /// `kvm` or `tcg`; empty until the VM runs.
+    pub accel: String,
+    /// The VM's own process id; 0 until it runs.
+    pub vm_pid: u32,
+    /// When the container's process started, nanoseconds since 1970 UTC.
+    pub started_at: Option<u64>,
+}
+
+/// How far a VM got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// QEMU or the guest's kernel is on its way.
+    Booting,
+    /// The guest is configured and waits for `Start`.
+    Ready,
+    /// The work goes on.
+    Running,
+    /// Its processes are stopped by `Pause`.
+    Paused,
+    /// It ended; `exit.json` is there.
+    Ended,
+}
+
+/// What a live commit did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Committed {
+    /// The guest's file system was frozen around it; otherwise the layer is crash-consistent.
+    pub file_system_consistent: bool,
+    /// Microseconds the first sync took, with guest writes going on.
+    pub sync_micros: u64,
+    /// Microseconds during which guest writes were held back.
+    pub hold_micros: u64,
+}

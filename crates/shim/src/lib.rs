@@ -1,0 +1,1 @@
+//! One VM, from plan to exit.

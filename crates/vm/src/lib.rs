@@ -1,0 +1,1 @@
+//! What a virtual machine needs, and the QEMU driver that provides it.
