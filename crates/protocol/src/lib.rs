@@ -7,11 +7,12 @@
 //! Pure values and sans-I/O codecs: nothing here opens a socket or a file. Read in this order:
 //! [`frame`] (how bytes are cut on any of our channels), [`agent`] (what shim and guest say),
 //! [`shim`] (what engine and shim say), [`plan`] (the file a shim is started with),
-//! [`places`] (where root, cache and sockets are).
+//! [`places`] (where root, cache and sockets are), [`host`] (what `ireko probe` found).
 #![forbid(unsafe_code)]
 
 pub mod agent;
 pub mod frame;
+pub mod host;
 pub mod places;
 pub mod plan;
 pub mod shim;
