@@ -1,0 +1,208 @@
+//! From a [`VmSpec`] to QEMU's command line: one pure function, pinned by a golden test.
+//!
+//! The machine type, the CPU model and the order of devices are part of what a saved VM state is
+//! bound to: a change here is a change of every template's key.
+
+use crate::accel::Accel;
+use crate::spec::{DiskAttachment, DiskSource, GuestPort, VmSpec};
+use std::ffi::{OsStr, OsString};
+use std::os::fd::RawFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+/// The machine of every VM. Versioned, so that a newer QEMU presents the same hardware.
+pub const MACHINE: &str = "pc-i440fx-7.2";
+
+/// What QEMU may not do any more once it runs: old system calls, raising its privileges, starting
+/// programs, changing its scheduling.
+const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
+
+/// Returns QEMU's arguments, without the program's own name.
+///
+/// `control` is the descriptor, inherited by QEMU, of a unix socket that already listens; QEMU
+/// takes QMP connections on it. `spec` is one that passed [`VmSpec::check`].
+pub fn arguments(spec: &VmSpec, control: RawFd) -> Vec<OsString> {
+    let mut line = Line::default();
+    line.option("-name", Fields::new("guest=").value(&spec.name));
+    line.option("-machine", format!("{MACHINE},usb=off,dump-guest-core=off"));
+    match spec.accel {
+        Accel::Kvm => line.option("-accel", "kvm").option("-cpu", "host"),
+        Accel::Tcg => line.option("-accel", "tcg").option("-cpu", "max"),
+    };
+    line.option("-smp", spec.vcpus.to_string());
+    line.option("-m", format!("{}M", spec.memory_mib));
+    line.flag("-nodefaults").flag("-no-user-config").flag("-no-reboot");
+    line.option("-display", "none").option("-sandbox", SANDBOX);
+    line.option("-chardev", format!("socket,id=control,fd={control},server=on,wait=off"));
+    line.option("-mon", "chardev=control,mode=control");
+    line.option("-kernel", &spec.boot.kernel);
+    line.option("-initrd", &spec.boot.initrd);
+    line.option("-append", &spec.boot.command_line);
+    if let Some(log) = &spec.console_log {
+        let file = Fields::new("file,id=console,append=on,path=").value(log);
+        line.option("-chardev", file).option("-device", "isa-serial,chardev=console");
+    }
+    line.option("-device", "virtio-serial-pci,id=ports");
+    for (number, port) in spec.ports.iter().enumerate() {
+        line.port(number, port);
+    }
+    for (number, disk) in spec.disks.iter().enumerate() {
+        line.disk(number, disk);
+    }
+    line.0
+}
+
+#[derive(Default)]
+struct Line(Vec<OsString>);
+
+impl Line {
+    fn flag(&mut self, name: &str) -> &mut Self {
+        self.0.push(name.into());
+        self
+    }
+
+    fn option(&mut self, name: &str, value: impl Into<OsString>) -> &mut Self {
+        self.0.extend([name.into(), value.into()]);
+        self
+    }
+
+    fn port(&mut self, number: usize, port: &GuestPort) {
+        let socket = Fields::new(format!("socket,id=port{number},server=on,wait=off,path="));
+        self.option("-chardev", socket.value(&port.socket));
+        let device = Fields::new(format!("virtserialport,bus=ports.0,chardev=port{number},name="));
+        self.option("-device", device.value(&port.name));
+    }
+
+    /// Adds a block node and its device. A guest's flush reaches the node and a discard is passed
+    /// on; zeroes are not looked for, since the server below knows its holes.
+    fn disk(&mut self, number: usize, disk: &DiskAttachment) {
+        let access = if disk.read_only { "on" } else { "off" };
+        let node = format!(
+            "node-name=disk{number},read-only={access},discard=unmap,detect-zeroes=off,\
+             cache.direct=off,cache.no-flush=off"
+        );
+        let node = match &disk.source {
+            DiskSource::Nbd { socket, export } => {
+                Fields::new(format!("driver=nbd,{node},server.type=unix,server.path="))
+                    .value(socket)
+                    .text(",export=")
+                    .value(export)
+            }
+            DiskSource::RawFile { path } => {
+                Fields::new(format!("driver=raw,{node},file.driver=file,file.filename="))
+                    .value(path)
+            }
+        };
+        self.option("-blockdev", node);
+        let device = format!("virtio-blk-pci,id=vd{number},drive=disk{number},write-cache=on");
+        self.option("-device", Fields::new(device + ",serial=").value(&disk.serial));
+    }
+}
+
+/// A comma-separated option in the making. A comma inside a value is written twice.
+struct Fields(Vec<u8>);
+
+impl Fields {
+    fn new(start: impl Into<String>) -> Self {
+        Self(start.into().into_bytes())
+    }
+
+    fn text(mut self, text: &str) -> Self {
+        self.0.extend_from_slice(text.as_bytes());
+        self
+    }
+
+    fn value(mut self, value: impl AsRef<OsStr>) -> Self {
+        for &byte in value.as_ref().as_bytes() {
+            self.0.push(byte);
+            if byte == b',' {
+                self.0.push(byte);
+            }
+        }
+        self
+    }
+}
+
+impl From<Fields> for OsString {
+    fn from(fields: Fields) -> Self {
+        OsString::from_vec(fields.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::KernelBoot;
+
+    fn spec(accel: Accel) -> VmSpec {
+        VmSpec {
+            name: "web, 1".into(),
+            accel,
+            memory_mib: 512,
+            vcpus: 2,
+            boot: KernelBoot {
+                kernel: "/cache/a,b/vmlinux".into(),
+                initrd: "/cache/initrd".into(),
+                command_line: "quiet panic=-1".into(),
+            },
+            disks: vec![
+                DiskAttachment {
+                    serial: "root".into(),
+                    source: DiskSource::Nbd {
+                        socket: "/run/a,b/nbd.sock".into(),
+                        export: "root".into(),
+                    },
+                    read_only: false,
+                },
+                DiskAttachment {
+                    serial: "archive".into(),
+                    source: DiskSource::RawFile { path: "/tmp/x,y.tar".into() },
+                    read_only: true,
+                },
+            ],
+            ports: vec![GuestPort {
+                name: "dev.ireko.agent".into(),
+                socket: "/run/agent.sock".into(),
+            }],
+            control: "/run/control.sock".into(),
+            console_log: Some("/state/console.log".into()),
+        }
+    }
+
+    fn shown(spec: &VmSpec) -> String {
+        let mut text = String::new();
+        for argument in arguments(spec, 7) {
+            let argument = argument.into_string().unwrap();
+            text += if argument.starts_with('-') { "\n" } else { " " };
+            text += &argument;
+        }
+        text + "\n"
+    }
+
+    #[test]
+    fn a_spec_gives_exactly_this_command_line() {
+        assert_eq!(shown(&spec(Accel::Tcg)), include_str!("arguments.golden"));
+    }
+
+    #[test]
+    fn under_kvm_the_guest_sees_the_hosts_cpu() {
+        let line = shown(&spec(Accel::Kvm));
+        assert!(line.contains("-accel kvm\n-cpu host\n"), "{line}");
+    }
+
+    #[test]
+    fn without_a_console_log_there_is_no_serial_line() {
+        let line = shown(&VmSpec { console_log: None, ..spec(Accel::Tcg) });
+        assert!(!line.contains("isa-serial") && !line.contains("console"), "{line}");
+    }
+
+    #[test]
+    fn a_path_that_is_not_text_reaches_qemu_as_it_is() {
+        let mut spec = spec(Accel::Tcg);
+        let path = OsString::from_vec(b"/tmp/\xff,".to_vec());
+        spec.disks[1].source = DiskSource::RawFile { path: path.into() };
+        let found = arguments(&spec, 7)
+            .into_iter()
+            .any(|argument| argument.as_bytes().ends_with(b"file.filename=/tmp/\xff,,"));
+        assert!(found);
+    }
+}

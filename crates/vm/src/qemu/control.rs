@@ -1,0 +1,359 @@
+//! The control line to a running QEMU: QMP, with a deadline on every answer.
+//!
+//! ```text
+//!   execute ──► line out ──────────────► QEMU
+//!      ▲ condvar                           │
+//!   State { waiting, end } ◄── reader ◄────┘ {"QMP"} {"return"} {"error"} {"event"}
+//! ```
+//! One thread reads; callers sleep on the state it changes. Source: QEMU's qmp-spec.txt.
+
+use crate::driver::ExitCause;
+use crate::error::{Error, ErrorKind, Result};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The longest message taken from QEMU; its largest answers are some kilobytes.
+const MAX_MESSAGE: u64 = 1 << 20;
+
+/// How long a command may take. QEMU answers in a millisecond unless its host is starved.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long `quit` may take before the process is killed instead.
+const QUIT_DEADLINE: Duration = Duration::from_secs(2);
+
+/// A handle to command one VM. Clones share the line; every call may come from any thread.
+#[derive(Clone, Debug)]
+pub struct Control {
+    shared: Arc<Shared>,
+}
+
+/// Whether a VM's CPUs run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// They do.
+    Running,
+    /// They do not, for this reason in QEMU's words (`paused`, `io-error`, `shutdown`, …).
+    Stopped(String),
+}
+
+/// A connected control line on which nothing was said yet.
+pub struct Connection {
+    reader: BufReader<UnixStream>,
+    writer: UnixStream,
+}
+
+#[derive(Debug)]
+struct Shared {
+    writer: Mutex<UnixStream>,
+    state: Mutex<State>,
+    changed: Condvar,
+    process: OwnedFd,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    greeted: bool,
+    last_id: u64,
+    /// Commands under way and, once it came, their answer.
+    waiting: HashMap<u64, Option<Answer>>,
+    /// Why the machine shut down, from its SHUTDOWN event.
+    end: Option<ExitCause>,
+    /// Nothing will come any more.
+    closed: bool,
+}
+
+type Answer = std::result::Result<Value, String>;
+
+enum Message {
+    Greeting,
+    Answer(u64, Answer),
+    Shutdown(ExitCause),
+    Other,
+}
+
+impl Connection {
+    pub fn open(line: UnixStream) -> Result<Self> {
+        let prepared = line
+            .set_write_timeout(Some(ANSWER_DEADLINE))
+            .and_then(|()| line.try_clone())
+            .map_err(|error| Error::io("prepare the control line", error))?;
+        Ok(Self { reader: BufReader::new(prepared), writer: line })
+    }
+}
+
+impl Control {
+    /// Waits for QEMU's greeting and takes the line into command mode.
+    ///
+    /// `process` is QEMU's own, for [`Control::power_off_now`]'s last resort.
+    pub(super) fn greet(
+        connection: Connection,
+        process: OwnedFd,
+        deadline: Duration,
+    ) -> Result<Self> {
+        let shared = Arc::new(Shared {
+            writer: Mutex::new(connection.writer),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            process,
+        });
+        let for_reader = Arc::clone(&shared);
+        thread::Builder::new()
+            .name("qmp".into())
+            .spawn(move || for_reader.read_all(connection.reader))
+            .map_err(|error| Error::io("start the thread that reads the control line", error))?;
+        let control = Self { shared };
+        control.shared.wait_for("wait for the VM's greeting", deadline, |state| {
+            state.greeted.then_some(())
+        })?;
+        control.execute("qmp_capabilities", ANSWER_DEADLINE)?;
+        Ok(control)
+    }
+
+    /// Ends the VM at once, as pulling the plug would: its guest is not asked. Returns when that
+    /// is certain, which may be a moment before [`RunningVm::wait`](crate::RunningVm::wait) does.
+    ///
+    /// QEMU is asked to quit, so that what it had under way reaches its disks; a QEMU that does not
+    /// answer is killed. A VM that has already ended is no error.
+    ///
+    /// # Errors
+    /// `Control` where the process can be neither asked nor killed.
+    pub fn power_off_now(&self) -> Result<()> {
+        if self.execute("quit", QUIT_DEADLINE).is_ok() {
+            return Ok(());
+        }
+        match rustix::process::pidfd_send_signal(&self.shared.process, Signal::KILL) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(error) => Err(Error::new(ErrorKind::Control, "kill the VM").because(error)),
+        }
+    }
+
+    /// Asks whether the VM's CPUs run.
+    ///
+    /// # Errors
+    /// `Timeout`, or `Control` where the VM has ended.
+    pub fn query_status(&self) -> Result<Status> {
+        let answer = self.execute("query-status", ANSWER_DEADLINE)?;
+        Ok(match answer["status"].as_str() {
+            Some("running") => Status::Running,
+            other => Status::Stopped(other.unwrap_or("unknown").to_owned()),
+        })
+    }
+
+    /// Returns why a VM whose process exited in good order did so. Its last words are on the line
+    /// already, or never will be.
+    pub(super) fn wait_end(&self) -> ExitCause {
+        let said = self.shared.wait_for("read the VM's end", ANSWER_DEADLINE, |state| {
+            state.closed.then(|| state.end.unwrap_or(ExitCause::PoweredOff))
+        });
+        said.unwrap_or(ExitCause::PoweredOff)
+    }
+
+    fn execute(&self, command: &str, deadline: Duration) -> Result<Value> {
+        let what = format!("ask the VM for {command:?}");
+        let id = self.shared.state().expect_answer();
+        let answer = self.shared.send(&json!({ "execute": command, "id": id })).map_or_else(
+            |error| Err(Error::new(ErrorKind::Control, &what).because(error)),
+            |()| self.shared.wait_for(&what, deadline, |state| state.waiting.get_mut(&id)?.take()),
+        );
+        self.shared.state().waiting.remove(&id);
+        answer?.map_err(|refusal| Error::new(ErrorKind::Control, what).because(refusal))
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn send(&self, message: &Value) -> io::Result<()> {
+        let mut line = message.to_string();
+        line.push('\n');
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner).write_all(line.as_bytes())
+    }
+
+    /// Waits until `found` gives something, the line is closed or the deadline is over.
+    fn wait_for<T>(
+        &self,
+        what: &str,
+        deadline: Duration,
+        mut found: impl FnMut(&mut State) -> Option<T>,
+    ) -> Result<T> {
+        let until = Instant::now() + deadline;
+        let mut state = self.state();
+        loop {
+            if let Some(value) = found(&mut state) {
+                return Ok(value);
+            }
+            if state.closed {
+                let error = Error::new(ErrorKind::Control, what);
+                return Err(error.because("the VM has closed its control line"));
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let late = format!("no answer within {} s", deadline.as_secs());
+                return Err(Error::new(ErrorKind::Timeout, what).because(late));
+            }
+            state =
+                self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn read_all(&self, mut reader: impl BufRead) {
+        while let Some(line) = next_line(&mut reader) {
+            let message = Message::parse(&line);
+            self.state().take(message);
+            self.changed.notify_all();
+        }
+        self.state().closed = true;
+        self.changed.notify_all();
+    }
+}
+
+impl State {
+    fn expect_answer(&mut self) -> u64 {
+        self.last_id += 1;
+        self.waiting.insert(self.last_id, None);
+        self.last_id
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Greeting => self.greeted = true,
+            // An answer nobody waits for any more came after its deadline.
+            Message::Answer(id, answer) => {
+                self.waiting.entry(id).and_modify(|slot| *slot = Some(answer));
+            }
+            Message::Shutdown(cause) => self.end = Some(cause),
+            Message::Other => {}
+        }
+    }
+}
+
+impl Message {
+    fn parse(line: &[u8]) -> Self {
+        let Ok(mut value) = serde_json::from_slice::<Value>(line) else { return Self::Other };
+        if value.get("QMP").is_some() {
+            return Self::Greeting;
+        }
+        if value["event"] == "SHUTDOWN" {
+            return Self::Shutdown(match value["data"]["reason"].as_str() {
+                Some("guest-reset" | "guest-panic" | "subsystem-reset") => ExitCause::Reset,
+                Some("host-qmp-quit" | "host-signal" | "host-qmp-system-reset") => ExitCause::Quit,
+                _ => ExitCause::PoweredOff,
+            });
+        }
+        let Some(id) = value["id"].as_u64() else { return Self::Other };
+        if let Some(result) = value.get_mut("return") {
+            return Self::Answer(id, Ok(result.take()));
+        }
+        let refusal = value["error"]["desc"].as_str().unwrap_or("refused without a reason");
+        Self::Answer(id, Err(refusal.to_owned()))
+    }
+}
+
+/// Returns the next message, or `None` at the end of the line or of what may be said at once.
+fn next_line(reader: &mut impl BufRead) -> Option<Vec<u8>> {
+    let mut line = Vec::new();
+    reader.by_ref().take(MAX_MESSAGE).read_until(b'\n', &mut line).ok()?;
+    line.ends_with(b"\n").then_some(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::process::{PidfdFlags, getpid, pidfd_open};
+
+    /// A control whose other end is in the test's hands.
+    struct Fake {
+        line: BufReader<UnixStream>,
+        control: Control,
+    }
+
+    const SHORT: Duration = Duration::from_millis(20);
+
+    impl Fake {
+        fn greeted() -> Self {
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            let mut line = BufReader::new(theirs);
+            let greeter = thread::spawn(move || {
+                line.get_mut().write_all(b"{\"QMP\": {}}\n").unwrap();
+                answer(&mut line, "{}");
+                line
+            });
+            let process = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
+            let connection = Connection::open(ours).unwrap();
+            let control = Control::greet(connection, process, ANSWER_DEADLINE).unwrap();
+            Self { line: greeter.join().unwrap(), control }
+        }
+    }
+
+    fn answer(line: &mut BufReader<UnixStream>, result: &str) {
+        let mut asked = String::new();
+        line.read_line(&mut asked).unwrap();
+        let id = serde_json::from_str::<Value>(&asked).unwrap()["id"].as_u64().unwrap();
+        let text = format!("{{\"return\": {result}, \"id\": {id}}}\n");
+        line.get_mut().write_all(text.as_bytes()).unwrap();
+    }
+
+    #[test]
+    fn answers_find_their_callers() {
+        let mut fake = Fake::greeted();
+        let control = fake.control.clone();
+        let asking = thread::spawn(move || control.query_status());
+        fake.line.get_mut().write_all(b"{\"event\": \"RESUME\"}\nnot json\n").unwrap();
+        answer(&mut fake.line, r#"{"status": "paused"}"#);
+        assert_eq!(asking.join().unwrap().unwrap(), Status::Stopped("paused".into()));
+    }
+
+    #[test]
+    fn a_silent_vm_is_a_timeout_and_its_late_answer_is_dropped() {
+        let mut fake = Fake::greeted();
+        let error = fake.control.execute("query-status", SHORT).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+        answer(&mut fake.line, "1");
+        let control = fake.control.clone();
+        let asking = thread::spawn(move || control.execute("second", ANSWER_DEADLINE));
+        answer(&mut fake.line, "2");
+        assert_eq!(asking.join().unwrap().unwrap(), 2);
+        assert!(fake.control.shared.state().waiting.is_empty());
+    }
+
+    #[test]
+    fn a_vm_that_ends_fails_whoever_waits() {
+        let fake = Fake::greeted();
+        let control = fake.control.clone();
+        let asking = thread::spawn(move || control.query_status());
+        drop(fake.line);
+        assert_eq!(asking.join().unwrap().unwrap_err().kind(), ErrorKind::Control);
+    }
+
+    #[test]
+    fn a_message_without_end_closes_the_line() {
+        let mut fake = Fake::greeted();
+        let flood = vec![b' '; MAX_MESSAGE as usize + 1];
+        let _ = fake.line.get_mut().write_all(&flood);
+        assert_eq!(fake.control.query_status().unwrap_err().kind(), ErrorKind::Control);
+    }
+
+    #[test]
+    fn a_kernel_panic_is_told_from_a_power_off() {
+        for (reason, cause) in [
+            ("guest-reset", ExitCause::Reset),
+            ("guest-shutdown", ExitCause::PoweredOff),
+            ("host-qmp-quit", ExitCause::Quit),
+        ] {
+            let mut fake = Fake::greeted();
+            let event = json!({ "event": "SHUTDOWN", "data": { "guest": true, "reason": reason } });
+            fake.line.get_mut().write_all(format!("{event}\n").as_bytes()).unwrap();
+            drop(fake.line);
+            assert_eq!(fake.control.wait_end(), cause);
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! What a VM is asked to be; names nothing of the program that provides it.
+
+use crate::accel::Accel;
+use crate::error::{Error, ErrorKind, Result};
+use std::path::{Path, PathBuf};
+
+/// The longest serial a virtio block device can show its guest, in bytes.
+/// Source: VIRTIO 1.2, 5.2.6 (VIRTIO_BLK_T_GET_ID).
+pub const MAX_SERIAL: usize = 20;
+
+/// The longest path a unix socket can be bound to, in bytes. Source: unix(7).
+const MAX_SOCKET_PATH: usize = 107;
+
+/// One virtual machine, resolved: every path absolute, every choice made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VmSpec {
+    /// For people looking at processes; not unique, no meaning to the VM.
+    pub name: String,
+    /// How the guest's CPUs are run; see [`crate::accel::verdict`].
+    pub accel: Accel,
+    /// Guest RAM in MiB, at least 1; taken from the host as the guest touches it.
+    pub memory_mib: u64,
+    /// Virtual CPUs, at least 1.
+    pub vcpus: u32,
+    /// What it boots.
+    pub boot: KernelBoot,
+    /// Block devices in the order the guest finds them; told apart by serial.
+    pub disks: Vec<DiskAttachment>,
+    /// Byte channels between host and guest, by name.
+    pub ports: Vec<GuestPort>,
+    /// The unix socket on which the VM takes control commands; made by the launch, replacing what
+    /// lies there.
+    pub control: PathBuf,
+    /// Where the guest's first serial line is written. `None`: the VM has no serial line at all,
+    /// and the kernel's command line must not name one.
+    pub console_log: Option<PathBuf>,
+}
+
+/// A Linux kernel started without firmware menus or a boot loader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelBoot {
+    /// An uncompressed, PVH-capable ELF image.
+    pub kernel: PathBuf,
+    /// The initial root file system, cpio.
+    pub initrd: PathBuf,
+    /// See [`crate::kernel::command_line`].
+    pub command_line: String,
+}
+
+/// One block device of a VM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskAttachment {
+    /// What the guest reads in /sys/block/*/serial: 1 to [`MAX_SERIAL`] ASCII letters, digits, `.`,
+    /// `_` or `-`, unique in the VM.
+    pub serial: String,
+    /// Where its bytes are.
+    pub source: DiskSource,
+    /// Whether the guest may write.
+    pub read_only: bool,
+}
+
+/// Where a disk's bytes are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DiskSource {
+    /// An NBD server on a unix socket.
+    Nbd {
+        /// Its socket.
+        socket: PathBuf,
+        /// The export's name.
+        export: String,
+    },
+    /// A file that holds exactly the disk's bytes; a last partial sector reads zero-filled.
+    RawFile {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// One byte channel between host and guest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuestPort {
+    /// What the guest finds in /sys/class/virtio-ports/*/name.
+    pub name: String,
+    /// The unix socket on which the host's end listens, for one client at a time. It is there when
+    /// the launch returns.
+    pub socket: PathBuf,
+}
+
+impl VmSpec {
+    /// Checks what the types leave open.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidSpec`] naming the first field that no VM can be made from.
+    pub fn check(&self) -> Result<()> {
+        require(self.memory_mib >= 1, || "a VM needs memory".into())?;
+        require(self.vcpus >= 1, || "a VM needs a CPU".into())?;
+        for (index, disk) in self.disks.iter().enumerate() {
+            check_serial(&disk.serial)?;
+            let twin = self.disks[..index].iter().any(|other| other.serial == disk.serial);
+            require(!twin, || format!("two disks have the serial {:?}", disk.serial))?;
+            if let DiskSource::Nbd { socket, .. } = &disk.source {
+                check_socket(socket)?;
+            }
+        }
+        for port in &self.ports {
+            require(!port.name.is_empty(), || "a port has no name".into())?;
+            check_socket(&port.socket)?;
+        }
+        check_socket(&self.control)
+    }
+}
+
+fn check_serial(serial: &str) -> Result<()> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    require((1..=MAX_SERIAL).contains(&serial.len()) && serial.bytes().all(allowed), || {
+        format!("disk serial {serial:?} is not 1 to {MAX_SERIAL} plain ASCII characters")
+    })
+}
+
+fn check_socket(path: &Path) -> Result<()> {
+    let length = path.as_os_str().len();
+    require(length <= MAX_SOCKET_PATH, || {
+        format!(
+            "socket path {} has {length} bytes; the system allows {MAX_SOCKET_PATH}",
+            path.display()
+        )
+    })
+}
+
+fn require(holds: bool, otherwise: impl FnOnce() -> String) -> Result<()> {
+    if holds { Ok(()) } else { Err(Error::new(ErrorKind::InvalidSpec, otherwise())) }
+}
