@@ -9,7 +9,7 @@
 //! ```
 
 mod command_line;
-pub mod cpio;
+mod cpio;
 mod initrd;
 mod tsc;
 

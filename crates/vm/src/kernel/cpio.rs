@@ -6,7 +6,6 @@
 /// Archives are padded to a multiple of this many bytes.
 pub const BLOCK: usize = 512;
 
-const FOLDER: u32 = 0o040755;
 const REGULAR: u32 = 0o100000;
 const TRAILER: &str = "TRAILER!!!";
 
@@ -18,18 +17,8 @@ pub struct Archive {
 }
 
 impl Archive {
-    /// Starts an empty archive.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Adds a folder, readable by all. `path` has no leading slash; its own folder came before.
-    pub fn folder(&mut self, path: &str) {
-        self.entry(path, FOLDER, &[]);
-    }
-
-    /// Adds a file with these permission bits. `path` as for [`Archive::folder`]; `content` is less
-    /// than 4 GiB, which is the format's limit.
+    /// Adds a file with these permission bits. `path` has no leading slash; the folder it lies in is
+    /// there already. `content` is less than 4 GiB, which is the format's limit.
     ///
     /// # Panics
     /// Where `content` is larger.
@@ -46,11 +35,10 @@ impl Archive {
 
     fn entry(&mut self, path: &str, mode: u32, content: &[u8]) {
         let inode = if path == TRAILER { 0 } else { self.next_inode() };
-        let links = if mode == FOLDER { 2 } else { 1 };
         let size = u32::try_from(content.len()).expect("a cpio entry holds less than 4 GiB");
         let name_size = path.len() as u32 + 1;
         // inode, mode, uid, gid, nlink, mtime, filesize, dev ×2, rdev ×2, namesize, check
-        let fields = [inode, mode, 0, 0, links, 0, size, 0, 0, 0, 0, name_size, 0];
+        let fields = [inode, mode, 0, 0, 1, 0, size, 0, 0, 0, 0, name_size, 0];
         self.bytes.extend_from_slice(b"070701");
         for field in fields {
             self.bytes.extend_from_slice(format!("{field:08X}").as_bytes());
@@ -80,9 +68,8 @@ mod tests {
 
     #[test]
     fn the_cpio_program_reads_back_what_was_written() {
-        let mut archive = Archive::new();
-        archive.folder("modules");
-        archive.file("modules/00-a.ko", 0o644, b"odd");
+        let mut archive = Archive::default();
+        archive.file("00-a.ko", 0o644, b"odd");
         archive.file("init", 0o755, b"#!/bin/true\n");
         let bytes = archive.finish();
         assert_eq!(bytes.len() % BLOCK, 0);
@@ -104,13 +91,6 @@ mod tests {
                 (words[0], words[4], words[words.len() - 1])
             })
             .collect();
-        assert_eq!(
-            seen,
-            [
-                ("drwxr-xr-x", "0", "modules"),
-                ("-rw-r--r--", "3", "modules/00-a.ko"),
-                ("-rwxr-xr-x", "12", "init")
-            ]
-        );
+        assert_eq!(seen, [("-rw-r--r--", "3", "00-a.ko"), ("-rwxr-xr-x", "12", "init")]);
     }
 }

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 pub fn initrd(kernel: &GuestKernel, agent: &[u8]) -> Result<PathBuf> {
     let modules = fs::read(&kernel.modules_cpio)
         .map_err(|error| Error::io(format!("read {}", kernel.modules_cpio.display()), error))?;
-    let mut archive = Archive::new();
+    let mut archive = Archive::default();
     archive.file("init", 0o755, agent);
     let own = archive.finish();
 
@@ -40,9 +40,8 @@ mod tests {
     use std::path::Path;
 
     fn kernel(folder: &Path) -> GuestKernel {
-        let mut modules = Archive::new();
-        modules.folder("modules");
-        modules.file("modules/00-a.ko", 0o644, b"module");
+        let mut modules = Archive::default();
+        modules.file("00-a.ko", 0o644, b"module");
         let modules_cpio = folder.join("modules.cpio");
         fs::write(&modules_cpio, modules.finish()).unwrap();
         GuestKernel { vmlinux: folder.join("vmlinux"), modules_cpio, version: "6.1".into() }
