@@ -7,7 +7,8 @@
 //! Pure values and sans-I/O codecs: nothing here opens a socket or a file. Read in this order:
 //! [`frame`] (how bytes are cut on any of our channels), [`agent`] (what shim and guest say),
 //! [`shim`] (what engine and shim say), [`plan`] (the file a shim is started with),
-//! [`places`] (where root, cache and sockets are), [`host`] (what `ireko probe` found).
+//! [`places`] (where root, cache and sockets are), [`host`] (what `ireko probe` found),
+//! [`tree`] (images and containers as `ireko tree` shows them).
 #![forbid(unsafe_code)]
 
 pub mod agent;
@@ -16,3 +17,4 @@ pub mod host;
 pub mod places;
 pub mod plan;
 pub mod shim;
+pub mod tree;

@@ -1,0 +1,106 @@
+//! The tree of images and containers, the body of `GET /ireko/tree`.
+//!
+//! Flat lists with links upwards: whoever shows it decides the order.
+
+use serde::{Deserialize, Serialize};
+
+/// The whole tree.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tree {
+    /// Images, and layers that are none.
+    pub nodes: Vec<Node>,
+    /// Containers: the leaves.
+    pub containers: Vec<Leaf>,
+}
+
+/// One immutable file of the tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its key, a lower-case hyphenated GUID.
+    pub guid: String,
+    /// The key of its parent; `None` at a base.
+    pub parent: Option<String>,
+    /// Listed as an image, or only part of others.
+    pub role: NodeRole,
+    /// What it holds.
+    pub kind: NodeKind,
+    /// The image's id with `sha256:`; `None` for a layer.
+    pub id: Option<String>,
+    /// The image's names in their familiar form; may be none.
+    pub references: Vec<String>,
+    /// When it was made, RFC 3339 UTC.
+    pub created: String,
+    /// Bytes allocated for this file alone.
+    pub own_bytes: u64,
+    /// Bytes of the disk it is a state of.
+    pub virtual_size: u64,
+}
+
+/// Whether a node is shown among the images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeRole {
+    /// A named or nameable image.
+    Image,
+    /// Only part of the images below it.
+    Layer,
+}
+
+/// What a node holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeKind {
+    /// An OCI image's root file system.
+    App,
+    /// A whole OS disk.
+    Machine,
+}
+
+/// One container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leaf {
+    /// Its id, 64 hex digits.
+    pub id: String,
+    /// Its name, without a slash.
+    pub name: String,
+    /// Docker's word for its state: `created`, `running`, `paused`, `exited`, `dead`.
+    pub state: String,
+    /// The key of the node its disk is made over; `None` where the disk cannot be read.
+    pub parent: Option<String>,
+    /// Bytes allocated for its disk alone.
+    pub own_bytes: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_reads_as_scripts_expect_it() {
+        let tree = Tree {
+            nodes: vec![Node {
+                guid: "6f1c".into(),
+                parent: None,
+                role: NodeRole::Image,
+                kind: NodeKind::App,
+                id: Some("sha256:ab".into()),
+                references: vec!["base:latest".into()],
+                created: "2026-01-02T03:04:05Z".into(),
+                own_bytes: 4 << 20,
+                virtual_size: 64 << 30,
+            }],
+            containers: vec![Leaf {
+                id: "cd".into(),
+                name: "web".into(),
+                state: "running".into(),
+                parent: Some("6f1c".into()),
+                own_bytes: 1 << 20,
+            }],
+        };
+        let json = serde_json::to_value(&tree).unwrap();
+        assert_eq!(json["nodes"][0]["role"], "image");
+        assert_eq!(json["nodes"][0]["kind"], "app");
+        assert_eq!(json["containers"][0]["parent"], "6f1c");
+        assert_eq!(serde_json::from_value::<Tree>(json).unwrap(), tree);
+    }
+}
