@@ -1,0 +1,132 @@
+//! Making the machine the one the host asked for: randomness, clock, name, root disk, limits.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+
+use ireko_protocol::agent::{Configure, FailureKind, VERSION};
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::{MountFlags, mount};
+
+use crate::cgroup::Workload;
+use crate::disks;
+use crate::failure::{During, Failure, Result};
+
+/// Where the root disk itself is mounted; the container sees a bind mount of it, see [`crate::view`].
+pub const DISK: &str = "/run/disk";
+
+/// The configured machine.
+#[derive(Debug)]
+pub struct Machine {
+    /// What the host asked for; the seed is forgotten.
+    pub configure: Configure,
+    /// The top folder of the root disk.
+    pub disk: OwnedFd,
+    /// Where the container's processes live.
+    pub workload: Workload,
+}
+
+/// Applies the host's configuration. Order matters: no process of the user may see the randomness
+/// or the clock of another machine.
+pub fn configure(mut wanted: Configure) -> Result<Machine> {
+    if wanted.version != VERSION {
+        return Err(Failure::new(
+            FailureKind::BadInput,
+            format!("the agent speaks version {VERSION}, the host {}", wanted.version),
+        ));
+    }
+    seed_random(&std::mem::take(&mut wanted.seed))?;
+    set_clock(wanted.unix_nanos)?;
+    rustix::system::sethostname(wanted.hostname.as_bytes()).during(|| "set the host name")?;
+    raise_loopback()?;
+    let disk = mount_root(&wanted)?;
+    let workload = Workload::create(wanted.memory_max, wanted.cpu_millis)?;
+    Ok(Machine { configure: wanted, disk, workload })
+}
+
+fn mount_root(wanted: &Configure) -> Result<OwnedFd> {
+    let device = disks::find(&wanted.root)?;
+    fs::create_dir_all(DISK).during(|| "make the root disk's mount point")?;
+    // A container's root that is read-only only to the container is mounted writable: missing
+    // mount points are made first, the view is closed for writing after.
+    let access = if device.read_only { MountFlags::RDONLY } else { MountFlags::empty() };
+    mount(&device.node, DISK, "ext4", access, c"noinit_itable,discard").during(|| {
+        format!("mount the root disk \"{}\" ({}) as ext4", wanted.root.0, device.node.display())
+    })?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(DISK, flags, Mode::empty()).during(|| "open the root disk's top folder")
+}
+
+fn set_clock(unix_nanos: u64) -> Result<()> {
+    let time = rustix::time::Timespec {
+        tv_sec: (unix_nanos / 1_000_000_000) as i64,
+        tv_nsec: (unix_nanos % 1_000_000_000) as i64,
+    };
+    rustix::time::clock_settime(rustix::time::ClockId::Realtime, time).during(|| "set the clock")
+}
+
+/// `struct rand_pool_info` of linux/random.h, with room for the seeds we accept.
+#[repr(C)]
+struct RandPoolInfo {
+    entropy_bits: i32,
+    byte_count: i32,
+    bytes: [u8; 512],
+}
+
+/// _IOW('R', 0x03, int\[2\])
+const RNDADDENTROPY: libc::c_ulong = 0x4008_5203;
+/// _IO('R', 0x07)
+const RNDRESEEDCRNG: libc::c_ulong = 0x5207;
+
+fn seed_random(seed: &[u8]) -> Result<()> {
+    let mut pool = RandPoolInfo { entropy_bits: 0, byte_count: 0, bytes: [0; 512] };
+    if seed.len() < 32 || seed.len() > pool.bytes.len() {
+        return Err(Failure::new(
+            FailureKind::BadInput,
+            format!("a seed has 32 to {} bytes, this one {}", pool.bytes.len(), seed.len()),
+        ));
+    }
+    pool.bytes[..seed.len()].copy_from_slice(seed);
+    pool.byte_count = seed.len() as i32;
+    pool.entropy_bits = pool.byte_count * 8;
+    let device = rustix::fs::open("/dev/urandom", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .during(|| "open /dev/urandom")?;
+    // SAFETY: RNDADDENTROPY reads `byte_count` bytes after the two counts; the array holds them.
+    unsafe { ioctl(&device, RNDADDENTROPY, (&raw const pool).cast_mut().cast()) }
+        .during(|| "credit the random seed")?;
+    // SAFETY: RNDRESEEDCRNG takes no argument.
+    unsafe { ioctl(&device, RNDRESEEDCRNG, std::ptr::null_mut()) }
+        .during(|| "reseed the random generator")
+}
+
+fn raise_loopback() -> Result<()> {
+    let socket =
+        rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)
+            .during(|| "open a socket for the loopback device")?;
+    // SAFETY: an all-zero ifreq is a valid value of that C struct.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (slot, byte) in request.ifr_name.iter_mut().zip(b"lo") {
+        *slot = *byte as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: SIOCSIFFLAGS reads one ifreq.
+    unsafe { ioctl(&socket, libc::SIOCSIFFLAGS, (&raw mut request).cast()) }
+        .during(|| "bring the loopback device up")
+}
+
+/// An ioctl whose result is only success or failure.
+///
+/// # Safety
+///
+/// `argument` is what `request` asks for, valid for as long as the call.
+pub(crate) unsafe fn ioctl(
+    fd: &OwnedFd,
+    request: libc::c_ulong,
+    argument: *mut libc::c_void,
+) -> std::io::Result<()> {
+    use std::os::fd::AsRawFd;
+    // SAFETY: the caller vouches for the argument.
+    match unsafe { libc::ioctl(fd.as_raw_fd(), request, argument) } {
+        -1 => Err(std::io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,74 @@
+//! Finding a disk of the VM by its virtio serial.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ireko_protocol::agent::{DiskSerial, FailureKind};
+
+use crate::failure::{Failure, Result};
+use crate::uevent;
+
+/// How long a disk may take to appear, or to get its size.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A disk that is there and has a size.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockDisk {
+    /// Its device node.
+    pub node: PathBuf,
+    /// The host gave it read-only.
+    pub read_only: bool,
+}
+
+/// Waits for the disk with this serial; a placeholder of size 0 does not count until it grows.
+pub fn find(serial: &DiskSerial) -> Result<BlockDisk> {
+    uevent::wait_for(PATIENCE, || find_in(Path::new("/sys/block"), serial)).ok_or_else(|| {
+        Failure::new(
+            FailureKind::NoSuch,
+            format!("the machine has no disk with serial \"{}\"", serial.0),
+        )
+    })
+}
+
+fn find_in(blocks: &Path, serial: &DiskSerial) -> Option<BlockDisk> {
+    std::fs::read_dir(blocks).ok()?.find_map(|entry| {
+        let folder = entry.ok()?;
+        let name = folder.file_name().into_string().ok().filter(|name| name.starts_with("vd"))?;
+        let attribute = |name| {
+            let text = std::fs::read_to_string(folder.path().join(name)).ok()?;
+            Some(text.trim_end_matches(['\n', '\0']).to_owned())
+        };
+        if attribute("serial")? != serial.0 || attribute("size")? == "0" {
+            return None;
+        }
+        let read_only = attribute("ro").is_some_and(|value| value == "1");
+        Some(BlockDisk { node: Path::new("/dev").join(name), read_only })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_is_found_by_serial_once_it_has_a_size() {
+        let blocks = tempfile::tempdir().unwrap();
+        let disk = |name: &str, serial: &str, size: &str| {
+            let folder = blocks.path().join(name);
+            std::fs::create_dir(&folder).unwrap();
+            std::fs::write(folder.join("serial"), serial).unwrap();
+            std::fs::write(folder.join("size"), size).unwrap();
+            std::fs::write(folder.join("ro"), "1\n").unwrap();
+        };
+        disk("sda", "root", "8\n");
+        disk("vda", "other\n", "8\n");
+        disk("vdb", "root\n", "0\n");
+        let root = DiskSerial::root();
+        assert_eq!(find_in(blocks.path(), &root), None);
+        std::fs::write(blocks.path().join("vdb/size"), "2048\n").unwrap();
+        assert_eq!(
+            find_in(blocks.path(), &root),
+            Some(BlockDisk { node: "/dev/vdb".into(), read_only: true })
+        );
+    }
+}

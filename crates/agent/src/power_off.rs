@@ -1,0 +1,79 @@
+//! The end of the machine, with the disk in order.
+
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::{MountFlags, UnmountFlags, mount_remount, unmount};
+use rustix::system::{RebootCommand, reboot};
+
+use crate::configure::DISK;
+use crate::{cgroup, freeze, kmsg, view};
+
+/// How long killed processes may take to be gone; they may be waiting for the disk.
+const KILL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Kills what runs, writes everything out, closes the disk and powers off.
+pub fn power_off() -> ! {
+    let open = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    if let Ok(disk) = rustix::fs::open(DISK, open, Mode::empty()) {
+        // Where nothing is frozen this fails, and that is well.
+        let _ = freeze::thaw_now(&disk);
+    }
+    kill_all();
+    rustix::fs::sync();
+    let _ = unmount(view::VIEW, UnmountFlags::DETACH);
+    if std::path::Path::new(DISK).exists() {
+        close_disk();
+    }
+    for command in [RebootCommand::PowerOff, RebootCommand::Restart, RebootCommand::Halt] {
+        if let Err(cause) = reboot(command) {
+            kmsg::warn(format_args!("end the machine: {cause}"));
+        }
+    }
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Writes the file system's superblock as clean, also where a mount of it is still held.
+fn close_disk() {
+    if let Err(cause) = mount_remount(DISK, MountFlags::RDONLY, c"") {
+        kmsg::warn(format_args!("make the root disk read-only: {cause}"));
+    }
+    let _ = unmount(DISK, UnmountFlags::empty());
+    rustix::fs::sync();
+}
+
+fn kill_all() {
+    let events = rustix::fs::open(
+        "/sys/fs/cgroup/workload/cgroup.events",
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    );
+    let Ok(events) = events else { return };
+    cgroup::kill_workload();
+    let deadline = Instant::now() + KILL_PATIENCE;
+    while cgroup::workload_is_populated() {
+        let Some(left) = deadline.checked_duration_since(Instant::now()) else {
+            kmsg::warn("a process of the container did not die");
+            break;
+        };
+        wait_for_change(&events, left.min(Duration::from_millis(100)));
+        reap();
+    }
+    reap();
+}
+
+/// A change of cgroup.events is reported as priority data.
+fn wait_for_change(events: &OwnedFd, patience: Duration) {
+    let timeout = Timespec::try_from(patience).ok();
+    let _ = poll(&mut [PollFd::new(events, PollFlags::PRI)], timeout.as_ref());
+}
+
+/// Takes the dead away: a PID namespace ends only after the last zombie in it is reaped.
+fn reap() {
+    use rustix::process::{WaitOptions, wait};
+    while matches!(wait(WaitOptions::NOHANG), Ok(Some(_))) {}
+}

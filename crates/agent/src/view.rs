@@ -1,0 +1,122 @@
+//! The container's view: its disk, with the file systems every Linux process expects mounted in it.
+//!
+//! ```text
+//!   /run/disk          the root disk
+//!   /run/view          bind mount of it, the container's /
+//!     dev              tmpfs: nodes, pts (own instance), shm, mqueue
+//!     sys              sysfs, read-only
+//!     etc/hosts, …     the host's files, bind mounts from /run/files
+//! ```
+//!
+//! /proc and /sys/fs/cgroup show the reader's own namespaces, so the container's first process
+//! mounts them itself ([`crate::child`]).
+
+use std::fs;
+use std::os::fd::OwnedFd;
+
+use ireko_protocol::agent::FailureKind;
+use rustix::fs::{FileType, Mode, OFlags, makedev, mknodat, symlinkat};
+use rustix::mount::{MountFlags, mount, mount_bind, mount_remount};
+
+use crate::configure::{DISK, Machine};
+use crate::failure::{During, Failure, Result};
+use crate::rooted::{Root, by_descriptor};
+
+/// Where the view is put together.
+pub const VIEW: &str = "/run/view";
+/// Where the host's files are kept; the agent's /run is a tmpfs.
+const FILES: &str = "/run/files";
+
+const NODES: [(&str, u32, u32); 6] = [
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+];
+
+const LINKS: [(&str, &str); 5] = [
+    ("ptmx", "pts/ptmx"),
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+];
+
+/// Puts the view together; called once, before the container's first process.
+pub fn build(machine: &Machine) -> Result<()> {
+    fs::create_dir_all(VIEW).during(|| "make the view's mount point")?;
+    mount_bind(DISK, VIEW).during(|| "bind the root disk")?;
+    let root = Root::open(VIEW).during(|| "open the view")?;
+    mount_devices(&root)?;
+    mount_in(&root, "/sys", "sysfs", MountFlags::RDONLY | NOTHING_SPECIAL, "")?;
+    ensure_folder(&root, "/proc")?;
+    for (path, options) in &machine.configure.tmpfs {
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        mount_in(&root, path, "tmpfs", flags, options)?;
+    }
+    for (index, file) in machine.configure.files.iter().enumerate() {
+        show_file(&root, index, &file.path, &file.content)?;
+    }
+    if machine.configure.read_only {
+        mount_remount(VIEW, MountFlags::BIND | MountFlags::RDONLY, c"")
+            .during(|| "make the container's root read-only")?;
+    }
+    Ok(())
+}
+
+const NOTHING_SPECIAL: MountFlags =
+    MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
+
+fn mount_devices(root: &Root) -> Result<()> {
+    mount_in(root, "/dev", "tmpfs", MountFlags::NOSUID, "mode=755,size=65536k")?;
+    let open = OFlags::PATH | OFlags::DIRECTORY;
+    let dev = root.open_at(b"/dev", open).during(|| "open the container's /dev")?;
+    for (name, major, minor) in NODES {
+        let mode = Mode::from_raw_mode(0o666);
+        mknodat(&dev, name, FileType::CharacterDevice, mode, makedev(major, minor))
+            .during(|| format!("make /dev/{name}"))?;
+    }
+    for (name, target) in LINKS {
+        symlinkat(target, &dev, name).during(|| format!("make /dev/{name}"))?;
+    }
+    let no_exec = MountFlags::NOSUID | MountFlags::NOEXEC;
+    mount_in(root, "/dev/pts", "devpts", no_exec, "newinstance,ptmxmode=0666,mode=0620,gid=5")?;
+    mount_in(root, "/dev/shm", "tmpfs", NOTHING_SPECIAL, "mode=1777,size=65536k")?;
+    mount_in(root, "/dev/mqueue", "mqueue", NOTHING_SPECIAL, "")
+}
+
+fn ensure_folder(root: &Root, path: &str) -> Result<OwnedFd> {
+    root.ensure_folder(path.as_bytes())
+        .during(|| format!("make the mount point {path} in the container's root"))
+}
+
+fn mount_in(root: &Root, path: &str, kind: &str, flags: MountFlags, options: &str) -> Result<()> {
+    let target = ensure_folder(root, path)?;
+    let options = std::ffi::CString::new(options).map_err(|_| {
+        Failure::new(FailureKind::BadInput, format!("mount options of {path} hold a zero byte"))
+    })?;
+    mount(kind, by_descriptor(&target), kind, flags, options.as_c_str())
+        .during(|| format!("mount {kind} on the container's {path}"))
+}
+
+fn show_file(root: &Root, index: usize, path: &str, content: &str) -> Result<()> {
+    fs::create_dir_all(FILES).during(|| "make a folder for the host's files")?;
+    let source = format!("{FILES}/{index}");
+    fs::write(&source, content).during(|| format!("write the container's {path}"))?;
+    fs::set_permissions(&source, std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .during(|| format!("write the container's {path}"))?;
+    let target = root
+        .ensure_file(path.as_bytes())
+        .during(|| format!("make the mount point {path} in the container's root"))?;
+    mount_bind(&source, by_descriptor(&target)).during(|| format!("show the container's {path}"))
+}
+
+/// Shows the first process's terminal as /dev/console, as docker does.
+pub fn show_console(terminal: u32) -> Result<()> {
+    let root = Root::open(VIEW).during(|| "open the view")?;
+    let target = root.ensure_file(b"/dev/console").during(|| "make /dev/console")?;
+    mount_bind(format!("{VIEW}/dev/pts/{terminal}"), by_descriptor(&target))
+        .during(|| "show the terminal as /dev/console")
+}
