@@ -1,0 +1,62 @@
+# The chores of this repository; `make` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+# Cargo uses all cores by itself; the steps of one goal are in order.
+.NOTPARALLEL:
+
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+
+# The tests and the demonstration share the machine's cache; see `ireko setup`.
+ifeq ($(shell id -u),0)
+IREKO_CACHE ?= /var/cache/ireko
+else
+IREKO_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ireko
+endif
+export IREKO_CACHE
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: setup ## sets this machine up and runs the main job, with the time of each step
+	@scripts/demo.sh $(TARGET)/release/ireko
+
+.PHONY: setup
+setup: ## installs what is missing, builds, fetches the guest kernel and the base image's parts
+	@scripts/install-deps.sh run
+	@$(CARGO) build --release --locked --package ireko
+	@$(TARGET)/release/ireko setup
+
+.PHONY: test
+test: lint test-setup fixtures ## sets this machine up and runs all that CI runs
+	IREKO_BIN=$(abspath $(TARGET))/debug/ireko $(CARGO) test --workspace --locked
+
+# The whole workspace, so that `cargo test` finds the dependencies built with the same features.
+.PHONY: test-setup
+test-setup:
+	@scripts/install-deps.sh test
+	@$(CARGO) build --workspace --locked
+	@$(TARGET)/debug/ireko setup
+
+.PHONY: fixtures
+fixtures: ## makes what the tests read: a Debian root file system, the docker client
+	@scripts/install-deps.sh test
+	@scripts/fixtures/debian-rootfs.sh
+	@scripts/fixtures/docker-debian.sh
+
+.PHONY: lint
+lint: ## checks formatting, lints, and which crate depends on which
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- --deny warnings
+	$(CARGO) xtask rooms
+
+.PHONY: bench
+bench: setup ## measures what create and commit cost
+	IREKO_BIN=$(abspath $(TARGET))/release/ireko $(CARGO) bench --locked --package ireko-e2e --bench tree
+
+.PHONY: soak
+soak: ## tests the disk engine for longer, with many more crashes and shapes
+	IREKO_SOAK=1 $(CARGO) test --release --locked --package ireko-disk
