@@ -1,1 +1,74 @@
 //! The store: the tree of images and every verb on it.
+//!
+//! Plain files under one root, written by one process. Every change is whole and durable when its
+//! call returns; one that is killed half way is finished or undone by the next [`Store::open`].
+//! Moving bytes within disks is left to `ireko-disk`, running anything to the engine.
+//!
+//! ```text
+//!   <root>/images/<slug>_<guid>.vhdx   a layer: bytes that never change, over a parent
+//!                 <slug>_<guid>.json   its sidecar: an image with a configuration, or a mere layer
+//!          tags.json                   names of images
+//!          containers/<id>/            each container's disk stands on a layer
+//!          journal/                    verbs under way
+//!
+//!       app-root ◄─ base ◄─ web ◄─ api          images and layers, a tree
+//!                     ▲       ▲
+//!                     c1      c2                 containers' disks, its leaves
+//! ```
+//!
+//! ```
+//! # let folder = tempfile::tempdir()?;
+//! use ireko_images::Store;
+//!
+//! let store = Store::open(folder.path())?;
+//! assert!(store.list().is_empty());
+//! let error = store.find("base").unwrap_err();
+//! assert_eq!(error.to_string(), "No such image: base:latest");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod error;
+mod id;
+mod names;
+
+mod durable;
+mod foreign;
+mod index;
+mod journal;
+mod recover;
+mod reserve;
+mod state;
+mod step;
+mod store;
+
+mod chain;
+mod find;
+mod history;
+mod tree;
+
+mod adopt;
+mod collect;
+mod commit;
+mod compose;
+mod create;
+mod import;
+mod land;
+mod remove;
+mod tag;
+
+mod copy;
+mod layer_file;
+
+pub use commit::{MAX_DEPTH, PendingCommit};
+pub use compose::NewImage;
+pub use error::{Error, ErrorKind, Result};
+pub use history::HistoryStep;
+pub use id::{ImageId, LayerGuid};
+pub use import::PendingLayer;
+pub use ireko_oci as oci;
+pub use remove::{ImageUser, Removed};
+pub use state::Kind;
+pub use store::{ImageInfo, Store};
+pub use tree::{ParentOf, Tree, TreeNode};

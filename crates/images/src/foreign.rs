@@ -1,0 +1,71 @@
+//! Taking in files that came into `images/` by other hands: another program's, a copied folder's.
+//!
+//! A file `<name>_<guid>.vhdx` without a sidecar becomes a machine image. It stays as it is; its
+//! sidecar is written, and a tag made of its name, where that can be one and is free.
+
+use crate::compose::{NewImage, compose};
+use crate::error::{During, Result};
+use crate::index::Index;
+use crate::state::{Kind, Role, Sidecar};
+use crate::store::Store;
+use crate::{durable, layer_file, names};
+use ireko_oci::RunConfig;
+use jiff::Timestamp;
+
+/// Takes in every file that has no sidecar, except those of verbs still under way.
+pub(crate) fn take_in(store: &Store, index: &mut Index) -> Result<()> {
+    for file in durable::names_in(&store.places.images)? {
+        let unfinished = index.commits.values().any(|commit| commit.file == file);
+        if unfinished || index.by_file(&file).is_some() || index.damaged.contains_key(&file) {
+            continue;
+        }
+        let Some((slug, guid)) = names::parse_disk_file(&file) else { continue };
+        if let Some(twin) = index.layer(guid) {
+            tracing::warn!(file, twin = twin.file, "ignored: another file has the same GUID");
+            continue;
+        }
+        if let Err(error) = layer_file::facts(&store.image_path(&file)) {
+            let reason = crate::error::chain(&error).to_string();
+            tracing::warn!(file, reason, "ignored: a file that cannot be read");
+            index.damaged.insert(file, reason);
+            continue;
+        }
+        let sidecar = make_sidecar(store, &file, slug, guid)?;
+        durable::replace(&store.sidecar_path(&file), &sidecar.to_json())?;
+        let layer = store.load(&file)?;
+        let id = layer.sidecar.image_id();
+        index.insert(layer);
+        if let (Some(id), Some(name)) = (id, names::reference_for(slug))
+            && !index.tags.contains_key(&name)
+        {
+            let mut tags = index.tags.clone();
+            tags.insert(name, id);
+            store.set_tags(index, tags)?;
+        }
+        tracing::info!(file, "took in a machine image");
+    }
+    Ok(())
+}
+
+fn make_sidecar(
+    store: &Store,
+    file: &str,
+    slug: &str,
+    guid: crate::id::LayerGuid,
+) -> Result<Sidecar> {
+    let path = store.image_path(file);
+    let modified = std::fs::metadata(&path)
+        .and_then(|file| file.modified())
+        .during(|| format!("look at {}", path.display()))?;
+    let new = NewImage {
+        config: RunConfig::default(),
+        reference: None,
+        comment: String::new(),
+        author: String::new(),
+        created_by: String::new(),
+        created: Timestamp::try_from(modified).unwrap_or_default(),
+    };
+    let kind = Kind::Machine;
+    let config = compose(None, kind, guid, &new)?;
+    Ok(Sidecar { guid, kind, name: slug.to_owned(), role: Role::Image(config) })
+}

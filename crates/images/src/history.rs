@@ -1,0 +1,51 @@
+//! How an image came about, as its configuration tells it, with the sizes of its files.
+
+use crate::error::Result;
+use crate::id::ImageId;
+use crate::store::Store;
+use ireko_oci::Reference;
+use jiff::Timestamp;
+
+/// One step of an image's making.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HistoryStep {
+    /// The image that this step made, if it is one here.
+    pub image: Option<ImageId>,
+    /// That image's names.
+    pub references: Vec<Reference>,
+    /// When.
+    pub created: Option<Timestamp>,
+    /// By which command.
+    pub created_by: String,
+    /// What was said about it.
+    pub comment: String,
+    /// Bytes that the step's file takes on the host; 0 for a step without one.
+    pub own_bytes: u64,
+}
+
+impl Store {
+    /// Lists the steps that made an image, newest first.
+    pub fn history(&self, image: &ImageId) -> Result<Vec<HistoryStep>> {
+        let index = self.index();
+        let image = index.image(image)?;
+        // Every step that made a layer has the next file down. The common root of app images is
+        // below all of them and no step of anyone's.
+        let lineage = index.lineage(&image.layer.file)?;
+        let mut files = lineage.iter();
+        let steps = image.config.document().history.iter().rev().map(|step| {
+            let layer = if step.empty_layer { None } else { files.next() };
+            let made = layer.and_then(|layer| layer.sidecar.image_id());
+            HistoryStep {
+                image: made,
+                references: made.map(|id| index.references(&id)).unwrap_or_default(),
+                created: step.created,
+                created_by: step.created_by.clone(),
+                comment: step.comment.clone(),
+                own_bytes: layer
+                    .and_then(|layer| layer.disk.as_ref().ok())
+                    .map_or(0, |facts| facts.allocated),
+            }
+        });
+        Ok(steps.collect())
+    }
+}

@@ -1,0 +1,210 @@
+//! What is in `images/`, in memory: layers, who stands on whom, tags, and what may not be swept.
+//!
+//! A parent is known by the base name that its child's locator carries; the linkage itself is
+//! verified by `ireko-disk` whenever a chain is opened.
+
+use crate::commit::CommitUnderWay;
+use crate::error::{Error, Result};
+use crate::id::{ImageId, LayerGuid};
+use crate::state::{Role, Sidecar};
+use ireko_oci::{ImageConfig, Reference};
+use std::collections::{BTreeMap, HashMap};
+
+/// The longest lineage that is walked; a longer one is damage or a cycle.
+const MAX_LINEAGE: usize = 1024;
+
+/// One file in `images/` and the sidecar beside it.
+#[derive(Clone, Debug)]
+pub(crate) struct Layer {
+    /// The file's base name.
+    pub file: String,
+    pub sidecar: Sidecar,
+    /// What the file says, or why it cannot be read.
+    pub disk: std::result::Result<DiskFacts, String>,
+}
+
+/// A layer that is an image.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ImageRef<'a> {
+    pub id: ImageId,
+    pub layer: &'a Layer,
+    pub config: &'a ImageConfig,
+}
+
+impl Layer {
+    pub(crate) fn as_image(&self) -> Option<ImageRef<'_>> {
+        match &self.sidecar.role {
+            Role::Image(config) => {
+                Some(ImageRef { id: config.digest().into(), layer: self, config })
+            }
+            Role::Layer(_) => None,
+        }
+    }
+
+    /// Returns the parent's base name, where there is one and the file can be read.
+    fn parent(&self) -> Option<&str> {
+        self.disk.as_ref().ok()?.parent.as_deref()
+    }
+}
+
+/// What a layer file says about itself.
+#[derive(Clone, Debug)]
+pub(crate) struct DiskFacts {
+    /// The parent's base name, as the locator has it.
+    pub parent: Option<String>,
+    /// Bytes.
+    pub virtual_size: u64,
+    /// Bytes the file takes on the host.
+    pub allocated: u64,
+}
+
+/// The tree in memory.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    layers: BTreeMap<LayerGuid, Layer>,
+    by_file: HashMap<String, LayerGuid>,
+    by_image: HashMap<ImageId, LayerGuid>,
+    /// Every tag, in full form.
+    pub tags: BTreeMap<Reference, ImageId>,
+    /// Layers that a verb under way stands on, with the number of such verbs.
+    pins: HashMap<LayerGuid, usize>,
+    /// Commits between their intent and their end, by the frozen file's key.
+    pub commits: BTreeMap<LayerGuid, CommitUnderWay>,
+    /// Files whose sidecar cannot be read, and why. While there is one, nothing is swept: it may
+    /// stand on anything.
+    pub damaged: BTreeMap<String, String>,
+}
+
+impl Index {
+    pub(crate) fn insert(&mut self, layer: Layer) {
+        let guid = layer.sidecar.guid;
+        self.forget(guid);
+        if let Some(id) = layer.sidecar.image_id() {
+            self.by_image.insert(id, guid);
+        }
+        self.by_file.insert(layer.file.clone(), guid);
+        self.layers.insert(guid, layer);
+    }
+
+    pub(crate) fn forget(&mut self, guid: LayerGuid) {
+        if let Some(layer) = self.layers.remove(&guid) {
+            self.by_file.remove(&layer.file);
+            if let Some(id) = layer.sidecar.image_id() {
+                self.by_image.remove(&id);
+            }
+        }
+    }
+
+    pub(crate) fn layers(&self) -> impl Iterator<Item = &Layer> {
+        self.layers.values()
+    }
+
+    pub(crate) fn images(&self) -> impl Iterator<Item = ImageRef<'_>> {
+        self.layers.values().filter_map(Layer::as_image)
+    }
+
+    pub(crate) fn layer(&self, guid: LayerGuid) -> Option<&Layer> {
+        self.layers.get(&guid)
+    }
+
+    pub(crate) fn by_file(&self, file: &str) -> Option<&Layer> {
+        self.layers.get(self.by_file.get(file)?)
+    }
+
+    /// Finds an image by its id; docker's words where there is none.
+    pub(crate) fn image(&self, id: &ImageId) -> Result<ImageRef<'_>> {
+        self.by_image
+            .get(id)
+            .and_then(|guid| self.layers.get(guid)?.as_image())
+            .ok_or_else(|| Error::not_found(format!("No such image: {id}")))
+    }
+
+    /// Lists `file` and all it stands on, base last. Bounded, so a cycle is an error.
+    pub(crate) fn lineage(&self, file: &str) -> Result<Vec<&Layer>> {
+        let mut lineage = Vec::new();
+        let mut next = Some(file);
+        let mut child: Option<&str> = None;
+        while let Some(file) = next {
+            let layer = self.by_file(file).ok_or_else(|| self.missing(file, child))?;
+            if lineage.len() == MAX_LINEAGE {
+                return Err(Error::corrupt(format!(
+                    "{} stands on more than {MAX_LINEAGE} layers, or on itself",
+                    lineage.first().map_or(file, |first: &&Layer| &first.file)
+                )));
+            }
+            lineage.push(layer);
+            next = match &layer.disk {
+                Ok(facts) => facts.parent.as_deref(),
+                Err(reason) => return Err(Error::corrupt(format!("images/{file}: {reason}"))),
+            };
+            child = Some(&layer.file);
+        }
+        Ok(lineage)
+    }
+
+    fn missing(&self, file: &str, child: Option<&str>) -> Error {
+        let why = match self.damaged.get(file) {
+            Some(reason) => reason.clone(),
+            None => format!("images/{file} is not there"),
+        };
+        let message = match child {
+            Some(child) => format!("the parent of images/{child} cannot be used: {why}"),
+            None => format!("the parent cannot be used: {why}"),
+        };
+        Error::corrupt(message).hint(format!("put {file} and its .json back into images/"))
+    }
+
+    /// Returns the image that `layer` stands on: the nearest below it.
+    pub(crate) fn parent_image(&self, layer: &Layer) -> Option<ImageRef<'_>> {
+        self.nearest_image(layer.parent()?)
+    }
+
+    /// Returns `file` if it is an image, else the nearest image below it.
+    pub(crate) fn nearest_image(&self, file: &str) -> Option<ImageRef<'_>> {
+        let mut layer = self.by_file(file)?;
+        for _ in 0..MAX_LINEAGE {
+            if let Some(image) = layer.as_image() {
+                return Some(image);
+            }
+            layer = self.by_file(layer.parent()?)?;
+        }
+        None
+    }
+
+    /// Lists the images that stand on this one with no image between.
+    pub(crate) fn child_images(&self, parent: ImageId) -> Vec<ImageRef<'_>> {
+        self.images()
+            .filter(|child| self.parent_image(child.layer).is_some_and(|p| p.id == parent))
+            .collect()
+    }
+
+    /// Lists an image's tags in order.
+    pub(crate) fn references(&self, id: &ImageId) -> Vec<Reference> {
+        self.tags.iter().filter(|(_, tagged)| *tagged == id).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Names an image for people: its first tag, else its short id.
+    pub(crate) fn label(&self, id: &ImageId) -> String {
+        match self.tags.iter().find(|(_, tagged)| *tagged == id) {
+            Some((reference, _)) => reference.familiar(),
+            None => id.short(),
+        }
+    }
+
+    pub(crate) fn pin(&mut self, guid: LayerGuid) {
+        *self.pins.entry(guid).or_default() += 1;
+    }
+
+    pub(crate) fn unpin(&mut self, guid: LayerGuid) {
+        if let Some(count) = self.pins.get_mut(&guid) {
+            *count -= 1;
+            if *count == 0 {
+                self.pins.remove(&guid);
+            }
+        }
+    }
+
+    pub(crate) fn pinned(&self) -> impl Iterator<Item = LayerGuid> {
+        self.pins.keys().copied()
+    }
+}

@@ -1,0 +1,87 @@
+//! What the store asks of `ireko-disk`: facts about files, new children, freezing, verification.
+
+use crate::error::{During, Error, Result};
+use crate::index::DiskFacts;
+use crate::{durable, step};
+use ireko_disk::freeze::{self, Recovered};
+use ireko_disk::vhdx::{self, Info};
+use ireko_disk::{Access, Chain, FreezePlan};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// Reads what a file says about itself.
+pub(crate) fn info(path: &Path) -> Result<Info> {
+    vhdx::info(path).during(|| format!("read {}", path.display()))
+}
+
+/// Reads what the index keeps of a file.
+pub(crate) fn facts(path: &Path) -> Result<DiskFacts> {
+    let info = info(path)?;
+    let file = fs::metadata(path).during(|| format!("look at {}", path.display()))?;
+    Ok(DiskFacts {
+        parent: parent_name(&info, path)?,
+        virtual_size: info.geometry.virtual_size,
+        allocated: file.blocks() * 512,
+    })
+}
+
+/// Returns the parent's base name; `None` for a base disk.
+pub(crate) fn parent_name(info: &Info, path: &Path) -> Result<Option<String>> {
+    match &info.parent {
+        None => Ok(None),
+        Some(link) => link.base_name().map(Some).ok_or_else(|| {
+            Error::corrupt(format!("{} does not say which file is its parent", path.display()))
+        }),
+    }
+}
+
+/// Makes a differencing child at `path`, durably and in O(1). Nothing is left of a failure.
+pub(crate) fn create_child(path: &Path, parent: &Path, locator: &str) -> Result<()> {
+    let aside = durable::aside(path)?;
+    let make = || {
+        step::allocating().during(|| format!("create {}", path.display()))?;
+        vhdx::create_child(&aside, parent, locator)
+            .during(|| format!("create {}", path.display()))?;
+        durable::rename(&aside, path)
+    };
+    durable::discard(&aside);
+    make().inspect_err(|_| durable::discard(&aside))
+}
+
+/// Checks that the files, leaf first, make one disk.
+pub(crate) fn verify(chain: &[PathBuf]) -> Result<()> {
+    Chain::open(chain, Access::ReadOnly).during(|| verifying(chain))?;
+    Ok(())
+}
+
+/// Brings a leaf that nobody uses into its resting state: its log replayed and empty.
+pub(crate) fn settle(chain: &[PathBuf]) -> Result<()> {
+    let Some(leaf) = chain.first() else { return Ok(()) };
+    if info(leaf)?.dirty_log {
+        Chain::open(chain, Access::ReadWrite).during(|| verifying(chain))?;
+    }
+    Ok(())
+}
+
+/// Freezes the leaf of a chain that nobody else has open.
+pub(crate) fn freeze(chain: &[PathBuf], plan: &FreezePlan) -> Result<()> {
+    let freezing = || format!("freeze {} as {}", verifying(chain), plan.frozen.display());
+    step::allocating().during(freezing)?;
+    Chain::open(chain, Access::ReadWrite).and_then(|mut chain| chain.freeze(plan)).during(freezing)
+}
+
+/// Finishes or undoes a freeze that may have been interrupted; tells whether `frozen` is there.
+pub(crate) fn recover_freeze(leaf: &Path, frozen: &Path) -> Result<bool> {
+    match freeze::recover(leaf, frozen)
+        .during(|| format!("recover the freezing of {}", leaf.display()))?
+    {
+        Recovered::Forward => Ok(true),
+        Recovered::Back => Ok(false),
+    }
+}
+
+fn verifying(chain: &[PathBuf]) -> String {
+    let leaf = chain.first().map(|path| path.display().to_string()).unwrap_or_default();
+    format!("open {leaf} and the {} files below it", chain.len().saturating_sub(1))
+}

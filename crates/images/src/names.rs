@@ -1,0 +1,209 @@
+//! Names of files: `<slug>_<guid>.vhdx`.
+//!
+//! The GUID is the key; the slug is there for people, made from the name given at birth, and never
+//! read back except when a foreign file is taken in. It is legal on NTFS too, so that a folder of
+//! images can be carried anywhere.
+
+use crate::id::LayerGuid;
+use ireko_oci::Reference;
+use unicode_normalization::UnicodeNormalization;
+
+/// The longest slug, in bytes; with `_<guid>.vhdx` it stays well under every file system's 255.
+const MAX_SLUG_BYTES: usize = 120;
+const GUID_CHARS: usize = 36;
+/// What a slug is where nothing of the given name is left.
+const NAMELESS: &str = "image";
+
+/// The suffix of every disk file.
+pub(crate) const DISK_SUFFIX: &str = ".vhdx";
+
+/// Makes a slug: `name` in NFC, without what NTFS forbids in a file name, at most 120 bytes.
+pub(crate) fn slug(name: &str) -> String {
+    let mut slug = String::new();
+    for letter in name.nfc() {
+        let letter = match letter {
+            '<' | '>' | ':' | '"' | '/' | '\\' | '|' | '?' | '*' => '_',
+            control if control.is_control() => '_',
+            other => other,
+        };
+        if slug.len() + letter.len_utf8() > MAX_SLUG_BYTES {
+            break;
+        }
+        slug.push(letter);
+    }
+    // A leading dot would hide the file, a trailing dot or space is lost on Windows.
+    let slug = slug.trim_start_matches([' ', '.']).trim_end_matches([' ', '.']);
+    match slug {
+        "" => NAMELESS.to_owned(),
+        device if is_device(device) => format!("_{device}"),
+        usual => usual.to_owned(),
+    }
+}
+
+/// Tells the names that Windows keeps for devices, with any extension.
+fn is_device(name: &str) -> bool {
+    let stem = name.split('.').next().unwrap_or(name).trim_end().to_uppercase();
+    let numbered = |prefix: &str| {
+        stem.strip_prefix(prefix).is_some_and(|number| {
+            let mut letters = number.chars();
+            matches!(letters.next(), Some('0'..='9' | '¹' | '²' | '³')) && letters.next().is_none()
+        })
+    };
+    matches!(stem.as_str(), "CON" | "PRN" | "AUX" | "NUL" | "CONIN$" | "CONOUT$")
+        || numbered("COM")
+        || numbered("LPT")
+}
+
+/// Returns the name an image of this reference is born with: `repo/x:1`, without `:latest`.
+pub(crate) fn birth_name(reference: &Reference) -> String {
+    match reference.tag() {
+        None | Some(ireko_oci::DEFAULT_TAG) => reference.familiar_name(),
+        Some(tag) => format!("{}:{tag}", reference.familiar_name()),
+    }
+}
+
+/// Returns a layer file's base name.
+pub(crate) fn disk_file(name: &str, guid: LayerGuid) -> String {
+    format!("{}_{guid}{DISK_SUFFIX}", slug(name))
+}
+
+/// Returns the base name of the sidecar that belongs to a layer file.
+pub(crate) fn sidecar_file(disk_file: &str) -> String {
+    let stem = match split_suffix(disk_file) {
+        Some(stem) => stem,
+        None => disk_file,
+    };
+    format!("{stem}.json")
+}
+
+/// Splits a layer file's base name into slug and GUID; `None` for any other name.
+pub(crate) fn parse_disk_file(file: &str) -> Option<(&str, LayerGuid)> {
+    let stem = split_suffix(file)?;
+    let cut = stem.len().checked_sub(GUID_CHARS)?;
+    let (slug, guid) = (stem.get(..cut)?.strip_suffix('_')?, stem.get(cut..)?);
+    Some((slug, guid.parse().ok()?))
+}
+
+/// Cuts `.vhdx` off, in any case.
+fn split_suffix(file: &str) -> Option<&str> {
+    let cut = file.len().checked_sub(DISK_SUFFIX.len())?;
+    let (stem, suffix) = (file.get(..cut)?, file.get(cut..)?);
+    suffix.eq_ignore_ascii_case(DISK_SUFFIX).then_some(stem)
+}
+
+/// Makes a reference out of a foreign file's slug, where one can be made.
+///
+/// Lower case; every run of letters that no repository may have becomes one `-`.
+pub(crate) fn reference_for(slug: &str) -> Option<Reference> {
+    let mut path = String::new();
+    for letter in slug.to_lowercase().chars() {
+        let usual = letter.is_ascii_lowercase() || letter.is_ascii_digit();
+        match letter {
+            _ if usual => path.push(letter),
+            '_' | '.' | '-' if path.ends_with(|l: char| l.is_ascii_alphanumeric()) => {
+                path.push(letter);
+            }
+            _ if path.ends_with('-') || path.is_empty() => {}
+            _ => {
+                let kept = path.trim_end_matches(['_', '.', '-']).len();
+                path.truncate(kept);
+                path.push('-');
+            }
+        }
+    }
+    let path = path.trim_end_matches(['_', '.', '-']);
+    Reference::parse(&format!("docker.io/library/{path}")).ok().map(Reference::with_default_tag)
+}
+
+/// Writes a parent locator's path for a child that lies beside its parent.
+pub(crate) fn sibling_locator(parent: &str) -> String {
+    format!(r".\{parent}")
+}
+
+/// Writes a parent locator's path for a container's disk.
+pub(crate) fn scratch_locator(parent: &str) -> String {
+    format!(r"..\..\images\{parent}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GUID: &str = "2dc27766-f623-4200-9d64-115e9bfd4a08";
+
+    #[track_caller]
+    fn check_slug(name: &str, expected: &str) {
+        assert_eq!(slug(name), expected);
+        assert_eq!(slug(expected), expected, "a slug's slug is itself");
+    }
+
+    #[test]
+    fn a_slug_is_the_name_without_what_ntfs_forbids() {
+        check_slug("base", "base");
+        check_slug("Win2016_Hyper-V", "Win2016_Hyper-V");
+        check_slug("日本語", "日本語");
+        check_slug("repo/x:1.0", "repo_x_1.0");
+        check_slug(r#"<>:"/\|?*"#, "_________");
+        check_slug("a\u{0}b\n", "a_b_");
+        check_slug("trailing. . ", "trailing");
+        check_slug("../x", "_x");
+        check_slug("", "image");
+        check_slug("..", "image");
+    }
+
+    #[test]
+    fn decomposed_letters_are_composed() {
+        check_slug("か\u{3099}", "が");
+    }
+
+    #[test]
+    fn names_of_devices_are_changed() {
+        for name in ["con", "NUL", "aux.txt", "COM1", "lpt9.x", "COM¹", "CON .x"] {
+            assert_eq!(slug(name), format!("_{name}"));
+        }
+        check_slug("console", "console");
+        check_slug("com10", "com10");
+    }
+
+    #[test]
+    fn a_slug_ends_between_letters_at_120_bytes() {
+        assert_eq!(slug(&"x".repeat(300)).len(), 120);
+        assert_eq!(slug(&"語".repeat(300)).chars().count(), 40);
+    }
+
+    #[test]
+    fn file_names_give_slug_and_guid_back() {
+        let guid: LayerGuid = GUID.parse().unwrap();
+        let file = disk_file("a_b", guid);
+        assert_eq!(file, format!("a_b_{GUID}.vhdx"));
+        assert_eq!(parse_disk_file(&file), Some(("a_b", guid)));
+        assert_eq!(sidecar_file(&file), format!("a_b_{GUID}.json"));
+        let upper = format!("A_{}.VHDX", GUID.to_uppercase());
+        assert_eq!(parse_disk_file(&upper), Some(("A", guid)));
+        for other in ["", ".vhdx", "x.vhdx", "日本語日本語日本語日本語日本語.vhdx", GUID]
+        {
+            assert_eq!(parse_disk_file(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn foreign_names_become_references_where_they_can() {
+        for (slug, expected) in [
+            ("Win2016_Hyper-V", Some("win2016_hyper-v:latest")),
+            ("My Image (2)", Some("my-image-2:latest")),
+            ("a._b", Some("a-b:latest")),
+            ("日本語", None),
+            ("", None),
+        ] {
+            let reference = reference_for(slug).map(|reference| reference.familiar());
+            assert_eq!(reference.as_deref(), expected, "{slug}");
+        }
+    }
+
+    #[test]
+    fn an_image_is_born_with_its_familiar_name() {
+        for (text, expected) in [("base", "base"), ("me/x:2", "me/x:2"), ("x:latest", "x")] {
+            assert_eq!(birth_name(&Reference::parse(text).unwrap()), expected);
+        }
+    }
+}

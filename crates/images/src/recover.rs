@@ -1,0 +1,120 @@
+//! What happens when a store is opened: the files are read, the journal is worked off.
+//!
+//! ```text
+//!   read tags.json, images/*.json, images/*.vhdx
+//!   for each verb in the journal
+//!     being undone                        ─► undo it
+//!     its file is in images/              ─► finish it
+//!     a removal                           ─► finish it
+//!     a living shim holds the disk        ─► leave it to `settle_commits`
+//!     else                                ─► forget it
+//!   take in foreign files; sweep what nothing needs
+//! ```
+
+use crate::collect::sweep;
+use crate::commit::{CommitUnderWay, Freezing};
+use crate::error::{During, Result};
+use crate::index::Index;
+use crate::journal::{UNDONE, Work};
+use crate::state::{Intent, read_tags};
+use crate::store::Store;
+use crate::{durable, foreign, names};
+use ireko_oci::Reference;
+
+/// Brings a store's folders into a state between verbs, and its index into the same.
+pub(crate) fn recover(store: &Store) -> Result<()> {
+    let mut index = store.index();
+    index.tags = read_tags(&store.places.tags)?;
+    read_images(store, &mut index)?;
+    for (work, intent) in store.journal.entries()? {
+        tracing::info!(?intent, "settling a verb that was interrupted");
+        store.reserve.spend(|| settle(store, &mut index, &work, &intent))?;
+    }
+    foreign::take_in(store, &mut index)?;
+    sweep(store, &mut index);
+    Ok(())
+}
+
+/// Reads every file that has a sidecar; removes what interrupted changes left.
+fn read_images(store: &Store, index: &mut Index) -> Result<()> {
+    let names = durable::names_in(&store.places.images)?;
+    for name in &names {
+        if name.starts_with('.') {
+            durable::discard(&store.image_path(name));
+            continue;
+        }
+        if names::parse_disk_file(name).is_none()
+            || names.binary_search(&names::sidecar_file(name)).is_err()
+        {
+            continue;
+        }
+        match store.load(name) {
+            Ok(layer) => {
+                if let Err(reason) = &layer.disk {
+                    tracing::warn!(file = name, reason, "a layer that cannot be read");
+                }
+                index.insert(layer);
+            }
+            Err(error) => {
+                let reason = crate::error::chain(&error).to_string();
+                tracing::warn!(file = name, reason, "a layer whose sidecar cannot be read");
+                index.damaged.insert(name.clone(), reason);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn settle(store: &Store, index: &mut Index, work: &Work, intent: &Intent) -> Result<()> {
+    match intent {
+        Intent::Arrive { file, .. } | Intent::Commit { file, .. }
+            if durable::exists(&work.path(UNDONE))? =>
+        {
+            store.take_back(index, work, file)
+        }
+        Intent::Arrive { file, reference } => match durable::exists(&store.image_path(file))? {
+            true => store.land(index, work, file, named(reference)?.as_ref()).map(drop),
+            false => work.end(),
+        },
+        Intent::Commit { file, leaf, reference } => {
+            let commit = CommitUnderWay {
+                leaf: store.places.root.join(leaf),
+                work: work.clone(),
+                file: file.clone(),
+                reference: named(reference)?,
+                parent: None,
+            };
+            settle_commit(store, index, commit)
+        }
+        Intent::Remove { file, references } => {
+            let references: Vec<_> =
+                references.iter().map(|name| named_one(name)).collect::<Result<_>>()?;
+            store.finish_removal(index, work, file, &references)
+        }
+    }
+}
+
+fn settle_commit(store: &Store, index: &mut Index, commit: CommitUnderWay) -> Result<()> {
+    match store.look(&commit)? {
+        Freezing::NotDone => commit.work.end(),
+        Freezing::Done => {
+            store.land(index, &commit.work, &commit.file, commit.reference.as_ref()).map(drop)
+        }
+        Freezing::Undecided => {
+            let Some((_, guid)) = names::parse_disk_file(&commit.file) else {
+                return commit.work.end();
+            };
+            tracing::info!(file = commit.file, "a living shim may still commit");
+            index.commits.insert(guid, commit);
+            Ok(())
+        }
+    }
+}
+
+fn named(reference: &Option<String>) -> Result<Option<Reference>> {
+    reference.as_deref().map(named_one).transpose()
+}
+
+fn named_one(name: &str) -> Result<Reference> {
+    Reference::parse(name).during(|| "read a journal entry".to_owned())
+}

@@ -1,0 +1,346 @@
+//! The store's own files: sidecars, `tags.json`, journal entries. Versioned JSON.
+//!
+//! A reader refuses a version it does not know: an older program must not guess at a newer store.
+//! The forms are pinned by the golden texts in the tests below; a changed form needs a new version
+//! and a reader for the old one.
+
+use crate::error::{During, Error, Result};
+use crate::id::{ImageId, LayerGuid};
+use ireko_oci::{ImageConfig, Reference};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// The version of all files here that this program reads and writes.
+const VERSION: u32 = 1;
+
+/// The longest file that is read.
+const MAX_BYTES: u64 = 64 << 20;
+
+/// What a layer file is to people.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Role {
+    /// Listed, named by tags; its configuration's digest is its id.
+    Image(ImageConfig),
+    /// Holds bytes that an image or a container stands on, no more. One that was an image keeps its
+    /// configuration: images committed on top of it later continue its history.
+    Layer(Option<ImageConfig>),
+}
+
+/// What a container of the image is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// A utility VM that runs a process on this disk.
+    App,
+    /// The operating system on this disk, booted.
+    Machine,
+}
+
+/// What lies beside a layer file: `<slug>_<guid>.json`.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Sidecar {
+    pub guid: LayerGuid,
+    pub kind: Kind,
+    /// The name given at birth.
+    pub name: String,
+    pub role: Role,
+}
+
+/// One verb under way: `journal/<guid>/entry.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "snake_case")]
+pub(crate) enum Intent {
+    /// A layer file is on its way into `images/`.
+    Arrive {
+        /// Its base name there.
+        file: String,
+        /// The name it then gets, in full.
+        reference: Option<String>,
+    },
+    /// A container's disk is being frozen into `images/`.
+    Commit {
+        /// The frozen file's base name there.
+        file: String,
+        /// The container's disk, relative to the root.
+        leaf: String,
+        /// The name it then gets, in full.
+        reference: Option<String>,
+    },
+    /// An image is becoming a mere layer.
+    Remove {
+        /// The image's file in `images/`.
+        file: String,
+        /// The names it loses, in full.
+        references: Vec<String>,
+    },
+}
+
+impl Sidecar {
+    /// Returns its id, if it is an image.
+    pub(crate) fn image_id(&self) -> Option<ImageId> {
+        match &self.role {
+            Role::Image(config) => Some(config.digest().into()),
+            Role::Layer(_) => None,
+        }
+    }
+
+    /// Returns its configuration, or the one it had as an image.
+    pub(crate) fn config(&self) -> Option<&ImageConfig> {
+        match &self.role {
+            Role::Image(config) => Some(config),
+            Role::Layer(former) => former.as_ref(),
+        }
+    }
+
+    /// Returns what this becomes when it is no image any more.
+    pub(crate) fn as_layer(&self) -> Sidecar {
+        Sidecar { role: Role::Layer(self.config().cloned()), ..self.clone() }
+    }
+
+    pub(crate) fn to_json(&self) -> Vec<u8> {
+        to_json(&Versioned {
+            version: VERSION,
+            body: SidecarForm {
+                guid: self.guid.to_string(),
+                role: match &self.role {
+                    Role::Image(_) => RoleForm::Image,
+                    Role::Layer(_) => RoleForm::Layer,
+                },
+                kind: self.kind,
+                name: self.name.clone(),
+                config: self.config().map(|config| config.text().to_owned()),
+            },
+        })
+    }
+
+    pub(crate) fn from_json(bytes: &[u8]) -> Result<Sidecar> {
+        let form: SidecarForm = from_json(bytes)?;
+        let config = match form.config {
+            Some(text) => Some(ImageConfig::parse(text).during(|| "read `config`".to_owned())?),
+            None => None,
+        };
+        let role = match (form.role, config) {
+            (RoleForm::Image, Some(config)) => Role::Image(config),
+            (RoleForm::Image, None) => return Err(Error::corrupt("an image without `config`")),
+            (RoleForm::Layer, former) => Role::Layer(former),
+        };
+        Ok(Sidecar { guid: form.guid.parse()?, kind: form.kind, name: form.name, role })
+    }
+
+    pub(crate) fn read(path: &Path) -> Result<Sidecar> {
+        read(path)
+            .and_then(|bytes| Sidecar::from_json(&bytes))
+            .map_err(|error| damaged(path, &error))
+    }
+}
+
+impl Intent {
+    pub(crate) fn to_json(&self) -> Vec<u8> {
+        to_json(&Versioned { version: VERSION, body: self.clone() })
+    }
+
+    pub(crate) fn read(path: &Path) -> Result<Intent> {
+        read(path).and_then(|bytes| from_json(&bytes)).map_err(|error| damaged(path, &error))
+    }
+}
+
+/// Writes `tags.json`.
+pub(crate) fn tags_to_json(tags: &BTreeMap<Reference, ImageId>) -> Vec<u8> {
+    let tags = tags.iter().map(|(name, id)| (name.to_string(), id.to_string())).collect();
+    to_json(&Versioned { version: VERSION, body: TagsForm { tags } })
+}
+
+/// Reads `tags.json`; no file means no tags.
+pub(crate) fn read_tags(path: &Path) -> Result<BTreeMap<Reference, ImageId>> {
+    if !crate::durable::exists(path)? {
+        return Ok(BTreeMap::new());
+    }
+    read(path).and_then(|bytes| tags_from_json(&bytes)).map_err(|error| {
+        damaged(path, &error)
+            .hint("restore the file, or remove it: images keep their ids and can be tagged anew")
+    })
+}
+
+fn tags_from_json(bytes: &[u8]) -> Result<BTreeMap<Reference, ImageId>> {
+    let form: TagsForm = from_json(bytes)?;
+    form.tags
+        .into_iter()
+        .map(|(name, id)| {
+            Ok((Reference::parse(&name).during(|| "read a tag".to_owned())?, id.parse()?))
+        })
+        .collect()
+}
+
+#[derive(Serialize, Deserialize)]
+struct Versioned<T> {
+    version: u32,
+    #[serde(flatten)]
+    body: T,
+}
+
+#[derive(Deserialize)]
+struct VersionOnly {
+    version: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum RoleForm {
+    Image,
+    Layer,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SidecarForm {
+    guid: String,
+    role: RoleForm,
+    kind: Kind,
+    name: String,
+    /// JSON text within JSON: its bytes must come back exactly, because they are the image's id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    config: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct TagsForm {
+    tags: BTreeMap<String, String>,
+}
+
+fn to_json(value: &impl Serialize) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec_pretty(value).expect("strings and string maps always write");
+    bytes.push(b'\n');
+    bytes
+}
+
+fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+    let VersionOnly { version } =
+        serde_json::from_slice(bytes).map_err(|error| Error::corrupt(error.to_string()))?;
+    if version != VERSION {
+        return Err(Error::corrupt(format!(
+            "version {version} is unknown to this program, which knows {VERSION}"
+        )));
+    }
+    let versioned: Versioned<T> =
+        serde_json::from_slice(bytes).map_err(|error| Error::corrupt(error.to_string()))?;
+    Ok(versioned.body)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    let length = std::fs::metadata(path).during(|| "read its length".to_owned())?.len();
+    if length > MAX_BYTES {
+        return Err(Error::corrupt(format!("{length} bytes long, {MAX_BYTES} at most expected")));
+    }
+    std::fs::read(path).during(|| "read it".to_owned())
+}
+
+fn damaged(path: &Path, error: &Error) -> Error {
+    let kind = error.kind();
+    Error::new(kind, format!("{}: {}", path.display(), crate::error::chain(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GUID: &str = "2dc27766-f623-4200-9d64-115e9bfd4a08";
+
+    fn sidecar(role: Role) -> Sidecar {
+        let guid = GUID.parse().unwrap();
+        Sidecar { guid, kind: Kind::App, name: "日本/x:1".into(), role }
+    }
+
+    #[test]
+    fn sidecars_have_their_golden_form() {
+        let config = ImageConfig::parse("{ \"os\":\"linux\"\n}").unwrap();
+        let image = sidecar(Role::Image(config));
+        let golden = r#"{
+  "version": 1,
+  "guid": "2dc27766-f623-4200-9d64-115e9bfd4a08",
+  "role": "image",
+  "kind": "app",
+  "name": "日本/x:1",
+  "config": "{ \"os\":\"linux\"\n}"
+}
+"#;
+        assert_eq!(String::from_utf8(image.to_json()).unwrap(), golden);
+        assert_eq!(Sidecar::from_json(golden.as_bytes()).unwrap(), image);
+
+        let layer = sidecar(Role::Layer(None));
+        let golden = r#"{
+  "version": 1,
+  "guid": "2dc27766-f623-4200-9d64-115e9bfd4a08",
+  "role": "layer",
+  "kind": "app",
+  "name": "日本/x:1"
+}
+"#;
+        assert_eq!(String::from_utf8(layer.to_json()).unwrap(), golden);
+        assert_eq!(Sidecar::from_json(golden.as_bytes()).unwrap(), layer);
+    }
+
+    #[test]
+    fn tags_have_their_golden_form() {
+        let id: ImageId = "ab".repeat(32).parse().unwrap();
+        let tags = BTreeMap::from([
+            (Reference::parse("x:1").unwrap(), id),
+            (Reference::parse("localhost/y:latest").unwrap(), id),
+        ]);
+        let hex = "ab".repeat(32);
+        let golden = format!(
+            r#"{{
+  "version": 1,
+  "tags": {{
+    "docker.io/library/x:1": "sha256:{hex}",
+    "localhost/y:latest": "sha256:{hex}"
+  }}
+}}
+"#
+        );
+        assert_eq!(String::from_utf8(tags_to_json(&tags)).unwrap(), golden);
+        assert_eq!(tags_from_json(golden.as_bytes()).unwrap(), tags);
+    }
+
+    #[test]
+    fn journal_entries_have_their_golden_form() {
+        let entries = [
+            (
+                Intent::Arrive { file: "f.vhdx".into(), reference: None },
+                r#"{"version":1,"verb":"arrive","file":"f.vhdx","reference":null}"#,
+            ),
+            (
+                Intent::Commit {
+                    file: "f.vhdx".into(),
+                    leaf: "containers/c/s.vhdx".into(),
+                    reference: Some("docker.io/library/x:1".into()),
+                },
+                concat!(
+                    r#"{"version":1,"verb":"commit","file":"f.vhdx","leaf":"containers/c/s.vhdx","#,
+                    r#""reference":"docker.io/library/x:1"}"#
+                ),
+            ),
+            (
+                Intent::Remove { file: "f.vhdx".into(), references: vec!["a/b:c".into()] },
+                r#"{"version":1,"verb":"remove","file":"f.vhdx","references":["a/b:c"]}"#,
+            ),
+        ];
+        for (intent, golden) in entries {
+            let written: serde_json::Value = serde_json::from_slice(&intent.to_json()).unwrap();
+            assert_eq!(written, serde_json::from_str::<serde_json::Value>(golden).unwrap());
+            assert_eq!(from_json::<Intent>(golden.as_bytes()).unwrap(), intent);
+        }
+    }
+
+    #[test]
+    fn a_newer_version_and_nonsense_are_refused() {
+        let newer = br#"{"version":2,"guid":7}"#;
+        let error = Sidecar::from_json(newer).unwrap_err().to_string();
+        assert_eq!(error, "version 2 is unknown to this program, which knows 1");
+        let no_config =
+            format!(r#"{{"version":1,"guid":"{GUID}","role":"image","kind":"app","name":"x"}}"#);
+        for text in ["", "[]", "{}", r#"{"version":1}"#, &no_config] {
+            assert!(Sidecar::from_json(text.as_bytes()).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! The store itself: its folders, its one lock, and what it knows of an image.
+
+use crate::error::Result;
+use crate::id::{ImageId, LayerGuid};
+use crate::index::{ImageRef, Index, Layer};
+use crate::journal::Journal;
+use crate::reserve::Reserve;
+use crate::state::{Kind, tags_to_json};
+use crate::{durable, recover};
+use ireko_oci::{ImageConfig, Reference};
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// The tree of images under one root folder, and every verb on it.
+///
+/// One process at a time may hold a root's store (the daemon does, under its own lock). Within it
+/// the store may be shared by threads; every call may wait for the disk.
+#[derive(Debug)]
+pub struct Store {
+    pub(crate) places: Places,
+    pub(crate) journal: Journal,
+    pub(crate) reserve: Reserve,
+    /// Held while files are copied in, so that each is copied once.
+    pub(crate) adopting: Mutex<()>,
+    index: Mutex<Index>,
+}
+
+/// Where things are under the root.
+#[derive(Debug)]
+pub(crate) struct Places {
+    pub root: PathBuf,
+    pub images: PathBuf,
+    pub containers: PathBuf,
+    pub tags: PathBuf,
+}
+
+/// What the store knows of an image.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ImageInfo {
+    /// Its id: the sha256 of its configuration.
+    pub id: ImageId,
+    /// The key of its file.
+    pub guid: LayerGuid,
+    /// Its file.
+    pub file: PathBuf,
+    /// What a container of it is.
+    pub kind: Kind,
+    /// The name given at birth.
+    pub name: String,
+    /// Its tags, in order; none is normal.
+    pub references: Vec<Reference>,
+    /// When it was made; 1970 where its configuration does not say.
+    pub created: Timestamp,
+    /// Its configuration.
+    pub config: ImageConfig,
+    /// The key of the file it stands on.
+    pub parent: Option<LayerGuid>,
+    /// The nearest image below it.
+    pub parent_image: Option<ImageId>,
+    /// How many files its disk is made of, itself included.
+    pub depth: usize,
+    /// Bytes that its own file takes on the host.
+    pub own_bytes: u64,
+    /// Bytes that its whole chain takes on the host.
+    pub total_bytes: u64,
+    /// Bytes a guest sees.
+    pub virtual_size: u64,
+    /// Why its disk cannot be used, where it cannot.
+    pub damage: Option<String>,
+}
+
+/// Keeps a layer, and all it stands on, from being swept.
+pub(crate) struct Pin<'a> {
+    store: &'a Store,
+    guid: LayerGuid,
+}
+
+impl Store {
+    /// Opens the store under `root`, making what is missing.
+    ///
+    /// Verbs that a crash interrupted are finished or undone first; files in `images/` that came
+    /// without a sidecar are taken in as machine images; layers nobody needs are swept. A file that
+    /// cannot be read does not fail the call: it is logged, and using it fails.
+    pub fn open(root: &Path) -> Result<Store> {
+        let places = Places {
+            root: root.to_owned(),
+            images: root.join("images"),
+            containers: root.join("containers"),
+            tags: root.join("tags.json"),
+        };
+        durable::make_folder(&places.images)?;
+        durable::make_folder(&places.containers)?;
+        let store = Store {
+            journal: Journal::open(&root.join("journal"))?,
+            reserve: Reserve::open(&root.join("journal")),
+            adopting: Mutex::default(),
+            index: Mutex::default(),
+            places,
+        };
+        recover::recover(&store)?;
+        Ok(store)
+    }
+
+    /// Lists all images, in the order of their keys.
+    pub fn list(&self) -> Vec<ImageInfo> {
+        let index = self.index();
+        index.images().map(|image| self.info(&index, image)).collect()
+    }
+
+    pub(crate) fn index(&self) -> MutexGuard<'_, Index> {
+        // The index changes only after the disk has; a panic between leaves at worst too little.
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn image_path(&self, file: &str) -> PathBuf {
+        self.places.images.join(file)
+    }
+
+    /// Keeps a layer from being swept until the pin is dropped, not while holding the index.
+    pub(crate) fn pin(&self, index: &mut Index, guid: LayerGuid) -> Pin<'_> {
+        index.pin(guid);
+        Pin { store: self, guid }
+    }
+
+    /// Makes `tags` the store's tags, on disk and in memory.
+    pub(crate) fn set_tags(
+        &self,
+        index: &mut Index,
+        tags: BTreeMap<Reference, ImageId>,
+    ) -> Result<()> {
+        if index.tags != tags {
+            durable::replace(&self.places.tags, &tags_to_json(&tags))?;
+            index.tags = tags;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn info(&self, index: &Index, image: ImageRef<'_>) -> ImageInfo {
+        let ImageRef { id, layer, config } = image;
+        let lineage = index.lineage(&layer.file);
+        let damage = lineage.as_ref().err().map(|error| error.to_string());
+        let lineage = lineage.unwrap_or_default();
+        let allocated =
+            |layer: &Layer| layer.disk.as_ref().map(|facts| facts.allocated).unwrap_or_default();
+        ImageInfo {
+            id,
+            guid: layer.sidecar.guid,
+            file: self.image_path(&layer.file),
+            kind: layer.sidecar.kind,
+            name: layer.sidecar.name.clone(),
+            references: index.references(&id),
+            created: config.document().created.unwrap_or_default(),
+            parent: lineage.get(1).map(|parent| parent.sidecar.guid),
+            parent_image: index.parent_image(layer).map(|parent| parent.id),
+            depth: lineage.len(),
+            own_bytes: allocated(layer),
+            total_bytes: lineage.iter().map(|layer| allocated(layer)).sum(),
+            virtual_size: layer.disk.as_ref().map(|facts| facts.virtual_size).unwrap_or_default(),
+            damage,
+            config: config.clone(),
+        }
+    }
+}
+
+impl Drop for Pin<'_> {
+    fn drop(&mut self) {
+        self.store.index().unpin(self.guid);
+    }
+}

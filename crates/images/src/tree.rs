@@ -1,0 +1,79 @@
+//! The tree as people see it: images, each under the image it stands on.
+//!
+//! Layers between are left out. Containers are added by the engine, which asks
+//! [`Store::parent_of`] for the image a container's disk stands on.
+
+use crate::error::Result;
+use crate::id::{ImageId, LayerGuid};
+use crate::store::{ImageInfo, Store};
+use crate::{chain, layer_file};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// All images, and how they stand on each other.
+#[derive(Clone, Debug)]
+pub struct Tree {
+    /// The images that stand on no other, oldest first.
+    pub roots: Vec<ImageId>,
+    /// Every image.
+    pub nodes: BTreeMap<ImageId, TreeNode>,
+}
+
+/// One image in the tree.
+#[derive(Clone, Debug)]
+pub struct TreeNode {
+    /// The image; [`ImageInfo::parent_image`] leads up.
+    pub image: ImageInfo,
+    /// The images right above it, oldest first.
+    pub children: Vec<ImageId>,
+}
+
+/// What a container's disk stands on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParentOf {
+    /// The file right below.
+    pub layer: LayerGuid,
+    /// The nearest image below.
+    pub image: Option<ImageId>,
+    /// How many files the disk is made of, itself included.
+    pub depth: usize,
+    /// Bytes the disk's own file takes on the host.
+    pub own_bytes: u64,
+}
+
+impl Store {
+    /// Returns the tree of all images.
+    pub fn tree(&self) -> Tree {
+        let mut images = self.list();
+        images.sort_by_key(|image| (image.created, image.id));
+        let mut roots = Vec::new();
+        let mut children: BTreeMap<ImageId, Vec<ImageId>> = BTreeMap::new();
+        for image in &images {
+            match image.parent_image {
+                Some(parent) => children.entry(parent).or_default().push(image.id),
+                None => roots.push(image.id),
+            }
+        }
+        let nodes = images
+            .into_iter()
+            .map(|image| {
+                let children = children.remove(&image.id).unwrap_or_default();
+                (image.id, TreeNode { image, children })
+            })
+            .collect();
+        Tree { roots, nodes }
+    }
+
+    /// Tells what a container's disk stands on; `None` for a disk that stands on nothing.
+    pub fn parent_of(&self, leaf: &Path) -> Result<Option<ParentOf>> {
+        let own_bytes = layer_file::facts(leaf)?.allocated;
+        let index = self.index();
+        let Some(parent) = chain::parent(&index, leaf)? else { return Ok(None) };
+        Ok(Some(ParentOf {
+            layer: parent.sidecar.guid,
+            image: index.nearest_image(&parent.file).map(|image| image.id),
+            depth: index.lineage(&parent.file)?.len() + 1,
+            own_bytes,
+        }))
+    }
+}
