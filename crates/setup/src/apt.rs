@@ -71,7 +71,7 @@ impl<'a> Apt<'a> {
                     ),
                 )
                 .with_hint(
-                    "check the package sources of this machine, then run: sudo apt-get update",
+                    "check this machine's network and package sources, then run: sudo apt-get update",
                 ));
             }
             self.use_private_lists()?;

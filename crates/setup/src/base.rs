@@ -14,10 +14,12 @@ use crate::durable;
 use crate::error::{Error, Result};
 use crate::manifest::{self, Manifest, NotWhole};
 use crate::progress::Step;
+use crate::root_disk;
 
 /// Raise it whenever the files are made in another way.
-pub(crate) const RECIPE: u32 = 1;
+pub(crate) const RECIPE: u32 = 2;
 const FILES: &str = "rootfs.tar";
+const DISK: &str = "root.vhdx";
 
 /// Returns the version of busybox that the base image is made from, if it is whole.
 pub(crate) fn find(cache: &Path) -> std::result::Result<String, NotWhole> {
@@ -36,11 +38,12 @@ pub(crate) fn make(cache: &FilledCache, progress: &mut dyn FnMut(Step)) -> Resul
         .to_tar()
         .map_err(Error::io("write the base image's file tree"))?;
     durable::write_new(&new.join(FILES), &tar)?;
+    root_disk::make(&new.join(DISK), work.path())?;
     let made_from: BTreeMap<_, _> = packages
         .iter()
         .map(|unpacked| (unpacked.stanza.package.clone(), unpacked.stanza.version.clone()))
         .collect();
-    let manifest = Manifest::of_files(&new, &[FILES], RECIPE, &version, made_from)?;
+    let manifest = Manifest::of_files(&new, &[FILES, DISK], RECIPE, &version, made_from)?;
     put_in_place(&new, &cache.root().join("base"), &manifest)?;
     Ok(version)
 }

@@ -33,6 +33,7 @@ mod modules;
 
 mod base;
 mod base_files;
+mod root_disk;
 mod tree;
 
 mod apt;
