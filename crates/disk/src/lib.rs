@@ -1,1 +1,68 @@
 //! Virtual disks in files: VHDX and chains of differencing disks.
+//!
+//! ```text
+//!   guest's view      ┌───┬───┬───┬───┬───┬───┐
+//!   (Disk)            │ a │ B │ 0 │ c │ B'│ · │
+//!                     └───┴───┴───┴───┴───┴───┘
+//!   leaf    (Layer)   │   │   │ 0 │   │ B'│   │   written
+//!   parent            │   │ B │   │   │ x │   │   read only
+//!   base              │ a │ x │ x │ c │   │   │   read only
+//!
+//!   each layer a VHDX file (Storage)
+//! ```
+//! A [`Chain`] is what a virtual machine writes to; it is a [`Disk`], and so is anything else that can be exported
+//! as one. A flush that returned survives a power cut. Making a child and freezing a leaf under a
+//! new child take the same time whatever the disk's size.
+//!
+//! ```
+//! use ireko_disk::vhdx::{self, ChildOptions, CreateOptions};
+//! use ireko_disk::{Access, Chain, Disk, FreezePlan};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let folder = tempfile::tempdir()?;
+//! let [base, leaf, web] = ["base.vhdx", "leaf.vhdx", "web.vhdx"].map(|name| folder.path().join(name));
+//! vhdx::create(&base, &CreateOptions::new(40 << 30))?;
+//! vhdx::create_child(&leaf, &base, r".\base.vhdx", &ChildOptions::default())?;
+//!
+//! let mut disk = Chain::open(&[leaf.clone(), base.clone()], Access::ReadWrite)?;
+//! disk.write_at(1 << 30, b"hello")?;
+//! disk.flush()?;
+//!
+//! // The leaf becomes an immutable file; the disk goes on in a new child of it.
+//! let plan = FreezePlan {
+//!     frozen: web.clone(),
+//!     frozen_parent: Some(r".\base.vhdx".into()),
+//!     next_parent: r".\web.vhdx".into(),
+//! };
+//! disk.freeze(&plan)?;
+//! disk.write_at(1 << 30, b"later")?;
+//!
+//! let image = Chain::open(&[web, base], Access::ReadOnly)?;
+//! let mut bytes = [0; 5];
+//! image.read_at(1 << 30, &mut bytes)?;
+//! assert_eq!(&bytes, b"hello");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Everything here is synchronous and may be called from several threads. Disk files are taken for hostile: a damaged one is an [`Error`], never a panic,
+//! and never costs memory that its true size does not explain.
+#![forbid(unsafe_code)]
+
+mod error;
+mod guid;
+
+mod disk;
+mod storage;
+
+pub mod vhdx;
+
+mod chain;
+pub mod freeze;
+
+pub use chain::{Access, Chain};
+pub use disk::{Disk, Extent, ExtentKind, Geometry};
+pub use error::{Error, ErrorKind, Result};
+pub use freeze::FreezePlan;
+pub use guid::Guid;
+pub use storage::{FileStorage, Lock, MemoryStorage, Storage};

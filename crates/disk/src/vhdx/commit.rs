@@ -1,0 +1,335 @@
+//! Making changes durable: one log entry for everything since the last one.
+//!
+//! ```text
+//!   take the dirty pages ─► sync payload ─► entry into the log ─► sync ─► acknowledge
+//!                               │                                   └► pages to their places, unsynced;
+//!                               └ also syncs what the last entry applied     the next commit syncs them
+//! ```
+//! The first sync is what keeps a crash from showing a new block's old bytes; the second is the promise
+//! of a flush. Space that the entry gave up is cleared and free from then on. A flush without changed
+//! pages is one sync. Flushes that wait for one another are served by one.
+//!
+//! Lock order: stripe, bitmaps, log, pages, space.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
+
+use super::bat::{Payload, decode_bitmap};
+use super::bytes::Fields;
+use super::header::Current;
+use super::layer::Layer;
+use super::log::entry::{self, LoggedPage};
+use super::log::ring::Ring;
+use super::pages::{Batch, Pages};
+use super::space::{Allocation, Census, Space};
+use super::{MIB, PAGE};
+use crate::error::{During, Error, ErrorKind, Result};
+use crate::guid::Guid;
+
+const STRIPES: usize = 256;
+/// The file grows by at least this much, so that its length rarely changes.
+const GROWTH: u64 = 32 * MIB;
+
+/// What a layer needs to be written.
+pub(crate) struct Writer {
+    stripes: Box<[RwLock<()>]>,
+    /// Held while a bitmap block is allocated, so that a chunk gets one.
+    pub(super) bitmaps: Mutex<()>,
+    log: Mutex<Log>,
+    /// Built before the first allocation.
+    space: Mutex<Option<Space>>,
+    /// Flushes asked for so far.
+    flushes: AtomicU64,
+    /// Pages that fit one log entry.
+    max_pages: usize,
+}
+
+struct Log {
+    header: Current,
+    ring: Ring,
+    /// The GUID in the header while the log is in use.
+    session: Option<Guid>,
+    sequence: u64,
+    /// Logged, not yet at their places.
+    unapplied: Vec<LoggedPage>,
+    /// Flushes that the last successful commit served.
+    served: u64,
+    /// Set by a failed sync: what it should have made durable may be lost, and no later one can tell.
+    broken: bool,
+}
+
+/// Changes to pages that reach the log together or not at all.
+pub(super) struct Edit<'a> {
+    pages: RwLockWriteGuard<'a, Pages>,
+}
+
+impl Edit<'_> {
+    /// Returns one of the pages named to [`Layer::publish`].
+    pub fn page(&mut self, at: u64) -> &mut [u8; PAGE] {
+        self.pages.edit(at)
+    }
+
+    /// Gives up space; it is free once this edit is durable.
+    pub fn free(&mut self, place: Range<u64>) {
+        self.pages.free(place);
+    }
+}
+
+impl Writer {
+    /// Fails with [`ErrorKind::Unsupported`] when the file has no log to write to.
+    pub(super) fn new(header: Current) -> Result<Self> {
+        let ring = Ring::new(header.header().log_length);
+        let max_pages = ring.max_pages();
+        if max_pages == 0 {
+            return Err(Error::new(ErrorKind::Unsupported, "the file has no room for a log"));
+        }
+        let log = Log {
+            header,
+            ring,
+            session: None,
+            sequence: 0,
+            unapplied: Vec::new(),
+            served: 0,
+            broken: false,
+        };
+        Ok(Self {
+            stripes: (0..STRIPES).map(|_| RwLock::new(())).collect(),
+            bitmaps: Mutex::new(()),
+            log: Mutex::new(log),
+            space: Mutex::new(None),
+            flushes: AtomicU64::new(0),
+            max_pages,
+        })
+    }
+
+    pub fn stripe(&self, block: u64) -> &RwLock<()> {
+        &self.stripes[block as usize % STRIPES]
+    }
+}
+
+impl Layer {
+    /// Makes every completed change durable.
+    pub(crate) fn flush(&self) -> Result<()> {
+        let writer = self.writer()?;
+        let ticket = writer.flushes.fetch_add(1, Ordering::SeqCst) + 1;
+        let mut log = writer.log.lock();
+        if log.served >= ticket {
+            return Ok(());
+        }
+        let serving = writer.flushes.load(Ordering::SeqCst);
+        self.commit(&mut log)?;
+        log.served = serving;
+        Ok(())
+    }
+
+    /// Ends the session: everything durable and in place, log not in use, unused space at the end cut off.
+    ///
+    /// The layer can still be written afterwards; the log starts anew.
+    pub(crate) fn settle(&self) -> Result<()> {
+        let writer = self.writer()?;
+        let mut log = writer.log.lock();
+        self.commit(&mut log)?;
+        if log.session.is_some() {
+            self.apply(&mut log)?;
+            self.sync(&mut log)?;
+            log.header.update(&*self.storage, |header| header.log_guid = Guid::NIL)?;
+            log.session = None;
+            log.ring = Ring::new(log.header.header().log_length);
+        }
+        let space = writer.space.lock();
+        if let Some(end) = space.as_ref().map(Space::end)
+            && end < self.length.load(Ordering::Acquire)
+        {
+            self.storage.set_len(end).during("cut the file's unused end")?;
+            self.length.store(end, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Changes pages as one step. `change` may edit the pages at `places` and no others.
+    pub(super) fn publish(&self, places: &[u64], change: impl FnOnce(&mut Edit<'_>)) -> Result<()> {
+        let writer = self.writer()?;
+        loop {
+            let mut pages = self.pages.write();
+            if pages.dirty() + pages.newly_dirty(places) <= writer.max_pages {
+                pages.make_room(places.len());
+                for &at in places {
+                    pages.load(&*self.storage, at)?;
+                }
+                change(&mut Edit { pages });
+                return Ok(());
+            }
+            drop(pages);
+            self.commit(&mut writer.log.lock())?;
+        }
+    }
+
+    /// Replaces whole pages as one step.
+    pub(super) fn publish_pages(&self, replacements: Vec<LoggedPage>) -> Result<()> {
+        let places: Vec<u64> = replacements.iter().map(|page| page.0).collect();
+        self.publish(&places, |edit| {
+            for (at, bytes) in replacements {
+                edit.pages.replace(at, bytes);
+            }
+        })
+    }
+
+    fn commit(&self, log: &mut Log) -> Result<()> {
+        if log.broken {
+            return Err(Error::new(ErrorKind::Io, "an earlier sync of the disk failed"));
+        }
+        self.apply(log)?;
+        let batch = self.pages.write().take();
+        // Taken before the sync, so that it is no more than what the sync makes durable.
+        let outcome = self.storage.len().during("read the file's length").and_then(|length| {
+            self.sync(log)?;
+            self.write_entry(log, &batch, length)
+        });
+        if let Err(error) = outcome {
+            self.pages.write().give_back(batch);
+            return Err(error);
+        }
+        log.unapplied = batch.pages;
+        // Durable already: a failure here is met again, and reported, by the next commit.
+        let _ = self.apply(log);
+        for place in batch.freed {
+            // For the host's sake; a failure is harmless, as space is cleared again before its next use.
+            let _ = self.storage.punch_hole(place.start, place.end - place.start);
+            self.release(place);
+        }
+        Ok(())
+    }
+
+    /// Writes and syncs an entry; puts the log in use before the first.
+    fn write_entry(&self, log: &mut Log, batch: &Batch, file_length: u64) -> Result<()> {
+        if batch.pages.is_empty() {
+            return Ok(());
+        }
+        let session = log.session.unwrap_or_else(Guid::random);
+        let place = log.ring.place(batch.pages.len());
+        let tail = (place.start * PAGE) as u32;
+        let bytes = entry::encode(session, log.sequence + 1, tail, file_length, &batch.pages);
+        let at = log.header.header().log_offset + u64::from(tail);
+        self.storage.write_at(at, &bytes).during("write the log")?;
+        self.sync(log)?;
+        if log.session.is_none() {
+            // The entry is there before the header says so: a log in use is never empty.
+            let outcome = log.header.update(&*self.storage, |header| header.log_guid = session);
+            log.broken |= outcome.is_err();
+            outcome?;
+            log.session = Some(session);
+        }
+        log.sequence += 1;
+        log.ring.advance(place);
+        Ok(())
+    }
+
+    /// Writes logged pages to their places. They are durable in the log until a later commit syncs them here.
+    fn apply(&self, log: &mut Log) -> Result<()> {
+        for (at, page) in &log.unapplied {
+            self.storage.write_at(*at, page.as_slice()).during("write metadata")?;
+        }
+        self.pages.write().applied(&log.unapplied);
+        log.unapplied.clear();
+        Ok(())
+    }
+
+    fn sync(&self, log: &mut Log) -> Result<()> {
+        let outcome = self.storage.sync().during("sync the disk");
+        log.broken |= outcome.is_err();
+        outcome
+    }
+
+    /// Takes space for a block and grows the file to hold it.
+    pub(super) fn allocate(&self, length: u64) -> Result<Allocation> {
+        let writer = self.writer()?;
+        if writer.space.lock().is_none() {
+            self.build_space(writer)?;
+        }
+        let mut space = writer.space.lock();
+        let space = space.as_mut().expect("built once, kept while the layer is open");
+        let allocation = space.allocate(length)?;
+        let present = self.length.load(Ordering::Acquire);
+        if allocation.place.end > present {
+            let grown = allocation.place.end.max(present.next_multiple_of(MIB) + GROWTH);
+            if let Err(error) = self.storage.set_len(grown) {
+                space.free(allocation.place);
+                return Err(Error::io("grow the file", error));
+            }
+            self.length.store(grown, Ordering::Release);
+        }
+        Ok(allocation)
+    }
+
+    /// Takes space back that is in no BAT entry: never published, or durably given up.
+    pub(super) fn release(&self, place: Range<u64>) {
+        if let Some(writer) = &self.writer
+            && let Some(space) = writer.space.lock().as_mut()
+        {
+            space.free(place);
+        }
+    }
+
+    /// Reads the whole BAT. No commit and no publishing happen meanwhile.
+    fn build_space(&self, writer: &Writer) -> Result<()> {
+        let _no_commit = writer.log.lock();
+        let pages = self.pages.write();
+        let mut space = writer.space.lock();
+        if space.is_some() {
+            return Ok(());
+        }
+        let mut census = Census::new(self.length.load(Ordering::Acquire), &self.regions.reserved);
+        let entries = match self.parent() {
+            Some(_) => self.layout.differencing_entries(),
+            None => self.layout.dynamic_entries(),
+        };
+        let mut from_file = [0; PAGE];
+        for slot in 0..entries {
+            let (at, within) = self.bat_place(slot);
+            let page = match pages.get(at) {
+                Some(page) => page,
+                None => {
+                    if within == 0 {
+                        self.storage.read_at(at, &mut from_file).during("read the BAT")?;
+                    }
+                    &from_file
+                }
+            };
+            if let Some(place) = self.used_by(slot, page.as_slice().u64(within))? {
+                census.add(place);
+            }
+        }
+        // Given up, but not durably: a crash would find it in use.
+        pages.freed().iter().for_each(|place| census.add(place.clone()));
+        *space = Some(census.finish()?);
+        Ok(())
+    }
+
+    /// Returns the bytes of the file that a BAT entry owns.
+    fn used_by(&self, slot: u64, entry: u64) -> Result<Option<Range<u64>>> {
+        let (offset, length) = if self.layout.is_bitmap_slot(slot) {
+            match self.parent() {
+                Some(_) => (decode_bitmap(entry)?, MIB),
+                None => (None, MIB),
+            }
+        } else {
+            match Payload::decode(entry)? {
+                Payload::Full(at) | Payload::Partial(at) => (Some(at), self.layout.block_size),
+                _ => (None, 0),
+            }
+        };
+        let bounded = offset.map(|offset| self.bounded(offset, length)).transpose()?;
+        Ok(bounded.map(|offset| offset..offset + length))
+    }
+}
+
+impl Drop for Layer {
+    /// Closes cleanly as far as that is possible; use [`Layer::settle`] first to learn of failures.
+    fn drop(&mut self) {
+        if self.writer.is_some() {
+            let _ = self.settle();
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Making new files: a few pages in an otherwise sparse file, whatever the disk's size.
+//!
+//! ```text
+//!   0 ────── 1 MiB ─────── 5 MiB ──── 6 MiB ─────────┐
+//!   │ headers │ log (4 MiB) │ metadata │ BAT, zeros … │ end; blocks follow as they are written
+//! ```
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::bat::Layout;
+use super::bytes::FieldsMut;
+use super::header::{Current, Header};
+use super::layer::Layer;
+use super::locator::{self, Locator};
+use super::metadata::{self, Metadata};
+use super::region::Regions;
+use super::{MIB, PAGE};
+use crate::disk::Geometry;
+use crate::error::{During, Error, Result};
+use crate::guid::Guid;
+use crate::storage::{FileStorage, Lock, Storage};
+
+/// Sparse until used; large enough to gather over 300 pages in one entry.
+const LOG_LENGTH: u64 = 4 * MIB;
+const METADATA_LENGTH: u64 = MIB;
+
+/// What a new disk without parent looks like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CreateOptions {
+    /// Size of the virtual disk in bytes: a multiple of the logical sector, at most 64 TiB.
+    pub virtual_size: u64,
+    /// Bytes in a payload block: a power of two, 1 MiB to 256 MiB.
+    pub block_size: u32,
+    /// 512 or 4096 bytes.
+    pub logical_sector: u32,
+    /// 512 or 4096 bytes.
+    pub physical_sector: u32,
+}
+
+impl CreateOptions {
+    /// What Windows makes: 32 MiB blocks, 512-byte sectors on 4096-byte physical ones.
+    pub fn new(virtual_size: u64) -> Self {
+        Self { virtual_size, block_size: 32 << 20, logical_sector: 512, physical_sector: 4096 }
+    }
+}
+
+/// What a new differencing disk looks like; the rest comes from its parent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChildOptions {
+    /// Bytes in a payload block: a power of two, 1 MiB to 256 MiB.
+    pub block_size: u32,
+}
+
+impl Default for ChildOptions {
+    /// 2 MiB blocks, as Windows makes them.
+    fn default() -> Self {
+        Self { block_size: 2 << 20 }
+    }
+}
+
+/// Makes a dynamic disk without parent in a new file.
+///
+/// The file is synced, its folder is not. Fails, leaving nothing, when `path` exists or an option is outside its limits.
+pub fn create(path: &Path, options: &CreateOptions) -> Result<()> {
+    in_new_file(path, |file| format(file, options))
+}
+
+/// Makes a differencing disk over the file at `parent` in a new file.
+///
+/// `relative_path` is what the child remembers of the parent's place, seen from its own folder and with
+/// backslashes: `.\base.vhdx`. The file is synced, its folder is not. Fails with [`crate::ErrorKind::InUse`] while another
+/// process writes to the parent. The parent is not changed.
+pub fn create_child(
+    path: &Path,
+    parent: &Path,
+    relative_path: &str,
+    options: &ChildOptions,
+) -> Result<()> {
+    let storage: Arc<dyn Storage> = Arc::new(FileStorage::open(parent, Lock::Read)?);
+    let layer = Layer::open(storage)
+        .map_err(|error| error.context(format!("open the parent {}", parent.display())))?;
+    in_new_file(path, |file| format_child(file, &layer.as_parent(), relative_path, options))
+}
+
+/// What a child takes over from its parent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParentIdentity {
+    /// Size and sectors.
+    pub geometry: Geometry,
+    /// What the link is verified by.
+    pub data_write_guid: Guid,
+    /// The SCSI identity of the virtual disk.
+    pub page83: Guid,
+}
+
+impl Layer {
+    /// What a child of this file takes over.
+    pub(crate) fn as_parent(&self) -> ParentIdentity {
+        ParentIdentity {
+            geometry: self.geometry(),
+            data_write_guid: self.data_write_guid(),
+            page83: self.page83(),
+        }
+    }
+}
+
+/// Writes a dynamic disk without parent into empty storage, and syncs it.
+pub fn format(storage: &dyn Storage, options: &CreateOptions) -> Result<()> {
+    let geometry = Geometry {
+        virtual_size: options.virtual_size,
+        logical_sector: options.logical_sector,
+        physical_sector: options.physical_sector,
+    };
+    let page83 = Guid::random();
+    let metadata = Metadata { geometry, block_size: options.block_size, page83, locator: None };
+    write_file(storage, &metadata)
+}
+
+/// Writes a differencing disk into empty storage, and syncs it.
+pub fn format_child(
+    storage: &dyn Storage,
+    parent: &ParentIdentity,
+    relative_path: &str,
+    options: &ChildOptions,
+) -> Result<()> {
+    locator::check_path(relative_path)?;
+    let metadata = Metadata {
+        geometry: parent.geometry,
+        block_size: options.block_size,
+        page83: parent.page83,
+        locator: Some(Locator::new(parent.data_write_guid, relative_path)),
+    };
+    write_file(storage, &metadata)
+}
+
+fn write_file(storage: &dyn Storage, metadata: &Metadata) -> Result<()> {
+    let geometry = metadata.geometry;
+    metadata::check(geometry, metadata.block_size)?;
+    let layout = Layout::new(geometry.virtual_size, metadata.block_size, geometry.logical_sector);
+    let metadata_start = MIB + LOG_LENGTH;
+    let bat_start = metadata_start + METADATA_LENGTH;
+    // For every disk, so that one without parent can get one without moving its BAT.
+    let bat_end = bat_start + (layout.differencing_entries() * 8).next_multiple_of(MIB);
+
+    storage.set_len(bat_end).during("grow the new file")?;
+    let mut identifier = [0; PAGE];
+    identifier.put(0, b"vhdxfile");
+    let creator: Vec<u8> = "Ireko".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    identifier.put(8, &creator);
+    storage.write_at(0, &identifier).during("write the file identifier")?;
+    let header = Header {
+        sequence: 1,
+        file_write_guid: Guid::random(),
+        data_write_guid: Guid::random(),
+        log_guid: Guid::NIL,
+        log_offset: MIB,
+        log_length: LOG_LENGTH as u32,
+    };
+    Current::create(storage, header)?;
+    Regions::create(storage, bat_start..bat_end, metadata_start..bat_start)?;
+    metadata.create(storage, metadata_start)?;
+    storage.sync().during("sync the new file")
+}
+
+fn in_new_file(path: &Path, fill: impl FnOnce(&FileStorage) -> Result<()>) -> Result<()> {
+    let file = FileStorage::create(path)?;
+    fill(&file).map_err(|error: Error| {
+        // The file is ours and of no use.
+        let _ = std::fs::remove_file(path);
+        error.context(format!("create {}", path.display()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+    use crate::storage::MemoryStorage;
+
+    #[test]
+    fn options_outside_the_format_s_limits_are_refused_and_leave_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.vhdx");
+        let good = CreateOptions::new(1 << 30);
+        for bad in [
+            CreateOptions { virtual_size: 0, ..good.clone() },
+            CreateOptions { virtual_size: 1000, ..good.clone() },
+            CreateOptions { virtual_size: (64 << 40) + 512, ..good.clone() },
+            CreateOptions { block_size: 3 << 20, ..good.clone() },
+            CreateOptions { block_size: 512 << 20, ..good.clone() },
+            CreateOptions { logical_sector: 520, ..good.clone() },
+        ] {
+            assert_eq!(create(&path, &bad).unwrap_err().kind(), ErrorKind::OutOfRange);
+            assert!(!path.exists());
+        }
+    }
+
+    #[test]
+    fn an_existing_file_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.vhdx");
+        std::fs::write(&path, "mine").unwrap();
+        assert!(create(&path, &CreateOptions::new(1 << 30)).is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), b"mine");
+    }
+
+    #[test]
+    fn a_child_takes_over_size_sectors_and_identity() {
+        let folder = tempfile::tempdir().unwrap();
+        let (base, child) = (folder.path().join("base.vhdx"), folder.path().join("child.vhdx"));
+        let options = CreateOptions { logical_sector: 4096, ..CreateOptions::new(3 << 40) };
+        create(&base, &options).unwrap();
+        create_child(&child, &base, r".\base.vhdx", &ChildOptions::default()).unwrap();
+        let (base, child) =
+            (super::super::info(&base).unwrap(), super::super::info(&child).unwrap());
+        assert_eq!((child.geometry, child.page83), (base.geometry, base.page83));
+        assert_eq!(child.parent.unwrap().linkage, base.data_write_guid);
+        assert_eq!((base.block_size, child.block_size), (32 << 20, 2 << 20));
+        assert!(child.allocated < MIB, "{} bytes allocated", child.allocated);
+    }
+
+    #[test]
+    fn the_largest_disk_can_be_described() {
+        let storage = MemoryStorage::default();
+        let options = CreateOptions { block_size: 256 << 20, ..CreateOptions::new(64 << 40) };
+        format(&storage, &options).unwrap();
+        Layer::open(Arc::new(storage)).unwrap();
+    }
+}

@@ -1,0 +1,174 @@
+//! Which MiB of a writable file are free.
+//!
+//! The BAT is the only record of space, so the map is built by reading all of it, once, before the
+//! first allocation of a session. Space that was ever used may hold other blocks' old bytes; it is
+//! marked so, and whoever allocates it clears it first.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use super::{MAX_FILE, MIB};
+use crate::error::{Error, Result};
+
+/// Free space, in MiB.
+#[derive(Debug)]
+pub(super) struct Space {
+    /// Free runs below `end`: start to length.
+    holes: BTreeMap<u64, u64>,
+    /// Everything from here on is free.
+    end: u64,
+    /// From here on the file holds zeros only.
+    fresh: u64,
+}
+
+/// Space taken for a block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Allocation {
+    /// Bytes of the file.
+    pub place: Range<u64>,
+    /// Whether old bytes may lie there.
+    pub used_before: bool,
+}
+
+/// Collects what is in use while the BAT is read.
+pub(super) struct Census {
+    used: Vec<Range<u64>>,
+    file_length: u64,
+}
+
+impl Census {
+    /// `reserved` are the bytes of headers, log and regions.
+    pub fn new(file_length: u64, reserved: &[Range<u64>]) -> Self {
+        let mut used = vec![0..1];
+        used.extend(reserved.iter().map(|range| range.start / MIB..range.end / MIB));
+        Self { used, file_length }
+    }
+
+    /// Counts a block; its offset is a multiple of 1 MiB.
+    pub fn add(&mut self, place: Range<u64>) {
+        self.used.push(place.start / MIB..place.end.div_ceil(MIB));
+    }
+
+    /// Fails when two blocks share space: writing to one would change the other.
+    pub fn finish(mut self) -> Result<Space> {
+        self.used.sort_unstable_by_key(|range| range.start);
+        let (mut holes, mut end) = (BTreeMap::new(), 0);
+        for range in self.used {
+            if range.start < end {
+                let message = format!("two blocks of the file overlap at {:#x}", range.start * MIB);
+                return Err(Error::corrupt(message));
+            }
+            if range.start > end {
+                holes.insert(end, range.start - end);
+            }
+            end = range.end;
+        }
+        Ok(Space { holes, end, fresh: self.file_length.div_ceil(MIB).max(end) })
+    }
+}
+
+impl Space {
+    /// Takes `length` bytes, a multiple of 1 MiB: from the first hole that is large enough, else at the end.
+    pub fn allocate(&mut self, length: u64) -> Result<Allocation> {
+        let wanted = length / MIB;
+        let hole = self.holes.iter().find(|hole| *hole.1 >= wanted).map(|hole| (*hole.0, *hole.1));
+        let (start, used_before) = match hole {
+            Some((start, free)) => {
+                self.holes.remove(&start);
+                if free > wanted {
+                    self.holes.insert(start + wanted, free - wanted);
+                }
+                (start, true)
+            }
+            None => {
+                let start = self.end;
+                if (start + wanted) * MIB > MAX_FILE {
+                    return Err(Error::corrupt("the file is larger than any disk"));
+                }
+                self.end += wanted;
+                (start, start < self.fresh)
+            }
+        };
+        Ok(Allocation { place: start * MIB..(start + wanted) * MIB, used_before })
+    }
+
+    /// Gives space back whose release is durable, or that was never published.
+    pub fn free(&mut self, place: Range<u64>) {
+        let (mut start, mut end) = (place.start / MIB, place.end / MIB);
+        if let Some((&before, &length)) = self.holes.range(..start).next_back()
+            && before + length == start
+        {
+            self.holes.remove(&before);
+            start = before;
+        }
+        if let Some(length) = self.holes.remove(&end) {
+            end += length;
+        }
+        if end == self.end {
+            self.end = start;
+            self.fresh = self.fresh.max(end);
+        } else {
+            self.holes.insert(start, end - start);
+        }
+    }
+
+    /// Returns the first byte behind everything in use.
+    pub fn end(&self) -> u64 {
+        self.end * MIB
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn space(used: &[Range<u64>]) -> Space {
+        let mut census = Census::new(20 * MIB, &[MIB..4 * MIB]);
+        used.iter().for_each(|range| census.add(range.start * MIB..range.end * MIB));
+        census.finish().unwrap()
+    }
+
+    #[track_caller]
+    fn takes(space: &mut Space, mib: u64, at: u64, used_before: bool) {
+        let place = at * MIB..(at + mib) * MIB;
+        assert_eq!(space.allocate(mib * MIB).unwrap(), Allocation { place, used_before });
+    }
+
+    #[test]
+    fn holes_are_used_before_the_end() {
+        let mut space = space(&[6..8, 9..10]);
+        takes(&mut space, 2, 4, true);
+        takes(&mut space, 2, 10, true);
+        takes(&mut space, 1, 8, true);
+        takes(&mut space, 12, 12, true);
+        takes(&mut space, 1, 24, false);
+    }
+
+    #[test]
+    fn freed_neighbours_become_one_hole_and_the_tail_shrinks() {
+        let mut space = space(&[4..12]);
+        space.free(4 * MIB..6 * MIB);
+        space.free(8 * MIB..10 * MIB);
+        space.free(6 * MIB..8 * MIB);
+        assert_eq!(space.holes, BTreeMap::from([(4, 6)]));
+        space.free(10 * MIB..12 * MIB);
+        assert_eq!((space.end(), space.holes.len()), (4 * MIB, 0));
+        takes(&mut space, 1, 4, true);
+    }
+
+    #[test]
+    fn space_given_back_at_the_end_counts_as_used_before() {
+        let mut space = space(&[]);
+        takes(&mut space, 32, 4, true);
+        takes(&mut space, 2, 36, false);
+        space.free(36 * MIB..38 * MIB);
+        takes(&mut space, 2, 36, true);
+    }
+
+    #[test]
+    fn overlapping_blocks_are_refused() {
+        let mut census = Census::new(20 * MIB, &[MIB..4 * MIB]);
+        census.add(3 * MIB..5 * MIB);
+        assert!(census.finish().is_err());
+    }
+}
