@@ -1,1 +1,33 @@
 //! One VM, from plan to exit.
+//!
+//! A shim owns the disk chain, its block export, QEMU, the guest agent's channel, the container's
+//! standard streams, its log and its exit record. It is started by the engine with a
+//! [`ireko_protocol::plan::VmPlan`] in which everything is resolved, outlives the daemon, and never
+//! looks into the store.
+//!
+//! ```text
+//!   engine ═unix socket═► control ─┬─► streams ◄─┐
+//!                                  ├─► commit    ├─ guest ═virtio-serial═► agent
+//!                                  └─► run ──────┘            │
+//!                                       └─► vm (QEMU) ═NBD═► live_disk ─► disk::Chain
+//! ```
+//!
+//! Reading order: [`run`] tells the story; `guest` and `link` are the channel to the agent,
+//! `streams` the fan-out of standard streams, `control` the socket the engine speaks to,
+//! `live_disk` the chain while the VM uses it, `commit` the freeze under a running guest.
+//! Threads, not tasks: QEMU must be forked by the main thread, because the signal that kills it
+//! with us follows the forking *thread*.
+#![forbid(unsafe_code)]
+
+mod commit;
+mod control;
+mod guest;
+mod link;
+mod live_disk;
+mod log;
+mod phase;
+mod records;
+mod run;
+mod streams;
+
+pub use run::main;

@@ -1,0 +1,263 @@
+//! The socket the engine speaks to: one connection a request, one thread a connection.
+
+use crate::commit::commit;
+use crate::guest::{Guest, GuestError, ORDINARY};
+use crate::link::Link;
+use crate::live_disk::LiveDisk;
+use crate::phase::Progress;
+use crate::streams::{AtEnd, Client, Fanout, copy_input, forward_output};
+use ireko_protocol::agent::{ExitStatus, FailureKind, ProcessId, Reply, RequestBody, Spawn};
+use ireko_protocol::frame::Frame;
+use ireko_protocol::shim::{self, Answer, Envelope, Phase, Request, STDERR, STDIN, STDOUT};
+use ireko_vm::Control;
+use parking_lot::Mutex;
+use std::io;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+
+/// A killed process's status, for execs that lose their guest.
+const KILLED: ExitStatus = ExitStatus::Signal(9);
+
+/// All that a request may touch.
+pub struct Shared {
+    /// How far the VM got.
+    pub progress: Progress,
+    /// Output of the container's process.
+    pub fanout: Arc<Fanout>,
+    /// The VM, once QEMU runs.
+    pub machine: OnceLock<Control>,
+    /// The agent, once it answers.
+    pub guest: OnceLock<Arc<Guest>>,
+    /// The disk while the VM has it.
+    pub disk: Mutex<Option<Arc<LiveDisk>>>,
+    /// The terminal's size: asked for before the process runs, it is what it starts with.
+    pub terminal: Mutex<Option<(u16, u16)>>,
+    /// Whether the container's process reads standard input.
+    pub takes_stdin: bool,
+}
+
+/// Accepts connections for as long as the process lives.
+pub fn serve(listener: UnixListener, shared: Arc<Shared>) -> io::Result<()> {
+    let accept = move || {
+        for socket in listener.incoming() {
+            let shared = Arc::clone(&shared);
+            let result = socket.and_then(|socket| {
+                thread::Builder::new().name("request".into()).spawn(move || {
+                    if let Err(error) = answer_connection(&shared, socket) {
+                        tracing::debug!(%error, "a connection of the engine broke");
+                    }
+                })
+            });
+            if let Err(error) = result {
+                tracing::error!(%error, "cannot take a connection of the engine");
+            }
+        }
+    };
+    thread::Builder::new().name("control".into()).spawn(accept)?;
+    Ok(())
+}
+
+/// What a connection carries after its answer, undone when it closes.
+enum Carried {
+    Nothing,
+    Attached(Arc<Client>),
+}
+
+fn answer_connection(shared: &Arc<Shared>, socket: UnixStream) -> io::Result<()> {
+    let reader = socket.try_clone()?;
+    let link = Link::new(socket)?;
+    let mut carried = None;
+    let result = link.read_frames(reader, |frame| {
+        if carried.is_some() {
+            return Err(io::Error::other("a second request on one connection"));
+        }
+        carried = Some(answer(shared, &link, &frame)?);
+        Ok(())
+    });
+    if let Some(Carried::Attached(client)) = carried {
+        shared.fanout.detach(&client);
+    }
+    result
+}
+
+fn answer(shared: &Arc<Shared>, link: &Arc<Link>, frame: &Frame) -> io::Result<Carried> {
+    let _open = shared.progress.open_request();
+    let envelope: Envelope = frame.parse().map_err(io::Error::other)?;
+    if envelope.version != shim::VERSION {
+        let message = format!(
+            "this container's shim speaks version {}, the daemon {}; restart the container",
+            shim::VERSION,
+            envelope.version
+        );
+        link.send_message(&failed(FailureKind::Other, message))?;
+        return Ok(Carried::Nothing);
+    }
+    match envelope.request {
+        Request::Attach { stdin, stdin_once, stdout, stderr } => {
+            let client = Arc::new(Client { link: Arc::clone(link), stdout, stderr });
+            let at_end = if stdin_once { AtEnd::Close } else { AtEnd::KeepOpen };
+            attach(shared, client, stdin.then_some(at_end))
+        }
+        Request::Exec { process } => {
+            exec(shared, link, *process)?;
+            Ok(Carried::Nothing)
+        }
+        other => {
+            link.send_message(&simple(shared, other).unwrap_or_else(|failure| failure))?;
+            Ok(Carried::Nothing)
+        }
+    }
+}
+
+/// The requests that are one answer. `Err` is an answer as well.
+fn simple(shared: &Arc<Shared>, request: Request) -> Result<Answer, Answer> {
+    match request {
+        Request::Status => Ok(Answer::Status(shared.progress.status())),
+        Request::Start => match shared.progress.request_start() {
+            Ok(started_at) => Ok(Answer::Started { started_at }),
+            Err(failure) => Err(failed(failure.kind, failure.message)),
+        },
+        Request::Resize { process, rows, columns } => resize(shared, process, rows, columns),
+        Request::Signal { signal } => {
+            order(shared, RequestBody::Signal { process: ProcessId::INIT, signal })
+        }
+        Request::PowerOff => power_off(shared),
+        Request::Pause => {
+            let answer = order(shared, RequestBody::Pause)?;
+            shared.progress.enter(Phase::Paused);
+            Ok(answer)
+        }
+        Request::Unpause => {
+            let answer = order(shared, RequestBody::Unpause)?;
+            shared.progress.enter(Phase::Running);
+            Ok(answer)
+        }
+        Request::ListProcesses => {
+            match running_guest(shared)?.call(RequestBody::ListProcesses, ORDINARY) {
+                Ok(Reply::Processes { processes }) => Ok(Answer::Processes { processes }),
+                Ok(_) => Err(guest_failed(GuestError::Confused)),
+                Err(error) => Err(guest_failed(error)),
+            }
+        }
+        Request::Commit(request) => {
+            let guest = running_guest(shared)?;
+            let Some(disk) = shared.disk.lock().clone() else { return Err(not_running()) };
+            commit(&disk, guest, request)
+                .map(Answer::Committed)
+                .map_err(|error| failed(FailureKind::Other, chain_of(&error)))
+        }
+        Request::Wait => Ok(Answer::Ended(shared.progress.await_end())),
+        Request::Attach { .. } | Request::Exec { .. } => {
+            Err(failed(FailureKind::Other, "this request carries streams".into()))
+        }
+    }
+}
+
+fn order(shared: &Shared, body: RequestBody) -> Result<Answer, Answer> {
+    running_guest(shared)?.order(body).map(|()| Answer::Done).map_err(guest_failed)
+}
+
+fn resize(shared: &Shared, process: ProcessId, rows: u16, columns: u16) -> Result<Answer, Answer> {
+    if process == ProcessId::INIT {
+        *shared.terminal.lock() = Some((rows, columns));
+        if matches!(shared.progress.status().phase, Phase::Booting | Phase::Ready) {
+            return Ok(Answer::Done);
+        }
+    }
+    order(shared, RequestBody::Resize { process, rows, columns })
+}
+
+fn power_off(shared: &Shared) -> Result<Answer, Answer> {
+    shared.progress.request_power_off();
+    match shared.machine.get() {
+        None => Ok(Answer::Done),
+        Some(machine) => machine
+            .power_off_now()
+            .map(|()| Answer::Done)
+            .map_err(|error| failed(FailureKind::Other, chain_of(&error))),
+    }
+}
+
+fn attach(shared: &Arc<Shared>, client: Arc<Client>, stdin: Option<AtEnd>) -> io::Result<Carried> {
+    let input = client.link.open_stream(STDIN);
+    shared.fanout.attach(Arc::clone(&client), |link| link.send_message(&Answer::Attached))?;
+    if let (Some(at_end), true) = (stdin, shared.takes_stdin) {
+        let shared = Arc::clone(shared);
+        thread::Builder::new().name("input".into()).spawn(move || {
+            // Input may come long before the process that reads it.
+            if shared.progress.await_running()
+                && let Some(guest) = shared.guest.get()
+            {
+                copy_input(input, guest, ProcessId::INIT, at_end);
+            }
+        })?;
+    }
+    Ok(Carried::Attached(client))
+}
+
+fn exec(shared: &Arc<Shared>, link: &Arc<Link>, mut spawn: Spawn) -> io::Result<()> {
+    let guest = match running_guest(shared) {
+        Ok(guest) => Arc::clone(guest),
+        Err(answer) => return link.send_message(&answer),
+    };
+    let input = spawn.stdin.then(|| link.open_stream(STDIN));
+    let process = guest.new_process();
+    spawn.process = process;
+    let (pid, output) = match guest.spawn(spawn) {
+        Ok(spawned) => spawned,
+        Err(error) => return link.send_message(&guest_failed(error)),
+    };
+    link.send_message(&Answer::ExecStarted { process, pid })?;
+    let mut pumps = vec![forward_output(output.stdout, Arc::clone(link), STDOUT)?];
+    if let Some(stderr) = output.stderr {
+        pumps.push(forward_output(stderr, Arc::clone(link), STDERR)?);
+    }
+    if let Some(input) = input {
+        let guest = Arc::clone(&guest);
+        thread::Builder::new()
+            .name("exec input".into())
+            .spawn(move || copy_input(input, &guest, process, AtEnd::Close))?;
+    }
+    let (shared, link) = (Arc::clone(shared), Arc::clone(link));
+    thread::Builder::new().name("exec".into()).spawn(move || {
+        let _open = shared.progress.open_request();
+        let status = guest.await_exit(process).unwrap_or(KILLED);
+        for pump in pumps {
+            // A pump that panicked has said so; the exit status still goes out.
+            let _ = pump.join();
+        }
+        // The client may be gone; nobody else wants the status.
+        let _ = link.send_message(&Answer::Exited { status });
+        link.close();
+    })?;
+    Ok(())
+}
+
+fn running_guest(shared: &Shared) -> Result<&Arc<Guest>, Answer> {
+    match shared.progress.status().phase {
+        Phase::Running | Phase::Paused => shared.guest.get().ok_or_else(not_running),
+        Phase::Booting | Phase::Ready | Phase::Ended => Err(not_running()),
+    }
+}
+
+fn not_running() -> Answer {
+    failed(FailureKind::NoSuch, "the container is not running".into())
+}
+
+fn guest_failed(error: GuestError) -> Answer {
+    match error {
+        GuestError::Failed { kind, message } => failed(kind, message),
+        other => failed(FailureKind::Other, chain_of(&other)),
+    }
+}
+
+fn failed(kind: FailureKind, message: String) -> Answer {
+    Answer::Failed { kind, message }
+}
+
+/// An error and its causes in one line, as it crosses to the engine.
+pub fn chain_of(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
+}

@@ -1,0 +1,241 @@
+//! The guest agent as the shim sees it: requests with a deadline, processes, their streams.
+//!
+//! The guest is untrusted. Replies to nothing we asked, exits of processes we did not start and
+//! streams nobody opened are dropped; a broken frame ends the link, and with it the VM.
+
+use crate::link::{InboundStream, Link};
+use ireko_protocol::agent::{
+    self, ExitStatus, FailureKind, GuestMessage, ProcessId, Reply, Request, RequestBody, Spawn,
+    Stdio, stream_of,
+};
+use ireko_protocol::frame::Frame;
+use parking_lot::{Condvar, Mutex};
+use std::collections::HashMap;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long the guest may take over an ordinary request. Software emulation on a loaded host
+/// needs seconds for a fork and exec that hardware does in a millisecond.
+pub const ORDINARY: Duration = Duration::from_secs(60);
+
+/// A request to the guest that was not fulfilled.
+#[derive(Debug, thiserror::Error)]
+pub enum GuestError {
+    /// The agent says why.
+    #[error("{message}")]
+    Failed {
+        /// What kind of failure.
+        kind: FailureKind,
+        /// The agent's sentence.
+        message: String,
+    },
+    /// The channel is gone: the VM ended or broke the protocol.
+    #[error("the guest is gone")]
+    Gone,
+    /// No answer in time.
+    #[error("the guest did not answer within {} s", .0.as_secs())]
+    Late(Duration),
+    /// The agent speaks another version.
+    #[error("the guest agent speaks version {theirs}, this shim {}", agent::VERSION)]
+    Version {
+        /// The agent's version.
+        theirs: u32,
+    },
+    /// A reply that does not fit its request.
+    #[error("the guest answered something else than was asked")]
+    Confused,
+    /// The request could not be sent.
+    #[error("cannot send to the guest")]
+    Io(#[from] io::Error),
+}
+
+/// The output of a process that was just started.
+pub struct Output {
+    /// Standard output, or all output of a terminal.
+    pub stdout: InboundStream,
+    /// Standard error; `None` with a terminal.
+    pub stderr: Option<InboundStream>,
+}
+
+/// The connection to the guest agent.
+pub struct Guest {
+    link: Arc<Link>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    gone: bool,
+    hello: Option<(u32, String)>,
+    next_request: u64,
+    replies: HashMap<u64, Option<Reply>>,
+    next_process: u32,
+    exits: HashMap<ProcessId, Option<ExitStatus>>,
+}
+
+impl Guest {
+    /// Takes over the connected agent port and starts to listen.
+    pub fn connect(socket: UnixStream) -> io::Result<Arc<Self>> {
+        let reader = socket.try_clone()?;
+        let state = State { next_process: ProcessId::INIT.0 + 1, ..State::default() };
+        let guest = Arc::new(Self {
+            link: Link::new(socket)?,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        });
+        let listening = Arc::clone(&guest);
+        thread::Builder::new().name("guest".into()).spawn(move || listening.listen(reader))?;
+        Ok(guest)
+    }
+
+    /// Waits for the agent's greeting and checks its version; the guest kernel's release.
+    pub fn await_hello(&self, limit: Duration) -> Result<String, GuestError> {
+        let (version, kernel) = self.wait(limit, |state| state.hello.clone())?;
+        match version {
+            agent::VERSION => Ok(kernel),
+            theirs => Err(GuestError::Version { theirs }),
+        }
+    }
+
+    /// Asks and waits for the answer; a `Failed` answer is an error.
+    pub fn call(&self, body: RequestBody, limit: Duration) -> Result<Reply, GuestError> {
+        let id = {
+            let mut state = self.state.lock();
+            state.next_request += 1;
+            let id = state.next_request;
+            state.replies.insert(id, None);
+            id
+        };
+        let answer = self
+            .link
+            .send_message(&Request { id, body })
+            .map_err(GuestError::from)
+            .and_then(|()| self.wait(limit, |state| state.replies.get_mut(&id)?.take()));
+        self.state.lock().replies.remove(&id);
+        match answer? {
+            Reply::Failed { kind, message } => Err(GuestError::Failed { kind, message }),
+            reply => Ok(reply),
+        }
+    }
+
+    /// Asks for something whose only good answer is `Done`.
+    pub fn order(&self, body: RequestBody) -> Result<(), GuestError> {
+        match self.call(body, ORDINARY)? {
+            Reply::Done => Ok(()),
+            _ => Err(GuestError::Confused),
+        }
+    }
+
+    /// Sends the request that has no answer; the caller watches the VM end.
+    pub fn power_off(&self) -> Result<(), GuestError> {
+        Ok(self.link.send_message(&Request { id: 0, body: RequestBody::PowerOff })?)
+    }
+
+    /// Chooses an id for one more process.
+    pub fn new_process(&self) -> ProcessId {
+        let mut state = self.state.lock();
+        state.next_process += 1;
+        ProcessId(state.next_process - 1)
+    }
+
+    /// Starts a process; its PID in the container and its output, from the first byte on.
+    pub fn spawn(&self, spawn: Spawn) -> Result<(u32, Output), GuestError> {
+        let process = spawn.process;
+        let output = Output {
+            stdout: self.link.open_stream(stream_of(process, Stdio::Stdout)),
+            stderr: match spawn.tty {
+                None => Some(self.link.open_stream(stream_of(process, Stdio::Stderr))),
+                Some(_) => None,
+            },
+        };
+        self.state.lock().exits.insert(process, None);
+        match self.call(RequestBody::Spawn(Box::new(spawn)), ORDINARY) {
+            Ok(Reply::Spawned { pid }) => Ok((pid, output)),
+            other => {
+                self.state.lock().exits.remove(&process);
+                Err(other.err().unwrap_or(GuestError::Confused))
+            }
+        }
+    }
+
+    /// Waits for a process to end; `None` where the guest went first.
+    pub fn await_exit(&self, process: ProcessId) -> Option<ExitStatus> {
+        let mut state = self.state.lock();
+        loop {
+            if let Some(status) = state.exits.get(&process).copied().flatten() {
+                state.exits.remove(&process);
+                return Some(status);
+            }
+            if state.gone {
+                return None;
+            }
+            self.changed.wait(&mut state);
+        }
+    }
+
+    /// Writes to a process's standard input, waiting as the process takes it.
+    pub fn write_stdin(&self, process: ProcessId, bytes: &[u8]) -> io::Result<()> {
+        self.link.send(stream_of(process, Stdio::Stdin), bytes)
+    }
+
+    /// Ends a process's standard input.
+    pub fn close_stdin(&self, process: ProcessId) -> io::Result<()> {
+        self.link.send_eof(stream_of(process, Stdio::Stdin))
+    }
+
+    fn wait<T>(
+        &self,
+        limit: Duration,
+        mut ready: impl FnMut(&mut State) -> Option<T>,
+    ) -> Result<T, GuestError> {
+        let deadline = Instant::now() + limit;
+        let mut state = self.state.lock();
+        loop {
+            if let Some(value) = ready(&mut state) {
+                return Ok(value);
+            }
+            if state.gone {
+                return Err(GuestError::Gone);
+            }
+            if self.changed.wait_until(&mut state, deadline).timed_out() {
+                return Err(GuestError::Late(limit));
+            }
+        }
+    }
+
+    fn listen(&self, reader: UnixStream) {
+        let result = self.link.read_frames(reader, |frame| self.take_message(&frame));
+        if let Err(error) = result {
+            tracing::warn!(%error, "the guest's channel broke");
+        }
+        self.state.lock().gone = true;
+        self.changed.notify_all();
+    }
+
+    fn take_message(&self, frame: &Frame) -> io::Result<()> {
+        let message: GuestMessage = frame.parse().map_err(io::Error::other)?;
+        let mut state = self.state.lock();
+        match message {
+            GuestMessage::Hello { version, mut kernel } => {
+                kernel.truncate(kernel.floor_char_boundary(128));
+                state.hello = Some((version, kernel));
+            }
+            GuestMessage::Reply { id, result } => {
+                if let Some(slot) = state.replies.get_mut(&id) {
+                    *slot = Some(result);
+                }
+            }
+            GuestMessage::Exited { process, status } => {
+                if let Some(slot) = state.exits.get_mut(&process) {
+                    *slot = Some(status);
+                }
+            }
+        }
+        self.changed.notify_all();
+        Ok(())
+    }
+}

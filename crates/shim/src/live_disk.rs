@@ -1,0 +1,118 @@
+//! The disk chain while a VM uses it.
+//!
+//! Every request of the VM holds the chain shared; a commit holds it alone for the moment in
+//! which the leaf is exchanged, which drains what is under way and holds back what comes.
+//!
+//! The host may keep gigabytes of written data in memory until somebody syncs. A commit would then
+//! take as long as the disk needs for all of it, so a thread syncs after every [`BACKLOG`] bytes.
+
+use ireko_disk::{Chain, Disk, Error, Extent, FreezePlan, Geometry, Result};
+use parking_lot::{Condvar, Mutex, RwLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+/// Written bytes after which they are pushed to the disk without being asked.
+const BACKLOG: u64 = 64 * 1024 * 1024;
+
+/// A chain that can be frozen under a running VM.
+pub struct LiveDisk {
+    chain: RwLock<Chain>,
+    geometry: Geometry,
+    written: AtomicU64,
+    pace: Pace,
+}
+
+#[derive(Default)]
+struct Pace {
+    due: Mutex<bool>,
+    changed: Condvar,
+    over: AtomicBool,
+}
+
+impl LiveDisk {
+    /// Takes over an open chain.
+    pub fn new(chain: Chain) -> std::io::Result<Arc<Self>> {
+        let disk = Arc::new(Self {
+            geometry: chain.geometry(),
+            chain: RwLock::new(chain),
+            written: AtomicU64::new(0),
+            pace: Pace::default(),
+        });
+        let pacing = Arc::clone(&disk);
+        thread::Builder::new().name("writeback".into()).spawn(move || pacing.write_back())?;
+        Ok(disk)
+    }
+
+    /// Freezes the leaf and goes on with a new child; see [`Chain::freeze`].
+    pub fn freeze(&self, plan: &FreezePlan) -> Result<()> {
+        self.chain.write().freeze(plan)
+    }
+
+    /// Ends the writeback thread, so that the chain is closed with the last reference.
+    pub fn retire(&self) {
+        self.pace.over.store(true, Ordering::Relaxed);
+        self.wake();
+    }
+
+    fn note_written(&self, bytes: usize) {
+        let before = self.written.fetch_add(bytes as u64, Ordering::Relaxed);
+        if before / BACKLOG != (before + bytes as u64) / BACKLOG {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        *self.pace.due.lock() = true;
+        self.pace.changed.notify_one();
+    }
+
+    fn write_back(&self) {
+        loop {
+            let mut due = self.pace.due.lock();
+            while !std::mem::take(&mut *due) {
+                self.pace.changed.wait(&mut due);
+            }
+            drop(due);
+            if self.pace.over.load(Ordering::Relaxed) {
+                return;
+            }
+            if let Err(error) = self.flush() {
+                // The guest's own flush meets the same error and reports it where it matters.
+                tracing::warn!(%error, "writing back early failed");
+            }
+        }
+    }
+}
+
+impl Disk for LiveDisk {
+    fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        self.chain.read().read_at(offset, buffer)
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> Result<()> {
+        self.chain.read().write_at(offset, data)?;
+        self.note_written(data.len());
+        Ok(())
+    }
+
+    fn write_zeroes(&self, offset: u64, length: u64) -> Result<()> {
+        self.chain.read().write_zeroes(offset, length)
+    }
+
+    fn discard(&self, offset: u64, length: u64) -> Result<()> {
+        self.chain.read().discard(offset, length)
+    }
+
+    fn extents(&self, offset: u64, length: u64, limit: usize) -> Result<Vec<Extent>, Error> {
+        self.chain.read().extents(offset, length, limit)
+    }
+
+    fn flush(&self) -> Result<()> {
+        self.chain.read().flush()
+    }
+}
