@@ -1,1 +1,16 @@
-//! For tests only: boots VMs and drives outside clients.
+//! Tests that boot VMs and drive outside clients, and what they share.
+//!
+//! A [`World`] is a root of its own with a daemon of its own, seen through the built `ireko` and
+//! the real `docker`. However many test processes run, at most two VMs do: see [`slots`].
+//! The tests are in `tests/`, one file a subject.
+#![forbid(unsafe_code)]
+
+pub mod docker;
+pub mod programs;
+pub mod slots;
+pub mod terminal;
+pub mod witness;
+pub mod world;
+
+pub use programs::{Ran, run};
+pub use world::World;

@@ -1,0 +1,102 @@
+//! What create and commit cost, and that it does not depend on what was written before.
+//!
+//! ```text
+//!   cargo bench -p ireko-e2e --bench tree        (or `make bench`)
+//! ```
+//!
+//! Prints medians and ratios of one run; asserts nothing. `IREKO_BENCH_MIB` sets how much is
+//! written before the large commits (2048).
+
+use ireko_e2e::World;
+use ireko_e2e::slots::Vms;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant};
+
+const ROUNDS: usize = 5;
+
+fn main() {
+    let mib: u64 =
+        std::env::var("IREKO_BENCH_MIB").ok().and_then(|n| n.parse().ok()).unwrap_or(2048);
+    let world = World::new("bench", Vms::One);
+    world.ok(&["create", "--name", "first", "base", "true"]);
+
+    let call = median(|_| time(|| drop(world.ok(&["version"]))));
+    let create = median(|_| time(|| drop(world.ok(&["create", "base", "true"]))));
+    let kib = scratch_kib(&world, "first");
+    println!("the shortest call (version)              {:>9.1} ms", ms(call));
+    println!(
+        "create, 64 GiB virtual                   {:>9.1} ms  {kib} KiB allocated",
+        ms(create)
+    );
+
+    world.ok(&["run", "-d", "--name", "c", "base", "sh", "-c", STALL_METER]);
+    let empty = median(|round| commit(&world, &format!("empty{round}")));
+    println!("commit of a running container, empty     {:>9.1} ms", ms(empty));
+
+    let write = format!("dd if=/dev/urandom of=/big bs=1M count={mib} 2>/dev/null");
+    world.ok(&["exec", "c", "sh", "-c", &format!("{write}; sync")]);
+    let synced = commit(&world, "synced");
+    println!(
+        "  {mib} MiB written and synced             {:>9.1} ms  {:.2} x empty",
+        ms(synced),
+        ratio(synced, empty)
+    );
+
+    world.ok(&["exec", "c", "sh", "-c", &write]);
+    let dirty = commit(&world, "dirty");
+    println!(
+        "  {mib} MiB written, not synced            {:>9.1} ms  {:.2} x empty",
+        ms(dirty),
+        ratio(dirty, empty)
+    );
+
+    let stall = world.ok(&["exec", "c", "cat", "/longest"]);
+    println!("the guest's longest write stall          {stall:>9} ms  (10 ms steps, all commits)");
+
+    world.ok(&["stop", "-t", "0", "c"]);
+    let stopped = time(|| drop(world.ok(&["commit", "c", "stopped"])));
+    println!("commit of a stopped container            {:>9.1} ms", ms(stopped));
+}
+
+/// Writes to the root disk without a pause and keeps the longest time between two writes that
+/// began while nothing else was asked of the guest; /proc/uptime counts hundredths of a second.
+const STALL_METER: &str = "longest=0; last=; while :; do \
+    echo x > /tick; read now _ < /proc/uptime; now=${now%.*}${now#*.}; \
+    if [ -n \"$last\" ]; then gap=$(( (now - last) * 10 )); \
+    [ -e /armed ] && [ $gap -gt $longest ] && { longest=$gap; echo $longest > /longest; }; fi; \
+    last=$now; done";
+
+fn commit(world: &World, name: &str) -> Duration {
+    world.ok(&["exec", "c", "sh", "-c", "touch /armed; [ -e /longest ] || echo 0 > /longest"]);
+    let took = time(|| drop(world.ok(&["commit", "c", name])));
+    world.ok(&["exec", "c", "rm", "/armed"]);
+    took
+}
+
+fn scratch_kib(world: &World, container: &str) -> u64 {
+    let folder = fs::read_dir(world.container_dir(container)).expect("a container's folder");
+    let disk =
+        folder.flatten().find(|entry| entry.path().extension().is_some_and(|end| end == "vhdx"));
+    disk.expect("a scratch disk").metadata().expect("its size").blocks() / 2
+}
+
+fn time(work: impl FnOnce()) -> Duration {
+    let began = Instant::now();
+    work();
+    began.elapsed()
+}
+
+fn median(mut measure: impl FnMut(usize) -> Duration) -> Duration {
+    let mut times: Vec<_> = (0..ROUNDS).map(&mut measure).collect();
+    times.sort();
+    times[ROUNDS / 2]
+}
+
+fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
+fn ratio(one: Duration, other: Duration) -> f64 {
+    one.as_secs_f64() / other.as_secs_f64()
+}
