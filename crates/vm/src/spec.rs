@@ -32,7 +32,8 @@ pub struct VmSpec {
     /// lies there.
     pub control: PathBuf,
     /// Where the guest's first serial line is written. `None`: the VM has no serial line at all,
-    /// and the kernel's command line must not name one.
+    /// and the kernel's command line must not name one. The guest decides how long it grows, so it
+    /// is for looking into one VM, not for every VM.
     pub console_log: Option<PathBuf>,
 }
 

@@ -73,7 +73,8 @@ impl Line {
     }
 
     /// Adds a block node and its device. A guest's flush reaches the node and a discard is passed
-    /// on; zeroes are not looked for, since the server below knows its holes.
+    /// on; zeroes are not looked for, since the server below knows its holes. Every failure is the
+    /// guest's to handle: by default QEMU would halt it when the host is out of space, for good.
     fn disk(&mut self, number: usize, disk: &DiskAttachment) {
         let access = if disk.read_only { "on" } else { "off" };
         let node = format!(
@@ -93,8 +94,11 @@ impl Line {
             }
         };
         self.option("-blockdev", node);
-        let device = format!("virtio-blk-pci,id=vd{number},drive=disk{number},write-cache=on");
-        self.option("-device", Fields::new(device + ",serial=").value(&disk.serial));
+        let device = format!(
+            "virtio-blk-pci,id=vd{number},drive=disk{number},write-cache=on,werror=report,\
+             rerror=report,serial="
+        );
+        self.option("-device", Fields::new(device).value(&disk.serial));
     }
 }
 

@@ -268,7 +268,7 @@ fn next_line(reader: &mut impl BufRead) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::process::{PidfdFlags, getpid, pidfd_open};
+    use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
 
     /// A control whose other end is in the test's hands.
     struct Fake {
@@ -280,6 +280,10 @@ mod tests {
 
     impl Fake {
         fn greeted() -> Self {
+            Self::greeted_by(pidfd_open(getpid(), PidfdFlags::empty()).unwrap())
+        }
+
+        fn greeted_by(process: OwnedFd) -> Self {
             let (ours, theirs) = UnixStream::pair().unwrap();
             let mut line = BufReader::new(theirs);
             let greeter = thread::spawn(move || {
@@ -287,7 +291,6 @@ mod tests {
                 answer(&mut line, "{}");
                 line
             });
-            let process = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
             let connection = Connection::open(ours).unwrap();
             let control = Control::greet(connection, process, ANSWER_DEADLINE).unwrap();
             Self { line: greeter.join().unwrap(), control }
@@ -355,5 +358,16 @@ mod tests {
             drop(fake.line);
             assert_eq!(fake.control.wait_end(), cause);
         }
+    }
+
+    #[test]
+    fn a_vm_that_cannot_be_asked_to_end_is_killed() {
+        let mut vm = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        let process = pidfd_open(Pid::from_child(&vm), PidfdFlags::empty()).unwrap();
+        let fake = Fake::greeted_by(process);
+        drop(fake.line);
+        fake.control.power_off_now().unwrap();
+        assert!(!vm.wait().unwrap().success());
+        fake.control.power_off_now().unwrap();
     }
 }
