@@ -224,6 +224,31 @@ fn requests_of_one_connection_are_done_side_by_side() {
 }
 
 #[test]
+fn more_than_a_connection_may_hold_is_done_bit_by_bit() {
+    let size = 32 << 20;
+    let disk = MemoryDisk::new(size);
+    let served = Served::new(export(disk.clone()));
+    let mut client = served.client();
+    let mut sending = client.stream.try_clone().unwrap();
+    let sender = std::thread::spawn(move || {
+        let data = vec![9; size as usize];
+        for cookie in 0..4 {
+            sending.write_all(&request_bytes(WRITE, 0, 4 * cookie, 0, size as u32)).unwrap();
+            sending.write_all(&data).unwrap();
+            for other in 1..4 {
+                let read = request_bytes(READ, DF, 4 * cookie + other, 0, 2 << 20);
+                sending.write_all(&read).unwrap();
+            }
+        }
+    });
+    let mut answered: Vec<u64> = (0..16).map(|_| client.reply().0).collect();
+    sender.join().unwrap();
+    answered.sort_unstable();
+    assert_eq!(answered, (0..16).collect::<Vec<u64>>());
+    assert!(disk.bytes().iter().all(|byte| *byte == 9));
+}
+
+#[test]
 fn a_disk_that_panics_costs_the_connection_and_not_the_server() {
     let disk = OnRead(|offset| assert_eq!(offset, 0, "meant to panic"));
     let served = Served::new(export(Arc::new(disk)));
