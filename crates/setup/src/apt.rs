@@ -17,6 +17,8 @@ use crate::progress::Step;
 use crate::tool::Tool;
 
 const NETWORK_LIMIT: Duration = Duration::from_secs(900);
+const NETWORK_HINT: &str =
+    "check this machine's network and package sources: `sudo apt-get update` must succeed";
 
 /// What apt says about a package.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,50 +56,50 @@ impl<'a> Apt<'a> {
         Self { work, progress, lists: Lists::Machine }
     }
 
-    /// Returns the newest version's description of the first of `packages` that is known.
-    pub fn first_known(&mut self, packages: &[&str]) -> Result<Stanza> {
-        loop {
-            for package in packages {
-                if let Some(stanza) = self.show(package)? {
-                    return Ok(stanza);
+    /// Does `job`, which finds and fetches packages, and once more with fresh lists where the
+    /// machine's do not know a package or name a file that is gone from the archive.
+    ///
+    /// All of the job is done again: the package that stands for the newest kernel may name
+    /// another one now.
+    pub fn with_fresh_lists_if_needed<T>(
+        &mut self,
+        job: impl Fn(&mut Self) -> Result<T>,
+    ) -> Result<T> {
+        match job(self) {
+            Err(first) if first.kind() == ErrorKind::PackageUnavailable => {
+                match self.use_private_lists().and_then(|()| job(self)) {
+                    // Without a network both fail, and the first says what was wanted.
+                    Err(second) if second.kind() == ErrorKind::PackageUnavailable => Err(first),
+                    outcome => outcome,
                 }
             }
-            if self.lists == Lists::Private {
-                return Err(Error::new(
-                    ErrorKind::PackageUnavailable,
-                    format!(
-                        "no package {} in this machine's package sources",
-                        packages.join(" or ")
-                    ),
-                )
-                .with_hint(
-                    "check this machine's network and package sources, then run: sudo apt-get update",
-                ));
-            }
-            self.use_private_lists()?;
+            outcome => outcome,
         }
+    }
+
+    /// Returns the newest version's description of the first of `packages` that is known.
+    pub fn first_known(&self, packages: &[&str]) -> Result<Stanza> {
+        for package in packages {
+            if let Some(stanza) = self.show(package)? {
+                return Ok(stanza);
+            }
+        }
+        Err(Error::new(
+            ErrorKind::PackageUnavailable,
+            format!("no package {} in this machine's package sources", packages.join(" or ")),
+        )
+        .with_hint(NETWORK_HINT))
     }
 
     /// Downloads and unpacks what `stanza` describes.
     pub fn fetch(&mut self, stanza: &Stanza) -> Result<Unpacked> {
         let Stanza { package, size, .. } = stanza;
         (self.progress)(Step::Downloading { package: package.clone(), bytes: *size });
-        let deb = match self.download(stanza) {
-            Ok(deb) => deb,
-            // Lists older than the archive name files that are gone from it.
-            Err(_) if self.lists == Lists::Machine => {
-                self.use_private_lists()?;
-                return self.first_known(&[package]).and_then(|fresh| self.fetch(&fresh));
-            }
-            Err(error) => {
-                return Err(Error::new(
-                    ErrorKind::PackageUnavailable,
-                    format!("download package {package}"),
-                )
-                .because(error)
-                .with_hint("check this machine's network and package sources, then run it again"));
-            }
-        };
+        let deb = self.download(stanza).map_err(|cause| {
+            Error::new(ErrorKind::PackageUnavailable, format!("download package {package}"))
+                .because(cause)
+                .with_hint(NETWORK_HINT)
+        })?;
         (self.progress)(Step::Unpacking { package: package.clone() });
         let root = self.work.join("unpacked").join(package);
         fs::create_dir_all(&root).map_err(Error::io("make the folder for a package's files"))?;
@@ -111,7 +113,7 @@ impl<'a> Apt<'a> {
         Ok(Unpacked { stanza: stanza.clone(), root })
     }
 
-    fn show(&mut self, package: &str) -> Result<Option<Stanza>> {
+    fn show(&self, package: &str) -> Result<Option<Stanza>> {
         let show = self.tool("apt-cache")?.args(["show", "--no-all-versions", package]);
         match show.output() {
             Ok(text) => Ok(parse_stanza(&String::from_utf8_lossy(&text))),
@@ -122,7 +124,7 @@ impl<'a> Apt<'a> {
         }
     }
 
-    fn download(&mut self, stanza: &Stanza) -> Result<PathBuf> {
+    fn download(&self, stanza: &Stanza) -> Result<PathBuf> {
         let folder = self.work.join("debs");
         fs::create_dir_all(&folder).map_err(Error::io("make the folder for downloads"))?;
         self.tool("apt-get")?
@@ -140,11 +142,13 @@ impl<'a> Apt<'a> {
         }
         self.lists = Lists::Private;
         (self.progress)(Step::ReadingPackageLists);
-        self.tool("apt-get")?.arg("update").limit(NETWORK_LIMIT).output().map(drop).map_err(|error| {
-            Error::new(ErrorKind::PackageUnavailable, "read this machine's package lists")
-                .because(error)
-                .with_hint("check this machine's network and package sources, then run: sudo apt-get update")
-        })
+        self.tool("apt-get")?.arg("update").limit(NETWORK_LIMIT).output().map(drop).map_err(
+            |cause| {
+                Error::new(ErrorKind::PackageUnavailable, "read this machine's package lists")
+                    .because(cause)
+                    .with_hint(NETWORK_HINT)
+            },
+        )
     }
 
     fn tool(&self, name: &'static str) -> Result<Tool> {

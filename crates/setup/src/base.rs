@@ -18,6 +18,8 @@ use crate::root_disk;
 
 /// Raise it whenever the files are made in another way.
 pub(crate) const RECIPE: u32 = 2;
+/// What the packages take while they are unpacked, with room to grow.
+const WORK_BYTES: u64 = 100_000_000;
 const FILES: &str = "rootfs.tar";
 const DISK: &str = "root.vhdx";
 
@@ -28,8 +30,8 @@ pub(crate) fn find(cache: &Path) -> std::result::Result<String, NotWhole> {
 
 /// Makes both parts and puts them in place; returns the version of busybox.
 pub(crate) fn make(cache: &FilledCache, progress: &mut dyn FnMut(Step)) -> Result<String> {
-    let work = cache.work_folder()?;
-    let packages = fetch_packages(&mut Apt::new(work.path(), progress))?;
+    let work = cache.work_folder(WORK_BYTES)?;
+    let packages = Apt::new(work.path(), progress).with_fresh_lists_if_needed(fetch_packages)?;
     let version = packages[0].stanza.version.clone();
 
     let new = work.path().join("base");

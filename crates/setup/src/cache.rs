@@ -60,7 +60,26 @@ impl FilledCache {
     }
 
     /// A folder to work in, on the same file system; gone on drop.
-    pub fn work_folder(&self) -> Result<TempDir> {
+    ///
+    /// # Errors
+    /// `NoSpace` where less than `bytes` are free: the host's programs run into a full disk with
+    /// messages that tell little.
+    pub fn work_folder(&self, bytes: u64) -> Result<TempDir> {
+        let space = rustix::fs::statvfs(&self.root)
+            .map_err(|e| Error::io("look at the cache's free space")(e.into()))?;
+        let free = space.f_bavail.saturating_mul(space.f_frsize);
+        if free < bytes {
+            return Err(Error::new(
+                ErrorKind::NoSpace,
+                format!(
+                    "{} has {} MB free, {} MB are needed while the cache is filled",
+                    self.root.display(),
+                    free / 1_000_000,
+                    bytes / 1_000_000
+                ),
+            )
+            .with_hint("free some, or choose another cache folder with --cache"));
+        }
         tempfile::Builder::new()
             .prefix(WORK_PREFIX)
             .tempdir_in(&self.root)
@@ -107,7 +126,16 @@ mod tests {
         fs::write(left.join("half"), "").unwrap();
         let cache = FilledCache::lock(place.path(), &mut |_| {}).unwrap();
         assert!(!left.exists());
-        let work = cache.work_folder().unwrap().path().to_owned();
+        let work = cache.work_folder(1).unwrap().path().to_owned();
         assert!(!work.exists(), "gone on drop");
+    }
+
+    #[test]
+    fn too_little_space_is_told_before_work_begins() {
+        let place = tempfile::tempdir().unwrap();
+        let cache = FilledCache::lock(place.path(), &mut |_| {}).unwrap();
+        let error = cache.work_folder(u64::MAX).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NoSpace);
+        assert!(error.hint().is_some_and(|hint| hint.contains("--cache")), "{error}");
     }
 }

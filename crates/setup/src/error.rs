@@ -22,6 +22,8 @@ pub struct Error {
 pub enum ErrorKind {
     /// A file of the cache could not be read or written.
     Io,
+    /// The cache's file system has too little space.
+    NoSpace,
     /// A program of the host is not installed.
     ToolMissing,
     /// A program of the host ran and failed, or did not end in time.

@@ -24,6 +24,8 @@ use crate::progress::Step;
 
 /// Raise it whenever the files are made in another way, above all when `WANTED` changes.
 pub(crate) const RECIPE: u32 = 1;
+/// What the kernel packages take while they are unpacked, with room to grow.
+const WORK_BYTES: u64 = 800_000_000;
 /// What stands for "the current generic kernel": Debian's name, Ubuntu's name.
 const META_PACKAGES: [&str; 2] = ["linux-image-amd64", "linux-image-generic"];
 const CURRENT: &str = "current";
@@ -47,9 +49,8 @@ pub(crate) fn make(cache: &FilledCache, progress: &mut dyn FnMut(Step)) -> Resul
             format!("no guest kernel for {} hosts", std::env::consts::ARCH),
         ));
     }
-    let work = cache.work_folder()?;
-    let mut apt = Apt::new(work.path(), progress);
-    let packages = fetch_packages(&mut apt)?;
+    let work = cache.work_folder(WORK_BYTES)?;
+    let packages = Apt::new(work.path(), progress).with_fresh_lists_if_needed(fetch_packages)?;
     let (vmlinux, modules) = read_packages(&packages)?;
 
     let version = folder_name(&format!(
