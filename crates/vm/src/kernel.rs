@@ -2,7 +2,7 @@
 //! the agent, the kernel's command line.
 //!
 //! ```text
-//!   <cache>/kernel/current                     "6.1.0-56-amd64"
+//!   <cache>/kernel/current                     "6.1.0-56-amd64_6.1.192-2"
 //!   <cache>/kernel/<version>/vmlinux           ELF, PVH-capable          ┐ written by set-up
 //!   <cache>/kernel/<version>/modules.cpio      /modules/NN-name.ko       ┘
 //!   <cache>/kernel/<version>/initrd-<hash>     /init + modules.cpio        written here
@@ -28,7 +28,7 @@ pub struct GuestKernel {
     pub vmlinux: PathBuf,
     /// The modules the agent loads, as an uncompressed cpio archive.
     pub modules_cpio: PathBuf,
-    /// The kernel's own version, e.g. `6.1.0-56-amd64`.
+    /// What set-up calls it, e.g. `6.1.0-56-amd64_6.1.192-2`: the kernel and its package.
     pub version: String,
 }
 
