@@ -1,1 +1,77 @@
-//! Life cycle of containers, work that needs a guest, recovery.
+//! The engine: life cycle of containers, work that needs a guest, recovery.
+//!
+//! ```text
+//!   daemon ─► Engine ─┬─► images (the store)                scratch disks, commits, imports
+//!                     └─► shim, one process for each VM     plan.json in, frames, exit.json out
+//! ```
+//!
+//! A container is a folder with a record ([`ContainerRecord`]); a run of it is a shim process. The
+//! engine knows neither the hypervisor nor Docker's JSON. It may end and be opened again while VMs
+//! run: what it must not forget is on disk before anyone is answered.
+//!
+//! Read in this order: what a container is ([`spec`](ContainerSpec), `state`, `container`), one verb
+//! a file (`create`, `start`, `attach`, `exec`, `wait`, `stop`, `remove`, `commit`, `import`, …),
+//! what happens by itself (`monitor`, `recovery`), and how shims are talked to (`shim_client`,
+//! `streams`, `shim_process`).
+#![deny(unsafe_code)]
+
+mod blocking;
+mod durable;
+mod error;
+mod names;
+mod ready;
+mod signal;
+
+mod container;
+mod engine;
+mod events;
+mod spec;
+mod state;
+mod store;
+
+mod attach;
+mod create;
+mod exec;
+mod logs;
+mod pause;
+mod plan;
+mod remove;
+mod start;
+mod stop;
+mod wait;
+
+mod base;
+mod changes;
+mod commit;
+mod decompress;
+mod guest_work;
+mod images;
+mod import;
+mod tree;
+
+mod info;
+mod monitor;
+mod recovery;
+
+mod shim_client;
+mod shim_process;
+mod streams;
+
+pub use attach::AttachOptions;
+pub use commit::{CommitOptions, CommitReport};
+pub use engine::{Engine, Settings};
+pub use error::{Error, ErrorKind, Result};
+pub use events::{Event, EventStream, Subject};
+pub use exec::{ExecInfo, ExecSpec, ExecState};
+pub use import::{ImportOptions, ImportProgress};
+pub use logs::{LogOptions, LogStream, StampedLine};
+pub use plan::hostname;
+pub use signal::parse_signal;
+pub use spec::{
+    ContainerSpec, DEFAULT_MEMORY, Dns, ExtraHost, LEAST_MEMORY, LEAST_VM_MEMORY, Resources,
+    RestartPolicy, StdioSpec,
+};
+pub use state::{ContainerRecord, LastRun, ProcessRecord, RunState};
+pub use store::{HistoryStep, ImageInfo, Removed, oci};
+pub use streams::{InputWriter, Output, OutputReader, OutputStream, Streams};
+pub use wait::{Ending, WaitFor, Waiting};

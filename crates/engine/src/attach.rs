@@ -1,0 +1,66 @@
+//! Joining a container's standard streams.
+//!
+//! A client may attach before the start; then it is kept, and connected before the process runs,
+//! so that it sees the first byte.
+
+use crate::container::PendingAttach;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::shim_client::{QUICK, ShimSocket, unexpected};
+use crate::streams::{Streams, pair};
+use ireko_protocol::shim::{Answer, Request};
+
+/// Which of a container's streams a client wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttachOptions {
+    /// Write to the process.
+    pub stdin: bool,
+    /// See its standard output.
+    pub stdout: bool,
+    /// See its standard error.
+    pub stderr: bool,
+}
+
+impl Engine {
+    /// Attaches to a container, running or not: the streams of one that does not run wait for its
+    /// next start. They end with the process.
+    ///
+    /// Errors where it is paused, or its shim does not answer.
+    pub async fn attach(&self, reference: &str, options: AttachOptions) -> Result<Streams> {
+        let container = self.find(reference)?;
+        let record = container.record();
+        if record.is_paused() {
+            return Err(Error::conflict(format!(
+                "container {} is paused, unpause the container before attach",
+                record.id
+            )));
+        }
+        let (client, pump) = pair();
+        let AttachOptions { stdin, stdout, stderr } = options;
+        let attach = PendingAttach { stdin, stdout, stderr, pump };
+        if let Err((shim, attach)) = container.attach_or_wait(attach) {
+            connect(&shim, attach, record.spec.stdio.stdin_once).await?;
+        }
+        self.emit(&record, "attach", &[]);
+        Ok(client)
+    }
+}
+
+/// Joins a client's ends to a shim; returns when no byte can be missed any more.
+pub(crate) async fn connect(
+    shim: &ShimSocket,
+    attach: PendingAttach,
+    stdin_once: bool,
+) -> Result<()> {
+    let PendingAttach { stdin, stdout, stderr, pump } = attach;
+    let request = Request::Attach { stdin, stdin_once, stdout, stderr };
+    match shim.open(request, QUICK).await {
+        Ok((Answer::Attached, connection)) => {
+            // Ends with the connection or the client.
+            tokio::spawn(pump.run(connection));
+            Ok(())
+        }
+        Ok((other, _)) => Err(unexpected("attach", &other)),
+        Err(error) => Err(error.into_error(|| "attach to the container".into())),
+    }
+}

@@ -1,0 +1,221 @@
+//! Turning a container's disk into an image, whether it runs or not, without copying a byte.
+//!
+//! ```text
+//!   begin (journal) ─► shim: freeze the live leaf  ─► publish (sidecar, tag) ─► image
+//!                   └► store: freeze the leaf at rest ─┘       └ on failure: abort
+//! ```
+
+use crate::blocking::{blocking, to_its_end};
+use crate::changes::apply_changes;
+use crate::container::Container;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::shim_client::{COMMIT, unexpected};
+use crate::state::{ContainerRecord, RunState};
+use crate::store::oci::{Reference, RunConfig};
+use crate::store::{ImageInfo, NewImage};
+use ireko_protocol::shim::{Answer, CommitRequest, Request};
+use jiff::Timestamp;
+use std::sync::Arc;
+
+/// What the image of a commit is called, and what is said about it.
+#[derive(Clone, Debug, Default)]
+pub struct CommitOptions {
+    /// Its name, `repository[:tag]`; `None` leaves it without one.
+    pub reference: Option<String>,
+    /// What was done.
+    pub comment: String,
+    /// By whom.
+    pub author: String,
+    /// Lines of a Dockerfile that change the configuration.
+    pub changes: Vec<String>,
+    /// Hold the guest's file system still around it; without, the image is as after a power cut.
+    pub freeze_guest: bool,
+}
+
+/// What a commit made.
+#[derive(Clone, Debug)]
+pub struct CommitReport {
+    /// The image.
+    pub image: ImageInfo,
+    /// Its file system was still: cleanly unmounted, or frozen by the guest.
+    pub is_consistent: bool,
+    /// For how long the guest's writes were held back, in microseconds; 0 where it did not run.
+    pub hold_micros: u64,
+}
+
+impl Engine {
+    /// Commits a container.
+    ///
+    /// Errors where it is being started or removed, where a name or a change is malformed, and
+    /// where the freeze fails; then the container and the store are as they were.
+    pub async fn commit(&self, reference: &str, options: CommitOptions) -> Result<CommitReport> {
+        let container = self.find(reference)?;
+        let engine = self.clone();
+        to_its_end(async move {
+            let _verb = container.verb.lock().await;
+            let report = engine.commit_locked(&container, options).await?;
+            let id = ("imageID", report.image.id.to_string());
+            engine.emit(&container.record(), "commit", &[id]);
+            Ok(report)
+        })
+        .await
+    }
+
+    async fn commit_locked(
+        &self,
+        container: &Arc<Container>,
+        options: CommitOptions,
+    ) -> Result<CommitReport> {
+        let record = container.record();
+        if container.is_removed() || record.state == RunState::Removing {
+            return Err(Error::not_found(format!("No such container: {}", record.id)));
+        }
+        let new = self.new_image(&record, &options).await?;
+        let (store, leaf) = (Arc::clone(&self.store), container.scratch());
+        let pending = blocking(move || Ok(store.begin_commit(&leaf, new)?)).await?;
+
+        let (pending, frozen) = if record.is_running() {
+            let request = CommitRequest {
+                frozen: pending.frozen.clone(),
+                frozen_parent: pending.frozen_parent.clone(),
+                next_parent: pending.next_parent.clone(),
+                freeze_guest: options.freeze_guest,
+            };
+            let frozen = self.freeze_running(container, request).await;
+            (pending, frozen)
+        } else {
+            let store = Arc::clone(&self.store);
+            let frozen = Frozen { is_consistent: was_shut_down(&record), hold_micros: 0 };
+            blocking(move || {
+                let result = store.freeze_stopped(&pending);
+                Ok((pending, result.map(|()| frozen).map_err(Error::from)))
+            })
+            .await?
+        };
+        let store = Arc::clone(&self.store);
+        blocking(move || match frozen {
+            Ok(Frozen { is_consistent, hold_micros }) => {
+                let image = store.publish_commit(pending)?;
+                Ok(CommitReport { image, is_consistent, hold_micros })
+            }
+            Err(error) => {
+                if let Err(abort) = store.abort_commit(pending) {
+                    let abort = Error::from(abort).chain();
+                    tracing::error!(error = abort, "a failed commit was not undone");
+                }
+                Err(error)
+            }
+        })
+        .await
+    }
+
+    async fn freeze_running(
+        &self,
+        container: &Container,
+        request: CommitRequest,
+    ) -> Result<Frozen> {
+        let shim = container.running_shim(self.places())?;
+        match shim.ask(Request::Commit(request), COMMIT).await {
+            Ok(Answer::Committed(done)) => Ok(Frozen {
+                is_consistent: done.file_system_consistent,
+                hold_micros: done.hold_micros,
+            }),
+            Ok(other) => Err(unexpected("commit", &other)),
+            Err(error) => {
+                Err(error.into_error(|| format!("commit container {}", container.record().name)))
+            }
+        }
+    }
+
+    async fn new_image(
+        &self,
+        record: &ContainerRecord,
+        options: &CommitOptions,
+    ) -> Result<NewImage> {
+        let reference = options.reference.as_deref().map(Reference::parse).transpose()?;
+        let (store, image_id) = (Arc::clone(&self.store), record.image_id.clone());
+        // The image may have been removed by force meanwhile.
+        let image = blocking(move || Ok(store.find(&image_id).ok())).await?;
+        let base = image.map(|image| image.config.document().config.clone()).unwrap_or_default();
+        let mut config = merged_config(record, base);
+        apply_changes(&mut config, &options.changes)?;
+        Ok(NewImage {
+            config,
+            reference,
+            comment: options.comment.clone(),
+            author: options.author.clone(),
+            created_by: record.process.argv().join(" "),
+            created: Timestamp::now(),
+        })
+    }
+}
+
+/// What became of a leaf.
+struct Frozen {
+    is_consistent: bool,
+    hold_micros: u64,
+}
+
+/// The guest of the last run unmounted its disk, or there was none.
+fn was_shut_down(record: &ContainerRecord) -> bool {
+    record.last_run.as_ref().is_none_or(|run| run.error.is_none() || run.started_at.is_none())
+}
+
+/// The configuration of the image that a container makes.
+fn merged_config(record: &ContainerRecord, image: RunConfig) -> RunConfig {
+    let process = &record.process;
+    let mut exposed_ports = image.exposed_ports.clone();
+    exposed_ports.extend(record.spec.exposed_ports.iter().cloned());
+    RunConfig {
+        user: process.user.clone(),
+        env: process.env.clone(),
+        entrypoint: process.entrypoint.clone(),
+        cmd: process.command.clone(),
+        working_dir: process.working_dir.clone(),
+        labels: record.labels.clone(),
+        stop_signal: match process.stop_signal.as_str() {
+            "SIGTERM" => String::new(),
+            signal => signal.to_owned(),
+        },
+        exposed_ports,
+        ..image
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::tests::sample;
+
+    #[test]
+    fn the_new_image_runs_what_the_container_ran() {
+        let image = RunConfig {
+            shell: vec!["/bin/ash".into()],
+            exposed_ports: ["80/tcp".to_owned()].into(),
+            ..Default::default()
+        };
+        let mut record = sample();
+        record.spec.exposed_ports = vec!["53/udp".into()];
+        record.labels.insert("a".into(), "b".into());
+        let config = merged_config(&record, image);
+        assert_eq!(config.cmd, ["sh"]);
+        assert_eq!(config.shell, ["/bin/ash"]);
+        assert_eq!(config.exposed_ports.len(), 2);
+        assert_eq!(config.labels["a"], "b");
+        assert_eq!(config.stop_signal, "");
+    }
+
+    #[test]
+    fn a_container_whose_vm_died_is_as_after_a_power_cut() {
+        let mut record = sample();
+        assert!(was_shut_down(&record));
+        record.last_run = Some(crate::state::LastRun {
+            exit_code: 255,
+            error: Some("the shim died".into()),
+            started_at: Some(Timestamp::UNIX_EPOCH),
+            finished_at: Some(Timestamp::UNIX_EPOCH),
+        });
+        assert!(!was_shut_down(&record));
+    }
+}

@@ -1,0 +1,86 @@
+//! Work that only a guest can do with a disk, in a VM of its own.
+
+use crate::blocking::blocking;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::monitor::lost;
+use crate::names::random_hex;
+use crate::plan::bare_guest;
+use crate::shim_client::ShimSocket;
+use crate::start::{shim_log, why_it_ended, write_plan};
+use ireko_protocol::plan::{VERSION, VmPlan, Work};
+use ireko_protocol::shim::{Answer, Request};
+use std::path::Path;
+use std::time::Duration;
+
+/// Memory of a VM that unpacks an archive, in MiB.
+const MEMORY_MIB: u64 = 512;
+/// Time for the largest archive on the slowest machine.
+const LONGEST: Duration = Duration::from_secs(4 * 3600);
+/// Time for a shim that has said how its VM ended to end itself.
+const FAREWELL: Duration = Duration::from_secs(30);
+
+impl Engine {
+    /// Unpacks an uncompressed tar archive onto the disk `leaf`; it is unmounted on return.
+    ///
+    /// `work_dir` takes the plan and what the shim writes.
+    pub(crate) async fn unpack_in_guest(
+        &self,
+        leaf: &Path,
+        work_dir: &Path,
+        archive: &Path,
+    ) -> Result<()> {
+        let vm = random_hex(12);
+        let (engine, leaf, work_dir, archive) =
+            (self.clone(), leaf.to_owned(), work_dir.to_owned(), archive.to_owned());
+        let plan = blocking(move || {
+            let plan = engine.plan_unpacking(vm, &leaf, &work_dir, &archive)?;
+            write_plan(&plan)?;
+            Ok(plan)
+        })
+        .await?;
+        let socket = ShimSocket::in_folder(&plan.runtime_dir);
+        let mut process = self.spawn_shim(&plan)?;
+        process.reach(&socket, &shim_log(&plan.state_dir)).await?;
+        let answer = socket.ask(Request::Wait, LONGEST).await;
+        process.end_within(FAREWELL).await;
+        let ended = match answer {
+            Ok(Answer::Ended(record)) => record,
+            Ok(_) => lost(&plan.vm),
+            Err(error) => {
+                let broken = error.into_error(|| "wait for the VM".into());
+                tracing::warn!(error = broken.chain(), "a working VM broke off");
+                return Err(why_it_ended(&plan.state_dir));
+            }
+        };
+        match (ended.exit_code, ended.error) {
+            (0, None) => Ok(()),
+            (_, Some(reason)) => Err(Error::internal(reason)),
+            (code, None) => {
+                Err(Error::internal(format!("unpacking the archive ended with code {code}")))
+            }
+        }
+    }
+
+    fn plan_unpacking(
+        &self,
+        vm: String,
+        leaf: &Path,
+        work_dir: &Path,
+        archive: &Path,
+    ) -> Result<VmPlan> {
+        Ok(VmPlan {
+            version: VERSION,
+            chain: self.store.chain(leaf)?,
+            runtime_dir: self.places().vm_dir(&vm),
+            state_dir: work_dir.to_owned(),
+            cache: self.places().cache.clone(),
+            memory_mib: MEMORY_MIB,
+            vcpus: 1,
+            accel: self.settings.accel,
+            configure: bare_guest("ireko-work".into()),
+            work: Work::ApplyTar { archive: archive.to_owned() },
+            vm,
+        })
+    }
+}

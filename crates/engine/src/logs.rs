@@ -1,0 +1,304 @@
+//! What a container has written, from its log file: JSON lines that the shim stamps.
+//!
+//! Following waits on inotify for the file to grow, and ends when the container's run has ended and
+//! all was read.
+
+use crate::blocking::blocking;
+use crate::engine::Engine;
+use crate::error::{Attempt, Error, Result};
+use crate::ready::readable;
+use crate::wait::{WaitFor, Waiting};
+use ireko_protocol::plan::LogLine;
+use jiff::Timestamp;
+use rustix::fs::inotify;
+use std::fs::File;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+
+/// Lines that are read ahead of a slow client.
+const AHEAD: usize = 64;
+/// Lines read in one go.
+const BATCH: usize = 256;
+/// The longest line that is taken: the shim cuts at 16 KiB of text, which JSON's escapes make six
+/// times as long at most.
+const LONGEST: u64 = 128 * 1024;
+
+/// Which part of a log is wanted.
+#[derive(Clone, Debug, Default)]
+pub struct LogOptions {
+    /// Only the last so many lines; `None` is all.
+    pub tail: Option<usize>,
+    /// Only lines from then on.
+    pub since: Option<Timestamp>,
+    /// Only lines until then; a follow ends there.
+    pub until: Option<Timestamp>,
+    /// Go on with what is still to come.
+    pub follow: bool,
+}
+
+/// One line, with the time it was written.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StampedLine {
+    /// When the shim read it.
+    pub at: Timestamp,
+    /// Its stream and text, with the line end.
+    pub line: LogLine,
+}
+
+/// Lines as they come.
+pub struct LogStream(mpsc::Receiver<Result<StampedLine>>);
+
+impl LogStream {
+    /// The next line; `None` at the end.
+    pub async fn next(&mut self) -> Option<Result<StampedLine>> {
+        self.0.recv().await
+    }
+}
+
+impl Engine {
+    /// Reads a container's log. Errors where it keeps none.
+    pub async fn logs(&self, reference: &str, options: LogOptions) -> Result<LogStream> {
+        let container = self.find(reference)?;
+        let record = container.record();
+        if !record.spec.keep_log {
+            return Err(Error::unsupported(
+                "configured logging driver does not support reading (log driver none)",
+            ));
+        }
+        // Taken before the first byte is read, so that no growth and no end is missed.
+        let growth = options.follow.then(|| Growth::watch(&container.folder)).transpose()?;
+        let running = record.vm().is_some();
+        let ending = Waiting::new(&container, WaitFor::NotRunning);
+        let (lines_in, lines_out) = mpsc::channel(AHEAD);
+        let mut reader = Reader::new(container.log(), options);
+        tokio::spawn(async move {
+            let followed = async {
+                reader = pass_on(reader, &lines_in).await?;
+                if let Some(growth) = growth.filter(|_| running) {
+                    follow(reader, growth, ending, &lines_in).await?;
+                }
+                Ok(())
+            };
+            tokio::select! {
+                result = followed => if let Err(error) = result {
+                    // A client that is gone wants no error either.
+                    let _ = lines_in.send(Err(error)).await;
+                },
+                () = lines_in.closed() => {}
+            }
+        });
+        Ok(LogStream(lines_out))
+    }
+}
+
+async fn follow(
+    mut reader: Reader,
+    mut growth: Growth,
+    ending: Waiting,
+    lines: &mpsc::Sender<Result<StampedLine>>,
+) -> Result<()> {
+    let mut ending = Box::pin(ending.ending());
+    while !reader.is_past_end {
+        let ended = tokio::select! {
+            grown = growth.next() => { grown?; false }
+            _ = &mut ending => true,
+        };
+        reader = pass_on(reader, lines).await?;
+        if ended {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Sends all that there is now.
+async fn pass_on(mut reader: Reader, lines: &mpsc::Sender<Result<StampedLine>>) -> Result<Reader> {
+    loop {
+        let batch;
+        (reader, batch) = blocking(move || {
+            let batch = reader.read_batch()?;
+            Ok((reader, batch))
+        })
+        .await?;
+        if batch.is_empty() {
+            return Ok(reader);
+        }
+        for line in batch {
+            if lines.send(Ok(line)).await.is_err() {
+                return Ok(reader);
+            }
+        }
+    }
+}
+
+/// A place in a log file.
+struct Reader {
+    path: PathBuf,
+    options: LogOptions,
+    file: Option<BufReader<File>>,
+    /// `until` has passed.
+    is_past_end: bool,
+}
+
+impl Reader {
+    fn new(path: PathBuf, options: LogOptions) -> Self {
+        Self { path, options, file: None, is_past_end: false }
+    }
+
+    /// The next lines, some of them; empty where there are none now. A line that is not whole yet
+    /// is left for later.
+    fn read_batch(&mut self) -> Result<Vec<StampedLine>> {
+        let what = format!("read the log {}", self.path.display());
+        if self.file.is_none() {
+            self.file = open(&self.path, self.options.tail).attempt(|| what.clone())?;
+        }
+        let mut batch = Vec::new();
+        let Some(file) = &mut self.file else { return Ok(batch) };
+        let mut text = Vec::new();
+        while batch.len() < BATCH && !self.is_past_end {
+            text.clear();
+            let length =
+                file.take(LONGEST).read_until(b'\n', &mut text).attempt(|| what.clone())?;
+            if length == 0 {
+                break;
+            }
+            if !text.ends_with(b"\n") && (length as u64) < LONGEST {
+                file.seek_relative(-(length as i64)).attempt(|| what.clone())?;
+                break;
+            }
+            // A line torn by a power cut is passed over.
+            let Ok(line) = serde_json::from_slice::<LogLine>(&text) else { continue };
+            let Ok(at) = line.time.parse::<Timestamp>() else { continue };
+            if self.options.until.is_some_and(|until| at > until) {
+                self.is_past_end = true;
+            } else if self.options.since.is_none_or(|since| at >= since) {
+                batch.push(StampedLine { at, line });
+            }
+        }
+        Ok(batch)
+    }
+}
+
+/// Opens a log at its last `tail` lines; `None` where there is no log yet.
+fn open(path: &Path, tail: Option<usize>) -> std::io::Result<Option<BufReader<File>>> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    if let Some(lines) = tail {
+        let start = start_of_last(&mut file, lines)?;
+        file.seek(SeekFrom::Start(start))?;
+    }
+    Ok(Some(BufReader::new(file)))
+}
+
+/// Where the last `lines` lines of a file begin. Reads from the end backwards.
+fn start_of_last(file: &mut File, lines: usize) -> std::io::Result<u64> {
+    let mut at = file.seek(SeekFrom::End(0))?;
+    if lines == 0 {
+        return Ok(at);
+    }
+    let mut block = vec![0; 64 * 1024];
+    let mut ends = 0;
+    while at > 0 {
+        let length = at.min(block.len() as u64);
+        at -= length;
+        file.seek(SeekFrom::Start(at))?;
+        let block = &mut block[..length as usize];
+        file.read_exact(block)?;
+        for (offset, _) in block.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
+            ends += 1;
+            if ends > lines {
+                return Ok(at + offset as u64 + 1);
+            }
+        }
+    }
+    Ok(0)
+}
+
+/// Tells when something in a folder was written.
+struct Growth(AsyncFd<OwnedFd>);
+
+impl Growth {
+    fn watch(folder: &Path) -> Result<Self> {
+        let what = || format!("watch {}", folder.display());
+        let flags = inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC;
+        let notes = inotify::init(flags).attempt(what)?;
+        let events = inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE;
+        inotify::add_watch(&notes, folder, events).attempt(what)?;
+        readable(notes).map(Self).attempt(what)
+    }
+
+    /// Returns at the next write, or at once after one that was not looked at.
+    async fn next(&mut self) -> Result<()> {
+        let mut ready = self.0.readable().await.attempt(|| "watch a log".into())?;
+        let mut buffer = [0; 4096];
+        // What it says does not matter, only that it said something.
+        while rustix::io::read(self.0.get_ref(), &mut buffer).is_ok_and(|length| length > 0) {}
+        ready.clear_ready();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    fn write(path: &Path, numbers: std::ops::Range<u32>) {
+        let mut file = File::options().create(true).append(true).open(path).unwrap();
+        for number in numbers {
+            let time = format!("2026-01-01T00:00:{number:02}.000000000Z");
+            let line = format!(r#"{{"log":"{number}\n","stream":"stdout","time":"{time}"}}"#);
+            writeln!(file, "{line}").unwrap();
+        }
+    }
+
+    fn texts(reader: &mut Reader) -> Vec<String> {
+        let batch = reader.read_batch().unwrap();
+        batch.into_iter().map(|line| line.line.log.trim_end().to_owned()).collect()
+    }
+
+    fn at(second: u32) -> Option<Timestamp> {
+        Some(format!("2026-01-01T00:00:{second:02}Z").parse().unwrap())
+    }
+
+    #[test]
+    fn a_part_of_the_log_is_read_by_number_and_by_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        write(&path, 0..30);
+        let read = |options| texts(&mut Reader::new(path.clone(), options));
+        assert_eq!(read(LogOptions::default()).len(), 30);
+        assert_eq!(read(LogOptions { tail: Some(2), ..Default::default() }), ["28", "29"]);
+        assert_eq!(read(LogOptions { tail: Some(99), ..Default::default() }).len(), 30);
+        assert!(read(LogOptions { tail: Some(0), ..Default::default() }).is_empty());
+        let between = LogOptions { since: at(3), until: at(5), ..Default::default() };
+        assert_eq!(read(between), ["3", "4", "5"]);
+    }
+
+    #[test]
+    fn a_line_that_is_not_whole_waits_and_a_torn_one_is_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let mut reader = Reader::new(path.clone(), LogOptions::default());
+        assert!(texts(&mut reader).is_empty(), "there is no file yet");
+        std::fs::write(&path, b"{\"log\":\"torn").unwrap();
+        assert!(texts(&mut reader).is_empty());
+        File::options().append(true).open(&path).unwrap().write_all(b"\n").unwrap();
+        write(&path, 1..2);
+        assert_eq!(texts(&mut reader), ["1"]);
+    }
+
+    #[tokio::test]
+    async fn growth_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut growth = Growth::watch(folder.path()).unwrap();
+        write(&folder.path().join("log"), 0..1);
+        growth.next().await.unwrap();
+    }
+}

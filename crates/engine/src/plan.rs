@@ -1,0 +1,209 @@
+//! From a container's record to the plan its shim works by.
+
+use crate::container::Container;
+use crate::create::merge_env;
+use crate::engine::{Engine, Settings};
+use crate::error::Result;
+use crate::spec::ContainerSpec;
+use crate::state::ContainerRecord;
+use ireko_protocol::agent::{self, Configure, DiskSerial, GuestFile, ProcessId, Spawn};
+use ireko_protocol::plan::{VERSION, VmPlan, Work};
+use std::fmt::Write;
+use std::path::PathBuf;
+
+/// The PATH of a process whose image names none.
+const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// A terminal's size (rows, columns) until a client tells it.
+const DEFAULT_TERMINAL: (u16, u16) = (24, 80);
+
+impl Engine {
+    /// The plan for the next run of a container, in a VM of this id. Reads the store.
+    pub(crate) fn plan_run(&self, container: &Container, vm: &str) -> Result<VmPlan> {
+        let record = container.record();
+        let chain = self.store.chain(&container.scratch())?;
+        let log = record.spec.keep_log.then(|| container.log());
+        Ok(plan(&self.settings, &record, vm, chain, container.folder.clone(), log))
+    }
+}
+
+fn plan(
+    settings: &Settings,
+    record: &ContainerRecord,
+    vm: &str,
+    chain: Vec<PathBuf>,
+    state_dir: PathBuf,
+    log: Option<PathBuf>,
+) -> VmPlan {
+    let spec = &record.spec;
+    let (memory_mib, memory_max) = spec.resources.vm_memory();
+    let (vcpus, cpu_millis) = spec.resources.vm_cpus();
+    VmPlan {
+        version: VERSION,
+        vm: vm.to_owned(),
+        chain,
+        runtime_dir: settings.places.vm_dir(vm),
+        state_dir,
+        cache: settings.places.cache.clone(),
+        memory_mib,
+        vcpus,
+        accel: settings.accel,
+        configure: Configure {
+            files: files(record),
+            tmpfs: spec.tmpfs.clone().into_iter().collect(),
+            read_only: spec.read_only,
+            memory_max,
+            cpu_millis,
+            ..bare_guest(hostname(record))
+        },
+        work: Work::Container { process: Box::new(first_process(record)), log },
+    }
+}
+
+/// A guest with a root disk and nothing else. The shim fills in seed and clock.
+pub(crate) fn bare_guest(hostname: String) -> Configure {
+    Configure {
+        version: agent::VERSION,
+        seed: Vec::new(),
+        unix_nanos: 0,
+        hostname,
+        root: DiskSerial::root(),
+        read_only: false,
+        files: Vec::new(),
+        tmpfs: Vec::new(),
+        memory_max: None,
+        cpu_millis: None,
+    }
+}
+
+/// The host name a container has.
+pub fn hostname(record: &ContainerRecord) -> String {
+    match &record.spec.hostname {
+        Some(name) if !name.is_empty() => name.clone(),
+        _ => record.id[..12].to_owned(),
+    }
+}
+
+/// The variables every process of a container gets: docker's own, then the container's.
+pub(crate) fn environment(record: &ContainerRecord, tty: bool) -> Vec<String> {
+    let mut own = vec![DEFAULT_PATH.to_owned(), format!("HOSTNAME={}", hostname(record))];
+    if tty {
+        own.push("TERM=xterm".to_owned());
+    }
+    merge_env(&own, &record.process.env)
+}
+
+/// A terminal's first size, where there is a terminal.
+pub(crate) fn terminal(tty: bool, size: (u16, u16)) -> Option<(u16, u16)> {
+    tty.then_some(if size.0 == 0 || size.1 == 0 { DEFAULT_TERMINAL } else { size })
+}
+
+fn first_process(record: &ContainerRecord) -> Spawn {
+    let ContainerSpec { stdio, init, .. } = &record.spec;
+    Spawn {
+        process: ProcessId::INIT,
+        argv: record.process.argv(),
+        env: environment(record, stdio.tty),
+        cwd: record.process.working_dir.clone(),
+        user: record.process.user.clone(),
+        tty: terminal(stdio.tty, stdio.console_size),
+        stdin: stdio.open_stdin,
+        init: *init,
+    }
+}
+
+fn files(record: &ContainerRecord) -> Vec<GuestFile> {
+    let file = |path: &str, content| GuestFile { path: path.to_owned(), content };
+    vec![
+        file("/etc/hostname", format!("{}\n", hostname(record))),
+        file("/etc/hosts", hosts(record)),
+        file("/etc/resolv.conf", resolv_conf(&record.spec)),
+    ]
+}
+
+fn hosts(record: &ContainerRecord) -> String {
+    let mut text = "127.0.0.1\tlocalhost\n\
+                    ::1\tlocalhost ip6-localhost ip6-loopback\n\
+                    fe00::0\tip6-localnet\n\
+                    ff00::0\tip6-mcastprefix\n\
+                    ff02::1\tip6-allnodes\n\
+                    ff02::2\tip6-allrouters\n"
+        .to_owned();
+    for host in &record.spec.extra_hosts {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{}\t{}", host.address, host.name);
+    }
+    // Without a network of its own the container's name is an address of the loopback interface.
+    let _ = writeln!(text, "127.0.1.1\t{}", hostname(record));
+    text
+}
+
+fn resolv_conf(spec: &ContainerSpec) -> String {
+    let mut text = String::new();
+    for server in &spec.dns.servers {
+        let _ = writeln!(text, "nameserver {server}");
+    }
+    if !spec.dns.search.is_empty() {
+        let _ = writeln!(text, "search {}", spec.dns.search.join(" "));
+    }
+    if !spec.dns.options.is_empty() {
+        let _ = writeln!(text, "options {}", spec.dns.options.join(" "));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::{Dns, ExtraHost, Resources};
+    use crate::state::tests::sample;
+    use ireko_protocol::places::{Environment, Places};
+
+    fn settings() -> Settings {
+        Settings {
+            places: Places::new(&Environment::default(), Some("/r".into()), Some("/c".into())),
+            accel: Default::default(),
+            executable: "/ireko".into(),
+        }
+    }
+
+    #[test]
+    fn a_plan_says_all_that_a_shim_needs() {
+        let mut record = sample();
+        record.spec.resources = Resources { memory: Some(64 << 20), cpu_millis: Some(1500) };
+        record.spec.stdio.tty = true;
+        let plan = plan(
+            &settings(),
+            &record,
+            "0123456789ab",
+            vec!["/r/leaf".into()],
+            "/r/containers/x".into(),
+            None,
+        );
+        assert!(plan.runtime_dir.ends_with("0123456789ab"));
+        assert_eq!((plan.memory_mib, plan.configure.memory_max), (128, Some(64 << 20)));
+        assert_eq!((plan.vcpus, plan.configure.cpu_millis), (2, Some(1500)));
+        let Work::Container { process, .. } = plan.work else { panic!("another work") };
+        assert_eq!(process.argv, ["sh"]);
+        assert_eq!(process.tty, Some(DEFAULT_TERMINAL));
+        assert_eq!(process.env, [DEFAULT_PATH, "HOSTNAME=abababababab", "TERM=xterm", "A=b"]);
+    }
+
+    #[test]
+    fn names_are_in_the_guests_files() {
+        let mut record = sample();
+        record.spec.hostname = Some("web".into());
+        record.spec.extra_hosts =
+            vec![ExtraHost { name: "db".into(), address: "10.0.0.2".parse().unwrap() }];
+        record.spec.dns = Dns {
+            servers: vec!["1.1.1.1".parse().unwrap()],
+            search: vec!["a.org".into(), "b.org".into()],
+            options: vec!["ndots:2".into()],
+        };
+        let hosts = hosts(&record);
+        assert!(hosts.contains("10.0.0.2\tdb\n") && hosts.ends_with("127.0.1.1\tweb\n"));
+        assert_eq!(
+            resolv_conf(&record.spec),
+            "nameserver 1.1.1.1\nsearch a.org b.org\noptions ndots:2\n"
+        );
+    }
+}

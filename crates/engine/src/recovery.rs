@@ -1,0 +1,239 @@
+//! What a new daemon does with what a former one left.
+//!
+//! ```text
+//!   record says     its shim      exit.json    then
+//!   Starting        runs          –            Running where its process does, else put away
+//!   Running         runs          –            taken over
+//!   Starting,       is gone       there        exited as it says
+//!   Running         is gone       missing      exited 255, the VM was lost
+//!   Removing, none  –             –            removed
+//! ```
+//!
+//! Then what the former daemon could not do any more: `--rm`, restart policies.
+
+use crate::blocking::blocking;
+use crate::container::{Container, config_path};
+use crate::durable;
+use crate::engine::Engine;
+use crate::error::{Attempt, Result};
+use crate::import::spool_folder;
+use crate::monitor::{Run, lost, timestamp};
+use crate::remove::remove_folder;
+use crate::shim_client::{QUICK, ShimSocket};
+use crate::shim_process::ShimProcess;
+use crate::spec::RestartPolicy;
+use crate::state::{ContainerRecord, RunState};
+use ireko_protocol::plan::ExitRecord;
+use ireko_protocol::shim::{Answer, Phase, Request, Status};
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Time for a shim that was being started to put its VM away.
+const CLEAR_UP: Duration = Duration::from_secs(30);
+
+impl Engine {
+    /// Reads every container and brings what is recorded and what is true together.
+    pub(crate) async fn recover(&self) -> Result<()> {
+        let folder = self.containers_folder();
+        let spool = spool_folder(&self.places().root);
+        let found = blocking(move || {
+            match fs::remove_dir_all(&spool) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    tracing::warn!(%error, "archives of a former daemon are left over");
+                }
+                _ => {}
+            }
+            read_all(&folder)
+        })
+        .await?;
+        let mut recovered = Vec::new();
+        for (folder, record) in found {
+            let container = Container::new(folder, record);
+            self.reserve_name(&container.record().name, &container.id)?;
+            self.register(&container);
+            let (engine, container) = (self.clone(), Arc::clone(&container));
+            recovered.push(tokio::spawn(async move {
+                if let Err(error) = engine.recover_container(&container).await {
+                    tracing::error!(error = error.chain(), id = container.id, "not recovered");
+                }
+            }));
+        }
+        for one in recovered {
+            one.await.attempt(|| "recover a container".into())?;
+        }
+        Ok(())
+    }
+
+    async fn recover_container(&self, container: &Arc<Container>) -> Result<()> {
+        let record = container.record();
+        let Some(vm) = record.vm() else {
+            return self.resume_at_rest(container, &record).await;
+        };
+        let socket = ShimSocket::in_folder(&self.places().vm_dir(vm));
+        let folder = container.folder.clone();
+        let process = blocking(move || ShimProcess::adopt(&folder)).await?;
+        match process {
+            Some(process) => self.take_over(container, vm.to_owned(), socket, process).await,
+            None => {
+                let exit = durable::read_json::<ExitRecord>(&container.folder.join("exit.json"))?;
+                self.run_ended(container, exit.unwrap_or_else(|| lost(vm))).await;
+                Ok(())
+            }
+        }
+    }
+
+    async fn take_over(
+        &self,
+        container: &Arc<Container>,
+        vm: String,
+        socket: ShimSocket,
+        mut process: ShimProcess,
+    ) -> Result<()> {
+        let status = match socket.ask(Request::Status, QUICK).await {
+            Ok(Answer::Status(status)) => status,
+            answer => {
+                tracing::warn!(?answer, id = container.id, "a shim does not answer; it is killed");
+                process.kill();
+                self.monitor(container, Run { vm, process, wait: None });
+                return Ok(());
+            }
+        };
+        let Status { phase, vm_pid, started_at, .. } = status;
+        if let (Phase::Booting | Phase::Ready, _) | (_, None) = (phase, started_at) {
+            return self.put_away(container, socket, process).await;
+        }
+        let wait = socket.send(Request::Wait).await.ok();
+        container.go_live(&socket);
+        let running = RunState::Running {
+            vm: vm.clone(),
+            vm_pid,
+            started_at: timestamp(started_at.unwrap_or_default()),
+            paused: phase == Phase::Paused,
+        };
+        if container.record().state != running {
+            container.update(move |record| record.state = running).await?;
+        }
+        tracing::info!(id = container.id, vm, "taken over");
+        self.monitor(container, Run { vm, process, wait });
+        Ok(())
+    }
+
+    /// Ends a VM whose process was never started; nobody waits for that start any more.
+    async fn put_away(
+        &self,
+        container: &Arc<Container>,
+        socket: ShimSocket,
+        mut process: ShimProcess,
+    ) -> Result<()> {
+        if let Err(error) = socket.ask(Request::PowerOff, QUICK).await {
+            tracing::warn!(?error, id = container.id, "a shim does not answer");
+        }
+        process.end_within(CLEAR_UP).await;
+        container.update(|record| record.state = record.at_rest()).await?;
+        let record = container.record();
+        self.resume_at_rest(container, &record).await
+    }
+
+    /// Makes up for what should have followed the end of a run, or of the daemon.
+    async fn resume_at_rest(
+        &self,
+        container: &Arc<Container>,
+        record: &ContainerRecord,
+    ) -> Result<()> {
+        if record.spec.auto_remove && record.state == RunState::Exited {
+            let _verb = container.verb.lock().await;
+            return self.remove_locked(container).await;
+        }
+        if record.state == RunState::Restarting || starts_with_the_daemon(record) {
+            container.update(|record| record.state = RunState::Restarting).await?;
+            self.restart_later(container, Duration::ZERO);
+        }
+        Ok(())
+    }
+}
+
+fn starts_with_the_daemon(record: &ContainerRecord) -> bool {
+    match (record.spec.restart, &record.state) {
+        (RestartPolicy::Always, RunState::Exited) => true,
+        (RestartPolicy::UnlessStopped, RunState::Exited) => !record.stopped_by_user,
+        _ => false,
+    }
+}
+
+/// Every container's folder and record; folders on their way out are removed.
+fn read_all(folder: &Path) -> Result<Vec<(PathBuf, ContainerRecord)>> {
+    let mut all = Vec::new();
+    let what = || format!("read {}", folder.display());
+    for entry in fs::read_dir(folder).attempt(what)? {
+        let path = entry.attempt(what)?.path();
+        let is_ours = path.file_name().and_then(|name| name.to_str()).is_some_and(is_id);
+        if !is_ours || !path.is_dir() {
+            tracing::warn!(path = %path.display(), "not a container: left alone");
+            continue;
+        }
+        match durable::read_json::<ContainerRecord>(&config_path(&path)) {
+            Ok(Some(record)) if record.state != RunState::Removing => {
+                match record.check_version() {
+                    Ok(record) => all.push((path, record)),
+                    Err(error) => tracing::error!(error = error.chain(), "left alone"),
+                }
+            }
+            // One that was being made, or removed.
+            Ok(_) => remove_folder(&path)?,
+            Err(error) => tracing::error!(error = error.chain(), "a container is left alone"),
+        }
+    }
+    Ok(all)
+}
+
+fn is_id(name: &str) -> bool {
+    name.len() == 64 && name.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::tests::sample;
+
+    #[test]
+    fn what_was_being_made_or_removed_goes_and_what_is_not_ours_stays() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = |name: &str| {
+            let path = root.path().join(name);
+            fs::create_dir(&path).unwrap();
+            path
+        };
+        let whole = folder(&"ab".repeat(32));
+        durable::write_json(&config_path(&whole), &sample()).unwrap();
+        let half = folder(&"cd".repeat(32));
+        let leaving = folder(&"ef".repeat(32));
+        let removing = ContainerRecord { state: RunState::Removing, ..sample() };
+        durable::write_json(&config_path(&leaving), &removing).unwrap();
+        let newer = folder(&"01".repeat(32));
+        let record = ContainerRecord { version: 99, ..sample() };
+        durable::write_json(&config_path(&newer), &record).unwrap();
+        let foreign = folder("notes");
+
+        let found = read_all(root.path()).unwrap();
+        assert_eq!(found, [(whole.clone(), sample())]);
+        let there = [&whole, &half, &leaving, &newer, &foreign].map(|path| path.exists());
+        assert_eq!(there, [true, false, false, true, true]);
+    }
+
+    #[test]
+    fn a_policy_reaches_across_daemons() {
+        let check = |restart, state: RunState, by_user| {
+            let mut record = ContainerRecord { state, stopped_by_user: by_user, ..sample() };
+            record.spec.restart = restart;
+            starts_with_the_daemon(&record)
+        };
+        assert!(check(RestartPolicy::Always, RunState::Exited, true));
+        assert!(check(RestartPolicy::UnlessStopped, RunState::Exited, false));
+        assert!(!check(RestartPolicy::UnlessStopped, RunState::Exited, true));
+        assert!(!check(RestartPolicy::Always, RunState::Created, false));
+        assert!(!check(RestartPolicy::No, RunState::Exited, false));
+    }
+}

@@ -1,0 +1,143 @@
+//! Removing a container: its disk, its record, its name.
+
+use crate::blocking::{blocking, to_its_end};
+use crate::container::Container;
+use crate::durable;
+use crate::engine::Engine;
+use crate::error::{Attempt, Error, ErrorKind, Result};
+use crate::start::Cause;
+use crate::state::RunState;
+use crate::wait::{WaitFor, Waiting};
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+impl Engine {
+    /// Removes a container; with `force` one that runs is killed first.
+    ///
+    /// Errors where it runs and `force` is not given.
+    pub async fn remove(&self, reference: &str, force: bool) -> Result<()> {
+        let container = self.find(reference)?;
+        let engine = self.clone();
+        to_its_end(async move {
+            let record = container.record();
+            let state = record.status();
+            let at_rest = matches!(state, "created" | "exited");
+            if !at_rest && !force {
+                let cure = match state {
+                    "paused" => {
+                        "unpause and then stop the container before removing or force remove"
+                    }
+                    _ => "stop the container before removing or force remove",
+                };
+                return Err(Error::conflict(format!(
+                    "cannot remove container \"/{}\": container is {state}: {cure}",
+                    record.name
+                )));
+            }
+            if record.is_running() {
+                engine.kill_to_the_end(&container).await?;
+            }
+            if record.spec.auto_remove && record.vm().is_some() {
+                // Its own end removes it.
+                Waiting::new(&container, WaitFor::Removed).ending().await;
+                return Ok(());
+            }
+            let _verb = container.verb.lock().await;
+            engine.remove_locked(&container).await
+        })
+        .await
+    }
+
+    /// Removes a container that does not run; the caller holds its verb lock. Fine where it is
+    /// gone already.
+    pub(crate) async fn remove_locked(&self, container: &Arc<Container>) -> Result<()> {
+        if container.is_removed() {
+            return Ok(());
+        }
+        if container.record().vm().is_some() {
+            return Err(Error::conflict(format!(
+                "cannot remove container \"/{}\": container is running: stop the container before \
+                 removing or force remove",
+                container.record().name
+            )));
+        }
+        container.update(|record| record.state = RunState::Removing).await?;
+        let (folder, store) = (container.folder.clone(), Arc::clone(&self.store));
+        blocking(move || {
+            remove_folder(&folder)?;
+            store.collect();
+            Ok(())
+        })
+        .await?;
+        self.unregister(container);
+        self.execs.forget(&container.id);
+        self.emit(&container.record(), "destroy", &[]);
+        container.set_removed();
+        Ok(())
+    }
+
+    /// Stops a container where it runs, and starts it.
+    pub async fn restart(
+        &self,
+        reference: &str,
+        signal: Option<&str>,
+        patience: Option<i64>,
+    ) -> Result<()> {
+        let container = self.find(reference)?;
+        let signal = signal.map(crate::signal::parse_signal).transpose()?;
+        let engine = self.clone();
+        to_its_end(async move {
+            if container.record().spec.auto_remove && container.record().is_running() {
+                return Err(Error::unsupported(
+                    "Ireko does not restart a container that is removed at its end (--rm)",
+                ));
+            }
+            let stopped = engine.stop_container(&container, signal, patience).await;
+            match stopped {
+                Err(error) if error.kind() != ErrorKind::NotModified => return Err(error),
+                _ => {}
+            }
+            let _verb = container.verb.lock().await;
+            engine.start_locked(&container, Cause::User).await?;
+            engine.emit(&container.record(), "restart", &[]);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Gives a container another name.
+    pub async fn rename(&self, reference: &str, name: &str) -> Result<()> {
+        let container = self.find(reference)?;
+        let name = crate::names::check_name(name)?.to_owned();
+        let engine = self.clone();
+        to_its_end(async move {
+            let _verb = container.verb.lock().await;
+            let old = container.record().name.clone();
+            engine.reserve_name(&name, &container.id)?;
+            let new = name.clone();
+            if let Err(error) = container.update(move |record| record.name = new).await {
+                engine.release_name(&name);
+                return Err(error);
+            }
+            engine.release_name(&old);
+            engine.emit(&container.record(), "rename", &[("oldName", format!("/{old}"))]);
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Removes a container's folder, durably.
+///
+/// Where this is cut off, recovery finds a folder whose record says `Removing`, or that has no
+/// record any more, and finishes.
+pub(crate) fn remove_folder(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).attempt(|| format!("remove {}", folder.display()));
+        }
+        _ => {}
+    }
+    folder.parent().map_or(Ok(()), durable::sync_folder)
+}

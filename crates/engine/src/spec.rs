@@ -1,0 +1,174 @@
+//! What a container is made of: every option understood, none of it Docker's JSON.
+//!
+//! These types are written as they are into `config.json` (see [`crate::state`]), so fields may be
+//! added with a `serde(default)` but not renamed.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Bytes in one MiB.
+pub(crate) const MIB: u64 = 1024 * 1024;
+/// Memory of a container that asked for none, in bytes.
+pub const DEFAULT_MEMORY: u64 = 512 * MIB;
+/// The least memory a VM is made with, in bytes; a smaller limit is kept by the guest's cgroup.
+pub const LEAST_VM_MEMORY: u64 = 128 * MIB;
+/// The least memory limit that is accepted, in bytes.
+pub const LEAST_MEMORY: u64 = 6 * MIB;
+
+/// A container as it is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ContainerSpec {
+    /// The image as the user named it.
+    pub image: String,
+    /// Program and arguments; `None` is the image's.
+    pub command: Option<Vec<String>>,
+    /// What the command is given to; `None` is the image's, empty is none at all.
+    pub entrypoint: Option<Vec<String>>,
+    /// `KEY=value`, or `KEY` alone to remove it; on top of the image's.
+    pub env: Vec<String>,
+    /// Working directory; `None` is the image's.
+    pub working_dir: Option<String>,
+    /// `user[:group]`, names or numbers; `None` is the image's.
+    pub user: Option<String>,
+    /// Host name; `None` is the first 12 digits of the id.
+    pub hostname: Option<String>,
+    /// On top of the image's.
+    pub labels: BTreeMap<String, String>,
+    /// `80/tcp`: what the program listens on; says nothing about publishing.
+    pub exposed_ports: Vec<String>,
+    /// Name or number; `None` is the image's, or SIGTERM.
+    pub stop_signal: Option<String>,
+    /// Seconds that stop waits before it kills; `None` is 10, negative is for ever.
+    pub stop_timeout: Option<i64>,
+    /// Where the process's standard streams lead.
+    pub stdio: StdioSpec,
+    /// What the VM is given.
+    pub resources: Resources,
+    /// The container is removed when it has ended.
+    pub auto_remove: bool,
+    /// What happens when its process ends by itself.
+    pub restart: RestartPolicy,
+    /// The root disk is mounted read-only.
+    pub read_only: bool,
+    /// tmpfs mounts: path and mount options.
+    pub tmpfs: BTreeMap<String, String>,
+    /// The process runs under a minimal init.
+    pub init: bool,
+    /// The network's name as the user gave it.
+    pub network: String,
+    /// Further lines of /etc/hosts.
+    pub extra_hosts: Vec<ExtraHost>,
+    /// What /etc/resolv.conf says.
+    pub dns: Dns,
+    /// Output is kept for `logs`.
+    pub keep_log: bool,
+}
+
+/// Where a process's standard streams lead.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StdioSpec {
+    /// It has a terminal.
+    pub tty: bool,
+    /// Its stdin is a stream.
+    pub open_stdin: bool,
+    /// Its stdin ends with the first client that was attached to it.
+    pub stdin_once: bool,
+    /// The client that made it meant to attach to these: stdin, stdout, stderr. Only shown.
+    pub attached: [bool; 3],
+    /// The terminal's first size: rows, columns; zeros where unknown.
+    pub console_size: (u16, u16),
+}
+
+/// What a VM is given.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Resources {
+    /// Bytes; `None` is [`DEFAULT_MEMORY`].
+    pub memory: Option<u64>,
+    /// Thousandths of a CPU; `None` is one whole virtual CPU.
+    pub cpu_millis: Option<u64>,
+}
+
+impl Resources {
+    /// The VM's RAM in MiB and, where the limit is smaller than a VM can be, the guest's own limit
+    /// in bytes.
+    pub fn vm_memory(&self) -> (u64, Option<u64>) {
+        let memory = self.memory.unwrap_or(DEFAULT_MEMORY);
+        match memory < LEAST_VM_MEMORY {
+            true => (LEAST_VM_MEMORY / MIB, Some(memory)),
+            false => (memory.div_ceil(MIB), None),
+        }
+    }
+
+    /// The VM's number of virtual CPUs and, where that is more than was asked for, the guest's own
+    /// limit in thousandths of a CPU.
+    pub fn vm_cpus(&self) -> (u32, Option<u64>) {
+        let millis = self.cpu_millis.unwrap_or(1000).max(1);
+        let vcpus = u32::try_from(millis.div_ceil(1000)).unwrap_or(u32::MAX);
+        (vcpus, (millis % 1000 != 0).then_some(millis))
+    }
+}
+
+/// What happens when a container's process ends by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestartPolicy {
+    /// Nothing.
+    #[default]
+    No,
+    /// It is started again, also by a new daemon, unless a user stopped it in this daemon's life.
+    Always,
+    /// It is started again, also by a new daemon, unless a user stopped it.
+    UnlessStopped,
+    /// It is started again where its exit code is not 0.
+    OnFailure {
+        /// At most so many times in a row; 0 is without end.
+        limit: u32,
+    },
+}
+
+/// One line of /etc/hosts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExtraHost {
+    /// The name.
+    pub name: String,
+    /// Its address.
+    pub address: std::net::IpAddr,
+}
+
+/// What /etc/resolv.conf says.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Dns {
+    /// Name servers.
+    pub servers: Vec<std::net::IpAddr>,
+    /// Search domains.
+    pub search: Vec<String>,
+    /// Resolver options.
+    pub options: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_below_the_least_vm_is_kept_by_the_guest() {
+        let memory = |bytes| Resources { memory: bytes, cpu_millis: None }.vm_memory();
+        assert_eq!(memory(None), (512, None));
+        assert_eq!(memory(Some(64 * MIB)), (128, Some(64 * MIB)));
+        assert_eq!(memory(Some(128 * MIB)), (128, None));
+        assert_eq!(memory(Some(1024 * MIB + 1)), (1025, None));
+    }
+
+    #[test]
+    fn a_fraction_of_a_cpu_is_a_whole_one_with_a_limit() {
+        let cpus = |millis| Resources { memory: None, cpu_millis: millis }.vm_cpus();
+        assert_eq!(cpus(None), (1, None));
+        assert_eq!(cpus(Some(1500)), (2, Some(1500)));
+        assert_eq!(cpus(Some(2000)), (2, None));
+        assert_eq!(cpus(Some(10)), (1, Some(10)));
+    }
+}

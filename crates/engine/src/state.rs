@@ -1,0 +1,215 @@
+//! `containers/<id>/config.json`: all that is known about a container, and the only copy of it.
+
+use crate::error::{Error, Result};
+use crate::spec::ContainerSpec;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The version of `config.json`; a reader refuses a newer one.
+pub const VERSION: u32 = 1;
+
+/// A container, as it is on disk and in memory.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ContainerRecord {
+    /// [`VERSION`] of the writer.
+    pub version: u32,
+    /// 64 lower-case hex digits.
+    pub id: String,
+    /// Unique among containers; without docker's leading slash.
+    pub name: String,
+    /// When it was made.
+    pub created: Timestamp,
+    /// What was asked for.
+    pub spec: ContainerSpec,
+    /// The id of the image it was made from, without `sha256:`.
+    pub image_id: String,
+    /// File name of the scratch disk inside the container's folder.
+    pub scratch: String,
+    /// What `spec` and the image's configuration make together.
+    pub process: ProcessRecord,
+    /// The image's labels with `spec`'s on top.
+    pub labels: BTreeMap<String, String>,
+    /// What it is doing.
+    pub state: RunState,
+    /// How its last run, or the last attempt at one, ended.
+    pub last_run: Option<LastRun>,
+    /// How many runs have ended, failed starts not counted.
+    pub ended_runs: u64,
+    /// How often the restart policy started it again in a row.
+    pub restart_count: u32,
+    /// Its last end was asked for by a user.
+    pub stopped_by_user: bool,
+}
+
+/// A container's process, resolved.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProcessRecord {
+    /// The entrypoint, empty where there is none.
+    pub entrypoint: Vec<String>,
+    /// What the entrypoint is given, or the program itself.
+    pub command: Vec<String>,
+    /// The image's variables with the user's on top; what every process gets is added at start.
+    pub env: Vec<String>,
+    /// Absolute.
+    pub working_dir: String,
+    /// Empty is root.
+    pub user: String,
+    /// Name or number.
+    pub stop_signal: String,
+}
+
+impl ProcessRecord {
+    /// Program and arguments.
+    pub fn argv(&self) -> Vec<String> {
+        self.entrypoint.iter().chain(&self.command).cloned().collect()
+    }
+}
+
+/// What a container is doing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case")]
+pub enum RunState {
+    /// It never ran.
+    Created,
+    /// A VM is on its way.
+    Starting {
+        /// The VM's id.
+        vm: String,
+    },
+    /// Its process runs.
+    Running {
+        /// The VM's id.
+        vm: String,
+        /// The VM's own process on the host.
+        vm_pid: u32,
+        /// When its process started.
+        started_at: Timestamp,
+        /// Its processes are stopped by `pause`.
+        paused: bool,
+    },
+    /// It ran.
+    Exited,
+    /// It ended, and its restart policy will start it again.
+    Restarting,
+    /// It is being removed; whoever finds this finishes it.
+    Removing,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastRun {
+    /// Docker's exit code.
+    pub exit_code: i32,
+    /// What went wrong beside the process's own exit.
+    pub error: Option<String>,
+    /// `None` where the process never started.
+    pub started_at: Option<Timestamp>,
+    /// `None` where the process never started.
+    pub finished_at: Option<Timestamp>,
+}
+
+impl ContainerRecord {
+    /// The VM it has, whether or not its process runs yet.
+    pub fn vm(&self) -> Option<&str> {
+        match &self.state {
+            RunState::Starting { vm } | RunState::Running { vm, .. } => Some(vm),
+            _ => None,
+        }
+    }
+
+    /// Its process runs (or is paused).
+    pub fn is_running(&self) -> bool {
+        matches!(self.state, RunState::Running { .. })
+    }
+
+    /// Its processes are stopped by `pause`.
+    pub fn is_paused(&self) -> bool {
+        matches!(self.state, RunState::Running { paused: true, .. })
+    }
+
+    /// Docker's word for [`ContainerRecord::state`].
+    pub fn status(&self) -> &'static str {
+        match &self.state {
+            RunState::Running { paused: true, .. } => "paused",
+            RunState::Running { .. } => "running",
+            RunState::Exited => "exited",
+            RunState::Restarting => "restarting",
+            RunState::Removing => "removing",
+            RunState::Created | RunState::Starting { .. } => match self.has_run() {
+                true => "exited",
+                false => "created",
+            },
+        }
+    }
+
+    /// The state to go back to where a start failed.
+    pub(crate) fn at_rest(&self) -> RunState {
+        match self.has_run() {
+            true => RunState::Exited,
+            false => RunState::Created,
+        }
+    }
+
+    fn has_run(&self) -> bool {
+        self.ended_runs > 0
+    }
+
+    /// Refuses a record of a newer Ireko.
+    pub(crate) fn check_version(self) -> Result<Self> {
+        match self.version {
+            VERSION => Ok(self),
+            other => Err(Error::internal(format!(
+                "container {} was written by a newer Ireko (config.json version {other}, this one \
+                 reads {VERSION})",
+                self.id
+            ))),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A container that was just made.
+    pub(crate) fn sample() -> ContainerRecord {
+        ContainerRecord {
+            version: VERSION,
+            id: "ab".repeat(32),
+            name: "calm_hopper".into(),
+            created: Timestamp::UNIX_EPOCH,
+            spec: ContainerSpec { image: "base".into(), keep_log: true, ..Default::default() },
+            image_id: "cd".repeat(32),
+            scratch: "base.vhdx".into(),
+            process: ProcessRecord {
+                entrypoint: Vec::new(),
+                command: vec!["sh".into()],
+                env: vec!["A=b".into()],
+                working_dir: "/".into(),
+                user: String::new(),
+                stop_signal: "SIGTERM".into(),
+            },
+            labels: BTreeMap::new(),
+            state: RunState::Created,
+            last_run: None,
+            ended_runs: 0,
+            restart_count: 0,
+            stopped_by_user: false,
+        }
+    }
+
+    #[test]
+    fn the_file_is_read_as_every_version_wrote_it() {
+        let golden = include_str!("../tests/golden/config-v1.json");
+        let read: ContainerRecord = serde_json::from_str(golden).unwrap();
+        assert_eq!(read, sample());
+        assert_eq!(serde_json::to_string_pretty(&sample()).unwrap(), golden.trim_end());
+    }
+
+    #[test]
+    fn a_newer_file_is_refused() {
+        let newer = ContainerRecord { version: VERSION + 1, ..sample() };
+        assert!(newer.check_version().unwrap_err().to_string().contains("newer Ireko"));
+    }
+}
