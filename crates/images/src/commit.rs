@@ -26,6 +26,7 @@ use crate::store::{ImageInfo, Store};
 use crate::tag::taggable;
 use crate::{chain, durable, layer_file, names};
 use ireko_disk::FreezePlan;
+use ireko_disk::freeze::Recovered;
 use ireko_oci::Reference;
 use std::path::{Path, PathBuf};
 
@@ -130,7 +131,7 @@ impl Store {
     pub fn freeze_stopped(&self, pending: &PendingCommit) -> Result<()> {
         let plan = FreezePlan {
             frozen: pending.frozen.clone(),
-            frozen_parent: pending.frozen_parent.clone(),
+            frozen_parent: Some(pending.frozen_parent.clone()),
             next_parent: pending.next_parent.clone(),
         };
         layer_file::freeze(&self.chain(&pending.leaf)?, &plan)
@@ -196,17 +197,9 @@ impl Store {
     /// Finds out how far a freeze got, finishing or undoing it if nobody has the disk open.
     pub(crate) fn look(&self, commit: &CommitUnderWay) -> Result<Freezing> {
         let frozen = self.image_path(&commit.file);
-        if durable::exists(&frozen)? && durable::exists(&commit.leaf)? {
-            // Both renames are done; only their durability is in question.
-            durable::sync_folder(&self.places.images)?;
-            if let Some(folder) = commit.leaf.parent() {
-                durable::sync_folder(folder)?;
-            }
-            return Ok(Freezing::Done);
-        }
         match layer_file::recover_freeze(&commit.leaf, &frozen) {
-            Ok(true) => Ok(Freezing::Done),
-            Ok(false) => Ok(Freezing::NotDone),
+            Ok(Recovered::Forward) => Ok(Freezing::Done),
+            Ok(Recovered::Back) => Ok(Freezing::NotDone),
             Err(error) if error.kind() == ErrorKind::InUse => Ok(Freezing::Undecided),
             // The container was removed while its commit was in doubt: nothing was frozen.
             Err(error) if error.kind() == ErrorKind::NotFound && !durable::exists(&frozen)? => {

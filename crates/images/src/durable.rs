@@ -125,6 +125,11 @@ pub(crate) fn aside(path: &Path) -> Result<PathBuf> {
     }
 }
 
+/// Tells names that [`aside`] made.
+pub(crate) fn is_aside(name: &str) -> bool {
+    name.starts_with('.') && name.ends_with(".new")
+}
+
 fn sync_folder_of(path: &Path) -> Result<()> {
     match path.parent() {
         Some(folder) => sync_folder(folder),

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 /// Takes in every file that has no sidecar, except those of verbs still under way.
 pub(crate) fn take_in(store: &Store, index: &mut Index) -> Result<()> {
     for file in durable::names_in(&store.places.images)? {
-        let unfinished = index.commits.values().any(|commit| commit.file == file);
+        let unfinished = index.commit_of(&file).is_some();
         if unfinished || index.by_file(&file).is_some() || index.damaged.contains_key(&file) {
             continue;
         }

@@ -191,6 +191,11 @@ impl Index {
         }
     }
 
+    /// Finds the commit under way whose frozen file is, or will be, called `file`.
+    pub(crate) fn commit_of(&self, file: &str) -> Option<&CommitUnderWay> {
+        self.commits.values().find(|commit| commit.file == file)
+    }
+
     pub(crate) fn pin(&mut self, guid: LayerGuid) {
         *self.pins.entry(guid).or_default() += 1;
     }

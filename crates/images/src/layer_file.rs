@@ -4,8 +4,8 @@ use crate::error::{During, Error, Result};
 use crate::index::DiskFacts;
 use crate::{durable, step};
 use ireko_disk::freeze::{self, Recovered};
-use ireko_disk::vhdx::{self, Info};
-use ireko_disk::{Access, Chain, FreezePlan};
+use ireko_disk::vhdx::{self, ChildOptions, Info};
+use ireko_disk::{Access, Chain, FileStorage, FreezePlan, Lock};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -41,7 +41,7 @@ pub(crate) fn create_child(path: &Path, parent: &Path, locator: &str) -> Result<
     let aside = durable::aside(path)?;
     let make = || {
         step::allocating().during(|| format!("create {}", path.display()))?;
-        vhdx::create_child(&aside, parent, locator)
+        vhdx::create_child(&aside, parent, locator, &ChildOptions::default())
             .during(|| format!("create {}", path.display()))?;
         durable::rename(&aside, path)
     };
@@ -59,7 +59,7 @@ pub(crate) fn verify(chain: &[PathBuf]) -> Result<()> {
 pub(crate) fn settle(chain: &[PathBuf]) -> Result<()> {
     let Some(leaf) = chain.first() else { return Ok(()) };
     if info(leaf)?.dirty_log {
-        Chain::open(chain, Access::ReadWrite).during(|| verifying(chain))?;
+        Chain::open(chain, Access::ReadWrite).and_then(Chain::close).during(|| verifying(chain))?;
     }
     Ok(())
 }
@@ -71,14 +71,20 @@ pub(crate) fn freeze(chain: &[PathBuf], plan: &FreezePlan) -> Result<()> {
     Chain::open(chain, Access::ReadWrite).and_then(|mut chain| chain.freeze(plan)).during(freezing)
 }
 
-/// Finishes or undoes a freeze that may have been interrupted; tells whether `frozen` is there.
-pub(crate) fn recover_freeze(leaf: &Path, frozen: &Path) -> Result<bool> {
-    match freeze::recover(leaf, frozen)
-        .during(|| format!("recover the freezing of {}", leaf.display()))?
-    {
-        Recovered::Forward => Ok(true),
-        Recovered::Back => Ok(false),
-    }
+/// Finishes or undoes a freeze that may have been interrupted.
+///
+/// Fails with [`crate::ErrorKind::InUse`], having done nothing, while a living process may still be
+/// at it.
+pub(crate) fn recover_freeze(leaf: &Path, frozen: &Path) -> Result<Recovered> {
+    let recovering = || format!("recover the freezing of {}", leaf.display());
+    // A shim holds a write lock on the old leaf's file, whatever its name, until both renames are
+    // done.
+    let _alone = match (durable::exists(leaf)?, durable::exists(frozen)?) {
+        (true, false) => Some(FileStorage::open(leaf, Lock::Write).during(recovering)?),
+        (false, true) => Some(FileStorage::open(frozen, Lock::Read).during(recovering)?),
+        (true, true) | (false, false) => None,
+    };
+    freeze::recover(leaf, frozen).during(recovering)
 }
 
 fn verifying(chain: &[PathBuf]) -> String {

@@ -61,6 +61,9 @@ mod tag;
 mod copy;
 mod layer_file;
 
+#[cfg(test)]
+mod tests;
+
 pub use commit::{MAX_DEPTH, PendingCommit};
 pub use compose::NewImage;
 pub use error::{Error, ErrorKind, Result};

@@ -78,7 +78,15 @@ pub(crate) fn sidecar_file(disk_file: &str) -> String {
 
 /// Splits a layer file's base name into slug and GUID; `None` for any other name.
 pub(crate) fn parse_disk_file(file: &str) -> Option<(&str, LayerGuid)> {
-    let stem = split_suffix(file)?;
+    parse_stem(split_suffix(file)?)
+}
+
+/// Splits a sidecar's base name into slug and GUID; `None` for any other name.
+pub(crate) fn parse_sidecar_file(file: &str) -> Option<(&str, LayerGuid)> {
+    parse_stem(file.strip_suffix(".json")?)
+}
+
+fn parse_stem(stem: &str) -> Option<(&str, LayerGuid)> {
     let cut = stem.len().checked_sub(GUID_CHARS)?;
     let (slug, guid) = (stem.get(..cut)?.strip_suffix('_')?, stem.get(cut..)?);
     Some((slug, guid.parse().ok()?))

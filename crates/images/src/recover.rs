@@ -16,9 +16,9 @@ use crate::commit::{CommitUnderWay, Freezing};
 use crate::error::{During, Result};
 use crate::index::Index;
 use crate::journal::{UNDONE, Work};
-use crate::state::{Intent, read_tags};
+use crate::state::{Intent, Role, Sidecar, read_tags};
 use crate::store::Store;
-use crate::{durable, foreign, names};
+use crate::{chain, durable, foreign, names};
 use ireko_oci::Reference;
 
 /// Brings a store's folders into a state between verbs, and its index into the same.
@@ -26,6 +26,7 @@ pub(crate) fn recover(store: &Store) -> Result<()> {
     let mut index = store.index();
     index.tags = read_tags(&store.places.tags)?;
     read_images(store, &mut index)?;
+    sweep_containers(store)?;
     for (work, intent) in store.journal.entries()? {
         tracing::info!(?intent, "settling a verb that was interrupted");
         store.reserve.spend(|| settle(store, &mut index, &work, &intent))?;
@@ -35,12 +36,31 @@ pub(crate) fn recover(store: &Store) -> Result<()> {
     Ok(())
 }
 
+/// Removes the disks that were being made in containers' folders.
+fn sweep_containers(store: &Store) -> Result<()> {
+    for container in durable::names_in(&store.places.containers)? {
+        let folder = store.places.containers.join(container);
+        if !folder.is_dir() {
+            continue;
+        }
+        let names = durable::names_in(&folder)?;
+        for name in names.iter().filter(|name| durable::is_aside(name)) {
+            durable::discard(&folder.join(name));
+        }
+    }
+    Ok(())
+}
+
 /// Reads every file that has a sidecar; removes what interrupted changes left.
 fn read_images(store: &Store, index: &mut Index) -> Result<()> {
     let names = durable::names_in(&store.places.images)?;
     for name in &names {
-        if name.starts_with('.') {
+        if durable::is_aside(name) {
             durable::discard(&store.image_path(name));
+            continue;
+        }
+        if name.ends_with(".json") {
+            drop_orphan(store, &names, name)?;
             continue;
         }
         if names::parse_disk_file(name).is_none()
@@ -63,6 +83,22 @@ fn read_images(store: &Store, index: &mut Index) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Removes a layer's sidecar whose disk file went first, when it was swept.
+fn drop_orphan(store: &Store, names: &[String], sidecar_file: &str) -> Result<()> {
+    let has_disk = names.iter().any(|name| names::sidecar_file(name) == sidecar_file);
+    if has_disk || names::parse_sidecar_file(sidecar_file).is_none() {
+        return Ok(());
+    }
+    let path = store.image_path(sidecar_file);
+    match Sidecar::read(&path) {
+        Ok(Sidecar { role: Role::Layer(_), .. }) => durable::remove_file(&path),
+        _ => {
+            tracing::warn!(file = sidecar_file, "an image's disk file is not there");
+            Ok(())
+        }
+    }
 }
 
 fn settle(store: &Store, index: &mut Index, work: &Work, intent: &Intent) -> Result<()> {
@@ -105,7 +141,12 @@ fn settle_commit(store: &Store, index: &mut Index, commit: CommitUnderWay) -> Re
                 return commit.work.end();
             };
             tracing::info!(file = commit.file, "a living shim may still commit");
-            index.commits.insert(guid, commit);
+            // What the disk stands on must stay, whichever of its two names the disk now has.
+            let frozen = store.image_path(&commit.file);
+            let disk = if durable::exists(&frozen)? { &frozen } else { &commit.leaf };
+            let parent = chain::parent(index, disk)?.map(|parent| parent.sidecar.guid);
+            parent.inspect(|parent| index.pin(*parent));
+            index.commits.insert(guid, CommitUnderWay { parent, ..commit });
             Ok(())
         }
     }

@@ -5,8 +5,8 @@
 
 use crate::error::Result;
 use crate::id::{ImageId, LayerGuid};
+use crate::layer_file;
 use crate::store::{ImageInfo, Store};
-use crate::{chain, layer_file};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -31,9 +31,9 @@ pub struct TreeNode {
 /// What a container's disk stands on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParentOf {
-    /// The file right below.
+    /// The nearest layer of the tree below.
     pub layer: LayerGuid,
-    /// The nearest image below.
+    /// The nearest image below: that layer, or one it stands on.
     pub image: Option<ImageId>,
     /// How many files the disk is made of, itself included.
     pub depth: usize,
@@ -67,12 +67,18 @@ impl Store {
     /// Tells what a container's disk stands on; `None` for a disk that stands on nothing.
     pub fn parent_of(&self, leaf: &Path) -> Result<Option<ParentOf>> {
         let own_bytes = layer_file::facts(leaf)?.allocated;
+        let chain = self.chain(leaf)?;
         let index = self.index();
-        let Some(parent) = chain::parent(&index, leaf)? else { return Ok(None) };
-        Ok(Some(ParentOf {
+        // A file between freezing and publishing is passed over: the tree ends below it.
+        let parent = chain
+            .iter()
+            .skip(1)
+            .filter_map(|path| path.file_name()?.to_str())
+            .find_map(|file| index.by_file(file));
+        Ok(parent.map(|parent| ParentOf {
             layer: parent.sidecar.guid,
             image: index.nearest_image(&parent.file).map(|image| image.id),
-            depth: index.lineage(&parent.file)?.len() + 1,
+            depth: chain.len(),
             own_bytes,
         }))
     }

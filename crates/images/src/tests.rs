@@ -1,0 +1,203 @@
+//! Tests of whole verbs on real files, and what they share.
+
+mod crash;
+mod foreign;
+mod full_disk;
+mod removal;
+mod verbs;
+
+use crate::durable;
+use crate::{ImageInfo, ImageUser, NewImage, PendingLayer, Store};
+use ireko_disk::vhdx::{self, CreateOptions};
+use ireko_disk::{Access, Chain, Disk};
+use ireko_oci::{Reference, RunConfig};
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+
+/// Held for writing while a test forks. Between fork and exec the child has copies of all open
+/// files, and with them holds their locks: another test would find its own disk in use.
+static FORKING: RwLock<()> = RwLock::new(());
+
+/// A folder for a test that does not fork, and the promise that nobody else does meanwhile.
+pub(super) struct Folder {
+    folder: tempfile::TempDir,
+    _nobody_forks: RwLockReadGuard<'static, ()>,
+}
+
+pub(super) fn folder() -> Folder {
+    Folder { folder: temporary(), _nobody_forks: nobody_forks() }
+}
+
+impl Folder {
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+pub(super) fn nobody_forks() -> RwLockReadGuard<'static, ()> {
+    FORKING.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs a program in place of `Command::output`, with the fork kept from other tests.
+pub(super) fn output(command: &mut Command) -> std::io::Result<Output> {
+    let child = {
+        let _alone = FORKING.write().unwrap_or_else(PoisonError::into_inner);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?
+    };
+    child.wait_with_output()
+}
+
+/// Makes a folder in memory where that can be: syncing a real disk takes the most time.
+pub(super) fn temporary() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
+/// Where the tests' disks differ from each other.
+const MARK: u64 = 5 << 20;
+
+/// A root folder and a cache folder.
+pub(super) struct Places {
+    pub root: PathBuf,
+    pub cache: PathBuf,
+}
+
+impl Places {
+    pub fn under(folder: &Path) -> Places {
+        Places { root: folder.join("root"), cache: folder.join("cache") }
+    }
+
+    /// Makes the cache with the common root of app images.
+    pub fn make(folder: &Path) -> Places {
+        let places = Places::under(folder);
+        std::fs::create_dir_all(&places.cache).unwrap();
+        vhdx::create(&places.common_root(), &CreateOptions::new(64 << 20)).unwrap();
+        places
+    }
+
+    pub fn common_root(&self) -> PathBuf {
+        self.cache.join("root.vhdx")
+    }
+
+    pub fn container(&self, id: &str) -> PathBuf {
+        self.root.join("containers").join(id)
+    }
+
+    pub fn open(&self) -> Store {
+        Store::open(&self.root).unwrap()
+    }
+}
+
+pub(super) fn new_image(name: Option<&str>) -> NewImage {
+    NewImage {
+        config: RunConfig { cmd: vec!["sh".into()], ..RunConfig::default() },
+        reference: name.map(reference),
+        comment: String::new(),
+        author: String::new(),
+        created_by: "test".into(),
+        created: Timestamp::now(),
+    }
+}
+
+pub(super) fn reference(name: &str) -> Reference {
+    Reference::parse(name).unwrap()
+}
+
+pub(super) fn write(store: &Store, leaf: &Path, mark: u8) {
+    let chain = Chain::open(&store.chain(leaf).unwrap(), Access::ReadWrite).unwrap();
+    chain.write_at(MARK, &[mark; 4096]).unwrap();
+    chain.flush().unwrap();
+    chain.close().unwrap();
+}
+
+pub(super) fn read(store: &Store, leaf: &Path) -> u8 {
+    let chain = Chain::open(&store.chain(leaf).unwrap(), Access::ReadOnly).unwrap();
+    let mut bytes = [0; 4096];
+    chain.read_at(MARK, &mut bytes).unwrap();
+    assert!(bytes.iter().all(|byte| *byte == bytes[0]));
+    bytes[0]
+}
+
+pub(super) fn begin_import(store: &Store, places: &Places, name: &str, mark: u8) -> PendingLayer {
+    let pending = store.begin_app_layer(&places.common_root(), name).unwrap();
+    write(store, &pending.leaf, mark);
+    pending
+}
+
+pub(super) fn import(store: &Store, places: &Places, name: &str, mark: u8) -> ImageInfo {
+    let pending = begin_import(store, places, name, mark);
+    store.publish_app_layer(pending, new_image(Some(name))).unwrap()
+}
+
+/// Makes a container of an image and marks its disk.
+pub(super) fn container(
+    store: &Store,
+    places: &Places,
+    image: &str,
+    id: &str,
+    mark: u8,
+) -> PathBuf {
+    let folder = places.container(id);
+    std::fs::create_dir_all(&folder).unwrap();
+    let leaf = store.create_scratch(&store.find(image).unwrap().id, &folder).unwrap();
+    write(store, &leaf, mark);
+    leaf
+}
+
+pub(super) fn commit(store: &Store, leaf: &Path, name: &str) -> ImageInfo {
+    let pending = store.begin_commit(leaf, new_image(Some(name))).unwrap();
+    store.freeze_stopped(&pending).unwrap();
+    store.publish_commit(pending).unwrap()
+}
+
+pub(super) fn user(store: &Store, image: &str, id: &str, running: bool) -> ImageUser {
+    let image = store.find(image).unwrap().id;
+    ImageUser { id: id.repeat(64), name: format!("name-of-{id}"), image, running }
+}
+
+/// What matters of a store: equal before and after whatever must change nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Picture {
+    /// Names, parent's names and mark of each image.
+    pub images: Vec<(Vec<String>, Vec<String>, u8)>,
+    /// Mark of each container's disk.
+    pub containers: BTreeMap<String, u8>,
+    /// How many disk files are in `images/`.
+    pub files: usize,
+}
+
+/// Takes the picture, and checks that nothing lies about that belongs to nobody.
+#[track_caller]
+pub(super) fn picture(store: &Store, places: &Places) -> Picture {
+    let names = |image: &ImageInfo| -> Vec<String> {
+        image.references.iter().map(Reference::familiar).collect()
+    };
+    let list = store.list();
+    let mut images: Vec<_> = list
+        .iter()
+        .map(|image| {
+            let parent = list.iter().find(|parent| Some(parent.id) == image.parent_image);
+            (names(image), parent.map(names).unwrap_or_default(), read(store, &image.file))
+        })
+        .collect();
+    images.sort();
+    let mut containers = BTreeMap::new();
+    for id in durable::names_in(&places.root.join("containers")).unwrap() {
+        for disk in durable::names_in(&places.container(&id)).unwrap() {
+            assert!(disk.ends_with(".vhdx"), "debris: containers/{id}/{disk}");
+            containers.insert(id.clone(), read(store, &places.container(&id).join(disk)));
+        }
+    }
+    let index = store.index();
+    let mut expected: Vec<_> = index
+        .layers()
+        .flat_map(|layer| [layer.file.clone(), crate::names::sidecar_file(&layer.file)])
+        .collect();
+    expected.sort();
+    assert_eq!(durable::names_in(&places.root.join("images")).unwrap(), expected);
+    let journal = durable::names_in(&places.root.join("journal")).unwrap();
+    assert!(journal.iter().all(|name| name == "reserve"), "debris in the journal: {journal:?}");
+    Picture { images, containers, files: index.layers().count() }
+}

@@ -1,0 +1,221 @@
+//! `kill -9` before any step of any verb, and again during the recovery.
+//!
+//! The verb runs in a process of its own: this test binary, told by the environment to run
+//! [`child`] and to abort before the n-th change it makes. Afterwards the store holds the old tree or
+//! the new one, whole, and nothing else.
+
+use super::*;
+use crate::copy;
+use crate::step::test::abort_at;
+use std::process::Command;
+
+const VERB: &str = "IREKO_TEST_VERB";
+const FOLDER: &str = "IREKO_TEST_FOLDER";
+const STEP: &str = "IREKO_TEST_STEP";
+
+/// Runs one verb, as the environment says; by itself it tests nothing.
+#[test]
+fn child() {
+    let Ok(verb) = std::env::var(VERB) else { return };
+    let places = Places::under(Path::new(&std::env::var(FOLDER).unwrap()));
+    let step = std::env::var(STEP).unwrap().parse().unwrap();
+    if verb == "open" {
+        abort_at(step);
+        places.open();
+        return;
+    }
+    let store = places.open();
+    abort_at(step);
+    run(&verb, &store, &places);
+}
+
+fn run(verb: &str, store: &Store, places: &Places) {
+    let leaf = places.container("c").join("base.vhdx");
+    match verb {
+        "create" => {
+            let image = store.find("base").unwrap().id;
+            store.create_scratch(&image, &places.container("new")).map(drop).unwrap();
+        }
+        "commit" => drop(commit(store, &leaf, "base")),
+        "import" => drop(import(store, places, "web", 9)),
+        "tag" => {
+            let image = store.find("base").unwrap().id;
+            store.tag(&image, &reference("other")).unwrap();
+        }
+        "remove" => drop(store.remove("lone", false, &[]).unwrap()),
+        "demote" => drop(store.remove("base", true, &[]).unwrap()),
+        "adopt" => {
+            let files = [places.common_root(), places.cache.join("kept.vhdx")];
+            store.adopt(&files, &reference("kept")).map(drop).unwrap();
+        }
+        "adopt back" => {
+            let files = [places.common_root(), places.cache.join("layer.vhdx")];
+            store.adopt(&files, &reference("layer")).map(drop).unwrap();
+        }
+        other => panic!("no verb {other}"),
+    }
+}
+
+/// A store with something for every verb to do.
+fn prepare(folder: &Path) {
+    let places = Places::make(folder);
+    let store = places.open();
+    import(&store, &places, "base", 1);
+    container(&store, &places, "base", "c", 2);
+    std::fs::create_dir_all(places.container("new")).unwrap();
+    import(&store, &places, "lone", 3);
+    for (name, mark) in [("kept", 4), ("layer", 5)] {
+        let image = import(&store, &places, name, mark);
+        store.copy_out(&image.id, &places.cache.join(format!("{name}.vhdx"))).unwrap();
+    }
+    store.remove("kept", false, &[]).unwrap();
+    container(&store, &places, "layer", "d", 6);
+    store.remove("layer", true, &[]).unwrap();
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for name in durable::names_in(from).unwrap() {
+        let (from, to) = (from.join(&name), to.join(&name));
+        match from.is_dir() {
+            true => copy_folder(&from, &to),
+            false => copy::copy(&from, &to).unwrap(),
+        }
+    }
+}
+
+/// Runs a verb in its own process, killed before step `step`; tells whether it came to its end.
+fn run_child(verb: &str, folder: &Path, step: u32) -> bool {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "tests::crash::child", "--nocapture"]);
+    command.env(VERB, verb).env(FOLDER, folder).env(STEP, step.to_string());
+    let output = output(&mut command).unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    let aborted = std::os::unix::process::ExitStatusExt::signal(&output.status) == Some(6);
+    assert!(output.status.success() || aborted, "{verb} failed: {told}");
+    output.status.success()
+}
+
+/// Kills a verb before each of its steps.
+#[track_caller]
+fn check(verb: &str) {
+    let folder = temporary();
+    let (template, whole) = (folder.path().join("template"), folder.path().join("whole"));
+    {
+        let _nobody = nobody_forks();
+        prepare(&template);
+        copy_folder(&template, &whole);
+    }
+    let look = |folder: &Path| {
+        let _nobody = nobody_forks();
+        let places = Places::under(folder);
+        picture(&places.open(), &places)
+    };
+    let old = look(&whole);
+    assert!(run_child(verb, &whole, u32::MAX));
+    let new = look(&whole);
+    assert_ne!(old, new, "{verb} does something");
+    let (mut olds, mut news) = (0, 0);
+    for step in 0.. {
+        assert!(step < 200, "{verb} never ends");
+        let copy = folder.path().join(step.to_string());
+        copy_folder(&template, &copy);
+        if run_child(verb, &copy, step) {
+            break;
+        }
+        // The recovery is killed as well, each time at another of its steps.
+        run_child("open", &copy, step % 9);
+        let seen = look(&copy);
+        match (seen == old, seen == new) {
+            (true, _) => olds += 1,
+            (_, true) => news += 1,
+            _ => panic!("{verb} killed before step {step}: {seen:#?}\nold {old:#?}\nnew {new:#?}"),
+        }
+        assert_eq!(look(&copy), seen, "a second start changes nothing");
+        std::fs::remove_dir_all(&copy).unwrap();
+    }
+    println!("{verb}: {olds} times old, {news} times new");
+    assert!(olds > 0);
+}
+
+#[test]
+fn create_leaves_the_old_tree_or_the_new() {
+    check("create");
+}
+
+#[test]
+fn commit_leaves_the_old_tree_or_the_new() {
+    check("commit");
+}
+
+#[test]
+fn import_leaves_the_old_tree_or_the_new() {
+    check("import");
+}
+
+#[test]
+fn tag_leaves_the_old_tree_or_the_new() {
+    check("tag");
+}
+
+#[test]
+fn remove_leaves_the_old_tree_or_the_new() {
+    check("remove");
+}
+
+#[test]
+fn removing_what_a_container_stands_on_leaves_the_old_tree_or_the_new() {
+    check("demote");
+}
+
+#[test]
+fn adopt_leaves_the_old_tree_or_the_new() {
+    check("adopt");
+}
+
+#[test]
+fn adopting_back_leaves_the_old_tree_or_the_new() {
+    check("adopt back");
+}
+
+#[test]
+fn a_freeze_cut_between_its_renames_goes_forward() {
+    let folder = folder();
+    prepare(folder.path());
+    let places = Places::under(folder.path());
+    let leaf = places.container("c").join("base.vhdx");
+    let store = places.open();
+    let pending = store.begin_commit(&leaf, new_image(Some("web"))).unwrap();
+    store.freeze_stopped(&pending).unwrap();
+    drop(store);
+    std::fs::rename(&leaf, leaf.with_file_name("base.vhdx.next")).unwrap();
+    let store = places.open();
+    let web = store.find("web").unwrap();
+    assert_eq!((read(&store, &web.file), read(&store, &leaf)), (2, 2));
+    picture(&store, &places);
+}
+
+#[test]
+fn a_freeze_cut_before_its_renames_goes_back() {
+    let folder = folder();
+    prepare(folder.path());
+    let places = Places::under(folder.path());
+    let leaf = places.container("c").join("base.vhdx");
+    let store = places.open();
+    let before = picture(&store, &places);
+    let _lost = store.begin_commit(&leaf, new_image(Some("web"))).unwrap();
+    drop(store);
+    std::fs::copy(&leaf, leaf.with_file_name("base.vhdx.next")).unwrap();
+    assert_eq!(picture(&places.open(), &places), before);
+}
+
+#[test]
+fn debris_of_earlier_lives_is_swept() {
+    let folder = folder();
+    prepare(folder.path());
+    let places = Places::under(folder.path());
+    let before = picture(&places.open(), &places);
+    std::fs::write(places.root.join("images/.x.json.new"), "half").unwrap();
+    std::fs::create_dir_all(places.root.join("journal/.half/made")).unwrap();
+    assert_eq!(picture(&places.open(), &places), before);
+}

@@ -1,0 +1,149 @@
+//! A full disk at any moment leaves the store as it was.
+
+use super::*;
+use crate::step::test::full_from;
+use crate::{Error, ErrorKind, Removed};
+use std::process::Command;
+
+/// Runs a verb on a disk that fills up at its first write, its second, … until it succeeds.
+#[track_caller]
+fn check(verb: impl Fn(&Store, &Places) -> Result<(), Error>) {
+    let folder = folder();
+    let places = Places::make(folder.path());
+    let store = places.open();
+    import(&store, &places, "base", 1);
+    container(&store, &places, "base", "c", 2);
+    store.copy_out(&store.find("base").unwrap().id, &places.cache.join("base.vhdx")).unwrap();
+    let before = picture(&store, &places);
+    for writes in 0.. {
+        assert!(writes < 100, "the verb never succeeds");
+        match full_from(writes, || verb(&store, &places)) {
+            Ok(()) => break,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}"),
+        }
+        let after = picture(&store, &places);
+        assert_eq!((&after.images, &after.containers), (&before.images, &before.containers));
+    }
+    assert_ne!(picture(&store, &places), before);
+    drop(store);
+    picture(&places.open(), &places);
+}
+
+#[test]
+fn while_committing() {
+    check(|store, places| {
+        let leaf = places.container("c").join("base.vhdx");
+        let pending = store.begin_commit(&leaf, new_image(Some("web")))?;
+        if let Err(error) = store.freeze_stopped(&pending) {
+            store.abort_commit(pending)?;
+            return Err(error);
+        }
+        store.publish_commit(pending).map(drop)
+    });
+}
+
+#[test]
+fn while_importing() {
+    check(|store, places| {
+        let pending = store.begin_app_layer(&places.common_root(), "web")?;
+        store.publish_app_layer(pending, new_image(Some("web"))).map(drop)
+    });
+}
+
+#[test]
+fn while_creating() {
+    check(|store, places| {
+        std::fs::create_dir_all(places.container("d")).unwrap();
+        let image = store.find("base")?.id;
+        store.create_scratch(&image, &places.container("d")).map(drop)
+    });
+}
+
+#[test]
+fn while_tagging() {
+    check(|store, _| store.tag(&store.find("base")?.id, &reference("other")));
+}
+
+#[test]
+fn while_removing() {
+    check(|store, _| store.remove("base", true, &[]).map(drop));
+}
+
+#[test]
+fn while_adopting() {
+    let folder = folder();
+    let places = Places::make(folder.path());
+    let store = places.open();
+    import(&store, &places, "base", 1);
+    let cached = places.cache.join("base.vhdx");
+    store.copy_out(&store.find("base").unwrap().id, &cached).unwrap();
+    store.remove("base", false, &[]).unwrap();
+    let files = [places.common_root(), cached];
+    for writes in 0.. {
+        match full_from(writes, || store.adopt(&files, &reference("base"))) {
+            Ok(_) => break,
+            Err(error) => assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}"),
+        }
+        store.collect();
+        assert_eq!(picture(&store, &places).files, 0);
+    }
+    assert_eq!(picture(&store, &places).files, 2);
+}
+
+/// A small file system in memory, gone with the value.
+struct Tmpfs(PathBuf);
+
+impl Tmpfs {
+    fn mount(at: &Path) -> Option<Tmpfs> {
+        let mut command = Command::new("mount");
+        command.args(["-t", "tmpfs", "-o", "size=64m", "tmpfs"]).arg(at);
+        let mount = output(&mut command).is_ok_and(|output| output.status.success());
+        mount.then(|| Tmpfs(at.to_owned()))
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = output(Command::new("umount").arg("-l").arg(&self.0));
+    }
+}
+
+#[test]
+fn on_a_real_file_system_that_is_full_images_can_still_be_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(_tmpfs) = Tmpfs::mount(folder.path()) else {
+        eprintln!("skipped: mounting a tmpfs needs root");
+        return;
+    };
+    let nobody = nobody_forks();
+    let places = Places::make(folder.path());
+    let store = places.open();
+    import(&store, &places, "base", 1);
+    let leaf = container(&store, &places, "base", "c", 2);
+    let before = picture(&store, &places);
+
+    let filler = folder.path().join("filler");
+    let file = std::fs::File::create(&filler).unwrap();
+    while std::io::Write::write_all(&mut &file, &[1; 4096]).is_ok() {}
+    drop(file);
+    for verb in [
+        store.begin_commit(&leaf, new_image(None)).map(drop),
+        store.tag(&store.find("base").unwrap().id, &reference("other")),
+        store.begin_app_layer(&places.common_root(), "web").map(drop),
+    ] {
+        let error = verb.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
+        assert!(error.remedy().is_some());
+    }
+    assert_eq!(picture(&store, &places), before);
+    drop(store);
+    let store = places.open();
+    assert_eq!(picture(&store, &places), before);
+    let removed = store.remove("base", true, &[]).unwrap();
+    assert!(matches!(removed.last(), Some(Removed::Deleted(_))));
+    std::fs::remove_dir_all(places.container("c")).unwrap();
+    assert_eq!(store.collect().len(), 2);
+    drop(store);
+    assert_eq!(picture(&places.open(), &places).files, 0);
+    drop(nobody);
+}
