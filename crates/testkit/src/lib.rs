@@ -1,1 +1,17 @@
-//! For tests only: crash-simulating storage, temporary stores.
+//! For tests only: storage that loses power, and what every disk must do.
+//!
+//! ```text
+//!   disk under test ──► CrashStorage ──► Trace: write, write, sync, write, …
+//!                                          └── cut anywhere, lose, tear, reorder ──► CrashStorage again
+//! ```
+//! [`crash`] simulates power cuts under a disk, [`conformance`] is a suite that any
+//! [`Disk`](ireko_disk::Disk) can run, [`random`] makes runs repeatable.
+#![forbid(unsafe_code)]
+
+pub mod conformance;
+pub mod crash;
+mod image;
+pub mod random;
+
+pub use crash::{CrashStorage, Damage, Trace};
+pub use image::Image;
