@@ -1,1 +1,53 @@
 //! The ireko commands: a client of the daemon.
+//!
+//! ```text
+//!   argv ─► grammar ─► Personality ─┬─► Client ─► commands/<verb> ─► reach ─► client ═HTTP═► daemon
+//!                                   └─► daemon, setup, shim, probe: the host binary's business
+//! ```
+//!
+//! Everything a command does goes through the socket, as it would for any other client; only
+//! finding and starting the daemon ([`reach`]) happens here. Read in this order: [`grammar`],
+//! [`commands`], [`container_options`], [`session`].
+//!
+//! ```no_run
+//! match ireko_cli::parse(std::env::args_os()) {
+//!     Ok(ireko_cli::Personality::Client(invocation)) => invocation.run(),
+//!     Ok(_) => std::process::ExitCode::FAILURE,
+//!     Err(status) => status,
+//! };
+//! ```
+#![forbid(unsafe_code)]
+
+mod commands;
+mod grammar;
+mod personality;
+
+mod container_options;
+mod quantity;
+mod reference;
+
+mod client;
+mod hijack;
+mod reach;
+mod target;
+mod waiting;
+
+mod detach;
+mod frames;
+mod session;
+mod signals;
+mod terminal;
+
+mod api;
+mod output;
+mod progress;
+mod table;
+mod words;
+
+mod error;
+mod exit;
+
+#[cfg(test)]
+mod testkit;
+
+pub use personality::{DaemonOptions, Invocation, Personality, parse};

@@ -1,0 +1,67 @@
+//! `ireko commit`.
+
+use super::Context;
+use crate::api::WithId;
+use crate::client::Content;
+use crate::error::Result;
+use crate::exit::Exit;
+use crate::output;
+use crate::reference::repository_and_tag;
+use crate::target::Target;
+
+/// Create a new image from a container's changes
+///
+/// Nothing is copied: the container's disk is frozen as the image, and the container goes on with
+/// a new one. It may be running.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    /// Author (e.g., "John Hannibal Smith <hannibal@a-team.com>")
+    #[arg(short, long, value_name = "string")]
+    author: Option<String>,
+
+    /// Apply a Dockerfile instruction to the created image
+    #[arg(short, long, value_name = "list")]
+    change: Vec<String>,
+
+    /// Commit message
+    #[arg(short, long, value_name = "string")]
+    message: Option<String>,
+
+    /// Freeze the container's file system during the commit
+    #[arg(
+        short, long, value_name = "bool", default_value_t = true, num_args = 0..=1,
+        default_missing_value = "true", require_equals = true, action = clap::ArgAction::Set
+    )]
+    pause: bool,
+
+    #[arg(value_name = "CONTAINER")]
+    container: String,
+
+    #[arg(value_name = "REPOSITORY[:TAG]")]
+    name: Option<String>,
+}
+
+/// Commits the container and prints the image's id.
+pub async fn execute(context: &Context, args: &Args) -> Result<Exit> {
+    let (repository, tag) = match &args.name {
+        Some(name) => {
+            let (repository, tag) = repository_and_tag(name);
+            (Some(repository), tag)
+        }
+        None => (None, None),
+    };
+    let mut target = Target::docker(["commit"])
+        .with("container", &args.container)
+        .with_some("repo", repository)
+        .with_some("tag", tag)
+        .with_some("comment", args.message.as_deref())
+        .with_some("author", args.author.as_deref())
+        .with("pause", if args.pause { "1" } else { "0" });
+    for change in &args.change {
+        target = target.with("changes", change);
+    }
+    let client = context.connect().await?;
+    let image: WithId = client.post(&target, Content::none()).await?;
+    output::line(image.id)?;
+    Ok(Exit::SUCCESS)
+}

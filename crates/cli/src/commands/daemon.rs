@@ -1,0 +1,56 @@
+//! `ireko daemon`: its options; `ireko daemon stop`.
+//!
+//! The daemon itself is another room; the host binary hands over to it.
+
+use super::Context;
+use crate::error::{Error, ErrorKind, Result};
+use crate::exit::Exit;
+use crate::output;
+use crate::target::Target;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// How long a daemon may take to finish what it is doing.
+const STOP_PATIENCE: Duration = Duration::from_secs(30);
+
+const POLL: Duration = Duration::from_millis(10);
+
+/// Run the daemon in the foreground
+///
+/// Other commands start it by themselves. Containers go on when it ends.
+#[derive(clap::Args, Clone, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Args {
+    /// Leave the terminal's session
+    #[arg(long, hide = true)]
+    pub background: bool,
+
+    #[command(subcommand)]
+    pub verb: Option<Verb>,
+}
+
+/// What may be done with a daemon.
+#[derive(clap::Subcommand, Clone, Debug)]
+pub enum Verb {
+    /// End the running daemon; containers go on
+    Stop,
+}
+
+/// Ends the daemon and waits until it is gone; none running is what was wanted.
+pub async fn stop(context: &Context) -> Result<Exit> {
+    let Some(client) = context.reach.running().await? else {
+        output::note(format_args!("no daemon runs for {}", context.reach.places.root.display()));
+        return Ok(Exit::SUCCESS);
+    };
+    client.tell(&Target::ireko(["daemon", "stop"])).await?;
+    let deadline = Instant::now() + STOP_PATIENCE;
+    while context.reach.running().await?.is_some() {
+        if Instant::now() >= deadline {
+            let message = "the daemon was told to end and still listens";
+            return Err(Error::new(ErrorKind::Unreachable, message)
+                .hint(format!("see {}", context.reach.places.root.join("log").display())));
+        }
+        sleep(POLL).await;
+    }
+    Ok(Exit::SUCCESS)
+}

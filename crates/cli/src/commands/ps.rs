@@ -1,0 +1,132 @@
+//! `ireko ps`.
+
+use super::Context;
+use crate::api::{ContainerSummary, Port, short_id};
+use crate::client::decode;
+use crate::error::Result;
+use crate::exit::Exit;
+use crate::table::{Table, ellipsis};
+use crate::target::{Filter, Target};
+use crate::{output, words};
+
+/// The command is shown so wide, its quotes apart.
+const COMMAND_WIDTH: usize = 20;
+
+/// List containers
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    /// Show all containers (default shows just running)
+    #[arg(short, long)]
+    all: bool,
+
+    /// Filter output based on conditions provided
+    #[arg(short, long, value_name = "filter")]
+    filter: Vec<Filter>,
+
+    /// Print JSON, as the API has it
+    #[arg(long, conflicts_with_all = ["quiet", "no_trunc"])]
+    json: bool,
+
+    /// Show n last created containers (includes all states)
+    #[arg(short = 'n', long, value_name = "int")]
+    last: Option<u32>,
+
+    /// Show the latest created container (includes all states)
+    #[arg(short, long, conflicts_with = "last")]
+    latest: bool,
+
+    /// Don't truncate output
+    #[arg(long)]
+    no_trunc: bool,
+
+    /// Only display container ids
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// Lists the containers, newest first.
+pub async fn execute(context: &Context, args: &Args) -> Result<Exit> {
+    let limit = if args.latest { Some(1) } else { args.last };
+    let target = Target::docker(["containers", "json"])
+        .with_flag("all", args.all)
+        .with_some("limit", limit.map(|limit| limit.to_string()))
+        .with_filters(&args.filter);
+    let list: Box<serde_json::value::RawValue> = context.connect().await?.get(&target).await?;
+    if args.json {
+        output::json(&decode::<serde_json::Value>(list.get().as_bytes())?)?;
+        return Ok(Exit::SUCCESS);
+    }
+    let containers: Vec<ContainerSummary> = decode(list.get().as_bytes())?;
+    match args.quiet {
+        true => {
+            for container in &containers {
+                output::line(shown_id(&container.id, args.no_trunc))?;
+            }
+        }
+        false => {
+            output::print(table(&containers, jiff::Timestamp::now().as_second(), args.no_trunc))?;
+        }
+    }
+    Ok(Exit::SUCCESS)
+}
+
+fn shown_id(id: &str, whole: bool) -> &str {
+    if whole { id } else { short_id(id) }
+}
+
+fn table(containers: &[ContainerSummary], now: i64, whole: bool) -> Table {
+    let mut table =
+        Table::new(["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"]);
+    for container in containers {
+        let command = match whole {
+            true => container.command.clone(),
+            false => ellipsis(&container.command, COMMAND_WIDTH),
+        };
+        let names = container.names.iter().map(|name| name.trim_start_matches('/'));
+        table.row([
+            shown_id(&container.id, whole).to_owned(),
+            container.image.clone(),
+            format!("{command:?}"),
+            words::ago(container.created, now),
+            container.status.clone(),
+            container.ports.iter().map(port).collect::<Vec<_>>().join(", "),
+            names.collect::<Vec<_>>().join(","),
+        ]);
+    }
+    table
+}
+
+/// `127.0.0.1:8080->80/tcp`, or `80/tcp` where it is not published.
+fn port(port: &Port) -> String {
+    let Port { ip, private_port, public_port, r#type } = port;
+    match (public_port, ip.contains(':')) {
+        (None, _) => format!("{private_port}/{type}"),
+        (Some(public), true) => format!("[{ip}]:{public}->{private_port}/{type}"),
+        (Some(public), false) => format!("{ip}:{public}->{private_port}/{type}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_looks_like_dockers() {
+        let containers: Vec<ContainerSummary> = serde_json::from_str(
+            r#"[{"Id":"0123456789abcdef","Names":["/calm_otter"],"Image":"base","Ports":[],
+                 "Command":"sh -c \"echo hello; sleep 100\"","Created":1000,"Status":"Up 3 seconds"},
+                {"Id":"fedcba9876543210","Names":["/web"],"Image":"web:v1","Command":"httpd",
+                 "Ports":[{"IP":"0.0.0.0","PrivatePort":80,"PublicPort":8080,"Type":"tcp"}],
+                 "Created":940,"Status":"Exited (0) 5 seconds ago"}]"#,
+        )
+        .unwrap();
+        assert_eq!(
+            table(&containers, 1004, false).to_string(),
+            "\
+CONTAINER ID   IMAGE     COMMAND                   CREATED              STATUS                     PORTS                  NAMES
+0123456789ab   base      \"sh -c \\\"echo hello; …\"   4 seconds ago        Up 3 seconds                                      calm_otter
+fedcba987654   web:v1    \"httpd\"                   About a minute ago   Exited (0) 5 seconds ago   0.0.0.0:8080->80/tcp   web
+"
+        );
+    }
+}

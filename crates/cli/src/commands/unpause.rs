@@ -1,0 +1,23 @@
+//! `ireko unpause`.
+
+use super::{Context, each};
+use crate::error::Result;
+use crate::exit::Exit;
+use crate::target::Target;
+
+/// Unpause all processes within one or more containers
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    #[arg(required = true, value_name = "CONTAINER")]
+    containers: Vec<String>,
+}
+
+/// Lets the containers go on.
+pub async fn execute(context: &Context, args: &Args) -> Result<Exit> {
+    each(context, &args.containers, |client, container| async move {
+        let target = Target::docker(["containers", &container, "unpause"]);
+        client.tell(&target).await?;
+        Ok(container)
+    })
+    .await
+}

@@ -1,0 +1,248 @@
+//! The command line: what may be said, and how help shows it.
+
+use crate::commands::*;
+use clap::{Arg, Command, CommandFactory, Parser, Subcommand};
+use ireko_protocol::plan::AccelChoice;
+use std::fmt::Write;
+use std::path::PathBuf;
+
+/// A whole command line.
+#[derive(Parser, Clone, Debug)]
+#[command(name = "ireko", bin_name = "ireko", version, about = ABOUT, max_term_width = 100)]
+#[command(
+    disable_help_subcommand = true,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub struct Line {
+    #[command(flatten)]
+    pub globals: Globals,
+
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+const ABOUT: &str = "Containers that are virtual machines, images that are trees of disks";
+
+/// Said before or after the verb.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Globals {
+    /// How guests' CPUs are run: auto, kvm or tcg
+    #[arg(long, global = true, value_name = "choice")]
+    pub accel: Option<AccelChoice>,
+
+    /// Machine-wide folder of the guest kernel and base image (default: IREKO_CACHE)
+    #[arg(long, global = true, value_name = "dir")]
+    pub cache: Option<PathBuf>,
+
+    /// Daemon socket: unix:///path; commands connect to it, the daemon listens there too
+    #[arg(short = 'H', long, global = true, value_name = "socket", value_parser = unix_socket)]
+    pub host: Option<PathBuf>,
+
+    /// Folder of images and containers (default: IREKO_ROOT)
+    #[arg(long, global = true, value_name = "dir")]
+    pub root: Option<PathBuf>,
+}
+
+/// What is to be done.
+#[derive(Subcommand, Clone, Debug)]
+pub enum Verb {
+    #[command(flatten)]
+    Client(ClientVerb),
+
+    /// Manage containers
+    #[command(subcommand)]
+    Container(ContainerVerb),
+    Daemon(daemon::Args),
+    /// Manage images
+    #[command(subcommand)]
+    Image(ImageVerb),
+    Setup(setup::Args),
+
+    /// One virtual machine, from plan to exit
+    #[command(hide = true)]
+    Shim {
+        /// What to run
+        #[arg(long)]
+        plan: PathBuf,
+    },
+    /// Print what this machine offers to virtual machines, as JSON
+    #[command(hide = true)]
+    Probe,
+}
+
+/// What is done by asking the daemon, or without any other process.
+#[derive(Subcommand, Clone, Debug)]
+pub enum ClientVerb {
+    Attach(attach::Args),
+    Commit(commit::Args),
+    Completions(completions::Args),
+    Create(Box<create::Args>),
+    Doctor(doctor::Args),
+    Exec(exec::Args),
+    History(history::Args),
+    Images(images::Args),
+    Import(import::Args),
+    Info(info::Args),
+    Inspect(inspect::Args),
+    Kill(kill::Args),
+    Logs(logs::Args),
+    Pause(pause::Args),
+    Ps(ps::Args),
+    Restart(restart::Args),
+    Rm(rm::Args),
+    Rmi(rmi::Args),
+    Root(root::Args),
+    Run(Box<run::Args>),
+    Start(start::Args),
+    Stop(stop::Args),
+    Tag(tag::Args),
+    Top(top::Args),
+    Tree(tree::Args),
+    Unpause(unpause::Args),
+    Version(version::Args),
+    Wait(wait::Args),
+}
+
+/// `ireko container …`: the short verbs by their noun.
+#[derive(Subcommand, Clone, Debug)]
+pub enum ContainerVerb {
+    Attach(attach::Args),
+    Commit(commit::Args),
+    Create(Box<create::Args>),
+    Exec(exec::Args),
+    Inspect(inspect::Args),
+    Kill(kill::Args),
+    Logs(logs::Args),
+    #[command(visible_aliases = ["list", "ps"])]
+    Ls(ps::Args),
+    Pause(pause::Args),
+    Restart(restart::Args),
+    #[command(visible_alias = "remove")]
+    Rm(rm::Args),
+    Run(Box<run::Args>),
+    Start(start::Args),
+    Stop(stop::Args),
+    Top(top::Args),
+    Unpause(unpause::Args),
+    Wait(wait::Args),
+}
+
+/// `ireko image …`.
+#[derive(Subcommand, Clone, Debug)]
+pub enum ImageVerb {
+    History(history::Args),
+    Import(import::Args),
+    Inspect(inspect::Args),
+    #[command(visible_alias = "list")]
+    Ls(images::Args),
+    #[command(visible_alias = "remove")]
+    Rm(rmi::Args),
+    Tag(tag::Args),
+}
+
+impl From<ContainerVerb> for ClientVerb {
+    fn from(verb: ContainerVerb) -> Self {
+        match verb {
+            ContainerVerb::Attach(args) => Self::Attach(args),
+            ContainerVerb::Commit(args) => Self::Commit(args),
+            ContainerVerb::Create(args) => Self::Create(args),
+            ContainerVerb::Exec(args) => Self::Exec(args),
+            ContainerVerb::Inspect(args) => Self::Inspect(args.of_containers()),
+            ContainerVerb::Kill(args) => Self::Kill(args),
+            ContainerVerb::Logs(args) => Self::Logs(args),
+            ContainerVerb::Ls(args) => Self::Ps(args),
+            ContainerVerb::Pause(args) => Self::Pause(args),
+            ContainerVerb::Restart(args) => Self::Restart(args),
+            ContainerVerb::Rm(args) => Self::Rm(args),
+            ContainerVerb::Run(args) => Self::Run(args),
+            ContainerVerb::Start(args) => Self::Start(args),
+            ContainerVerb::Stop(args) => Self::Stop(args),
+            ContainerVerb::Top(args) => Self::Top(args),
+            ContainerVerb::Unpause(args) => Self::Unpause(args),
+            ContainerVerb::Wait(args) => Self::Wait(args),
+        }
+    }
+}
+
+impl From<ImageVerb> for ClientVerb {
+    fn from(verb: ImageVerb) -> Self {
+        match verb {
+            ImageVerb::History(args) => Self::History(args),
+            ImageVerb::Import(args) => Self::Import(args),
+            ImageVerb::Inspect(args) => Self::Inspect(args.of_images()),
+            ImageVerb::Ls(args) => Self::Images(args),
+            ImageVerb::Rm(args) => Self::Rmi(args),
+            ImageVerb::Tag(args) => Self::Tag(args),
+        }
+    }
+}
+
+/// How the list of verbs is cut, top to bottom; what is in none of these is a plain command.
+const GROUPS: [(&str, &[&str]); 2] = [
+    (
+        "Common Commands",
+        &[
+            "run", "exec", "ps", "images", "tree", "commit", "import", "version", "info", "doctor",
+            "setup",
+        ],
+    ),
+    ("Management Commands", &["container", "daemon", "image"]),
+];
+
+/// The grammar as clap wants it, with docker's looks.
+pub fn command() -> Command {
+    let command = Line::command();
+    let listing = listing(&command);
+    let template = format!(
+        "{{usage-heading}}  {{usage}}\n\n{{about}}\n\n{listing}\nGlobal Options:\n{{options}}\n\n\
+         Run 'ireko COMMAND --help' for more information on a command.\n"
+    );
+    like_docker(command).override_usage("ireko [OPTIONS] COMMAND").help_template(template)
+}
+
+fn listing(command: &Command) -> String {
+    let named: Vec<&str> = GROUPS.iter().flat_map(|(_, names)| *names).copied().collect();
+    let mut rest: Vec<&str> = command
+        .get_subcommands()
+        .filter(|verb| !verb.is_hide_set() && !named.contains(&verb.get_name()))
+        .map(Command::get_name)
+        .collect();
+    rest.sort_unstable();
+    let mut text = String::new();
+    for (title, names) in GROUPS.into_iter().chain([("Commands", &rest[..])]) {
+        let _ = writeln!(text, "{title}:");
+        for name in names {
+            let verb = command.find_subcommand(name);
+            let about = verb.and_then(Command::get_about).map(ToString::to_string);
+            let _ = writeln!(text, "  {name:<11} {}", about.unwrap_or_default());
+        }
+        text.push('\n');
+    }
+    text.pop();
+    text
+}
+
+/// Usage first, then what it does, then options; global options are shown at the top only.
+fn like_docker(command: Command) -> Command {
+    const TEMPLATE: &str = "{usage-heading}  {usage}\n\n{about}\n\n{all-args}";
+    let names: Vec<String> = command.get_subcommands().map(|verb| verb.get_name().into()).collect();
+    names.into_iter().fold(command, |command, name| {
+        command.mut_subcommand(name, |verb| like_docker(hide_globals(verb)).help_template(TEMPLATE))
+    })
+}
+
+/// Takes the place of the global options of the same names, so that they still may follow the verb.
+fn hide_globals(verb: Command) -> Command {
+    Line::command()
+        .get_arguments()
+        .filter(|arg| arg.is_global_set())
+        .fold(verb, |verb, arg| verb.arg(Arg::clone(arg).hide(true)))
+}
+
+fn unix_socket(text: &str) -> Result<PathBuf, String> {
+    match text.strip_prefix("unix://") {
+        Some(path) if path.starts_with('/') => Ok(PathBuf::from(path)),
+        _ => Err("only unix sockets are spoken to: unix:///path/to/ireko.sock".into()),
+    }
+}

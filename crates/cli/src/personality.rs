@@ -1,0 +1,190 @@
+//! Which of its processes the host binary is to be, and running it as a client.
+
+use crate::commands::*;
+use crate::error::{Error, ErrorKind, Result};
+use crate::exit::{self, Exit};
+use crate::grammar::{self, ClientVerb, Globals, Line, Verb};
+use crate::output;
+use crate::reach::Reach;
+use clap::FromArgMatches;
+use ireko_protocol::places::{Environment, Places};
+use ireko_protocol::plan::AccelChoice;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// What the command line makes of this process. Paths are absolute.
+pub enum Personality {
+    /// A command: talks to the daemon.
+    Client(Invocation),
+    /// The daemon.
+    Daemon(DaemonOptions),
+    /// One VM's shim.
+    Shim {
+        /// The store.
+        root: PathBuf,
+        /// The file that says what to run.
+        plan: PathBuf,
+    },
+    /// Prints an [`ireko_protocol::host::HostFacts`].
+    Probe {
+        /// The machine-wide cache.
+        cache: PathBuf,
+        /// How guests are to be run.
+        accel: AccelChoice,
+    },
+    /// Fills the cache.
+    Setup {
+        /// The machine-wide cache.
+        cache: PathBuf,
+        /// Make anew what is there already.
+        refresh: bool,
+    },
+}
+
+/// How the daemon is to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DaemonOptions {
+    /// Root, cache and sockets.
+    pub places: Places,
+    /// Another socket to listen at.
+    pub host: Option<PathBuf>,
+    /// How guests are to be run.
+    pub accel: AccelChoice,
+    /// Started by a command: leave its session, so that the terminal's signals pass by.
+    pub background: bool,
+}
+
+/// A command and where it is sent.
+pub struct Invocation {
+    context: Context,
+    task: Task,
+}
+
+enum Task {
+    Verb(ClientVerb),
+    StopDaemon,
+}
+
+/// Reads the command line, program name first. Help, and what is wrong with the line, is printed;
+/// then the exit status is returned.
+pub fn parse(
+    words: impl IntoIterator<Item = OsString>,
+) -> std::result::Result<Personality, ExitCode> {
+    let line = grammar::command()
+        .try_get_matches_from(words)
+        .and_then(|matches| Line::from_arg_matches(&matches));
+    let personality = match line {
+        Ok(line) => personality(line),
+        Err(error) => {
+            // A closed output leaves nobody to be told.
+            let _ = error.print();
+            return Err(ExitCode::from(exit::of_grammar(&error).0));
+        }
+    };
+    personality.map_err(|error| {
+        output::note(error.report());
+        ExitCode::from(exit::status(exit::Verb::Other, &error).0)
+    })
+}
+
+fn personality(Line { globals, verb }: Line) -> Result<Personality> {
+    let Globals { accel, cache, host, root } = globals;
+    let (root, cache) = (absolute(root)?, absolute(cache)?);
+    let environment = Environment::of_process(rustix::process::geteuid().as_raw());
+    let places = Places::new(&environment, root, cache.clone());
+    let accel_or_auto = accel.unwrap_or_default();
+    let client = |places, task| {
+        let reach = Reach { places, host: host.clone(), cache: cache.clone(), accel };
+        Personality::Client(Invocation { context: Context { reach }, task })
+    };
+    Ok(match verb {
+        Verb::Client(verb) => client(places, Task::Verb(verb)),
+        Verb::Container(verb) => client(places, Task::Verb(verb.into())),
+        Verb::Image(verb) => client(places, Task::Verb(verb.into())),
+        Verb::Daemon(daemon::Args { verb: Some(daemon::Verb::Stop), .. }) => {
+            client(places, Task::StopDaemon)
+        }
+        Verb::Daemon(daemon::Args { background, verb: None }) => {
+            Personality::Daemon(DaemonOptions { places, host, accel: accel_or_auto, background })
+        }
+        Verb::Setup(setup::Args { refresh }) => Personality::Setup { cache: places.cache, refresh },
+        Verb::Shim { plan } => Personality::Shim { root: places.root, plan },
+        Verb::Probe => Personality::Probe { cache: places.cache, accel: accel_or_auto },
+    })
+}
+
+fn absolute(path: Option<PathBuf>) -> Result<Option<PathBuf>> {
+    let absolute = |path: PathBuf| {
+        std::path::absolute(&path).map_err(|error| {
+            Error::usage(format!("not a folder: {}", path.display())).because(error)
+        })
+    };
+    path.map(absolute).transpose()
+}
+
+impl Invocation {
+    /// Does it, tells what failed, and returns the exit status.
+    pub fn run(self) -> ExitCode {
+        let scope = match self.task {
+            Task::Verb(ClientVerb::Run(_)) => exit::Verb::Run,
+            _ => exit::Verb::Other,
+        };
+        let Exit(status) = self.execute().unwrap_or_else(|error| {
+            if !matches!(error.kind(), ErrorKind::AlreadyTold | ErrorKind::OutputClosed) {
+                output::note(error.report());
+            }
+            exit::status(scope, &error)
+        });
+        ExitCode::from(status)
+    }
+
+    fn execute(self) -> Result<Exit> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Error::local("start").because(error))?;
+        let result = runtime.block_on(async {
+            match self.task {
+                Task::Verb(verb) => dispatch(&self.context, verb).await,
+                Task::StopDaemon => daemon::stop(&self.context).await,
+            }
+        });
+        // A read of standard input may still be blocked; the process ends without it.
+        runtime.shutdown_background();
+        result
+    }
+}
+
+async fn dispatch(context: &Context, verb: ClientVerb) -> Result<Exit> {
+    match verb {
+        ClientVerb::Attach(args) => attach::execute(context, &args).await,
+        ClientVerb::Commit(args) => commit::execute(context, &args).await,
+        ClientVerb::Completions(args) => completions::execute(grammar::command(), &args),
+        ClientVerb::Create(args) => create::execute(context, &args).await,
+        ClientVerb::Doctor(args) => doctor::execute(context, &args).await,
+        ClientVerb::Exec(args) => exec::execute(context, &args).await,
+        ClientVerb::History(args) => history::execute(context, &args).await,
+        ClientVerb::Images(args) => images::execute(context, &args).await,
+        ClientVerb::Import(args) => import::execute(context, &args).await,
+        ClientVerb::Info(args) => info::execute(context, &args).await,
+        ClientVerb::Inspect(args) => inspect::execute(context, &args).await,
+        ClientVerb::Kill(args) => kill::execute(context, &args).await,
+        ClientVerb::Logs(args) => logs::execute(context, &args).await,
+        ClientVerb::Pause(args) => pause::execute(context, &args).await,
+        ClientVerb::Ps(args) => ps::execute(context, &args).await,
+        ClientVerb::Restart(args) => restart::execute(context, &args).await,
+        ClientVerb::Rm(args) => rm::execute(context, &args).await,
+        ClientVerb::Rmi(args) => rmi::execute(context, &args).await,
+        ClientVerb::Root(args) => root::execute(context, &args),
+        ClientVerb::Run(args) => run::execute(context, &args).await,
+        ClientVerb::Start(args) => start::execute(context, &args).await,
+        ClientVerb::Stop(args) => stop::execute(context, &args).await,
+        ClientVerb::Tag(args) => tag::execute(context, &args).await,
+        ClientVerb::Top(args) => top::execute(context, &args).await,
+        ClientVerb::Tree(args) => tree::execute(context, &args).await,
+        ClientVerb::Unpause(args) => unpause::execute(context, &args).await,
+        ClientVerb::Version(args) => version::execute(context, &args).await,
+        ClientVerb::Wait(args) => wait::execute(context, &args).await,
+    }
+}

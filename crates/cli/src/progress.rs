@@ -1,0 +1,48 @@
+//! Showing how far something is, on standard error and only on a terminal.
+
+use indicatif::{ProgressBar, ProgressStyle};
+use std::time::Duration;
+
+const TICK: Duration = Duration::from_millis(120);
+
+/// An archive on its way to the daemon, and what the daemon does with it.
+#[derive(Clone)]
+pub struct Upload(ProgressBar);
+
+impl Upload {
+    /// Begins; `length` is the archive's in bytes, where it is known.
+    pub fn new(length: Option<u64>) -> Self {
+        let (bar, template) = match length {
+            Some(length) => {
+                (ProgressBar::new(length), "sending {bar:30} {bytes}/{total_bytes} {bytes_per_sec}")
+            }
+            None => (ProgressBar::no_length(), "sending {spinner} {bytes} {bytes_per_sec}"),
+        };
+        bar.set_style(style(template));
+        bar.enable_steady_tick(TICK);
+        Self(bar)
+    }
+
+    /// So many bytes more were sent.
+    pub fn sent(&self, bytes: u64) {
+        self.0.inc(bytes);
+        if self.0.length() == Some(self.0.position()) {
+            self.working("unpacking it in a virtual machine");
+        }
+    }
+
+    /// The daemon is at work on it.
+    pub fn working(&self, status: &str) {
+        self.0.set_style(style("{spinner} {wide_msg} {elapsed}"));
+        self.0.set_message(crate::table::printable(status));
+    }
+
+    /// It is over; nothing remains on the screen.
+    pub fn finish(&self) {
+        self.0.finish_and_clear();
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
