@@ -57,6 +57,8 @@ lint: ## checks formatting, lints, and which crate depends on which
 bench: setup ## measures what create and commit cost
 	IREKO_BIN=$(abspath $(TARGET))/release/ireko $(CARGO) bench --locked --package ireko-e2e --bench tree
 
+# Each unit is one run of the test suite's power cuts: some 7 s of CPU.
+IREKO_SOAK ?= 50
 .PHONY: soak
-soak: ## tests the disk engine for longer, with many more crashes and shapes
-	IREKO_SOAK=1 $(CARGO) test --release --locked --package ireko-disk
+soak: ## tests the disk engine against power cuts for minutes; IREKO_SOAK=n for n times as long
+	IREKO_SOAK=$(IREKO_SOAK) $(CARGO) test --release --locked --package ireko-disk
