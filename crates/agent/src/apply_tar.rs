@@ -1,11 +1,28 @@
 //! Unpacking an untrusted archive into the root disk.
+//!
+//! An entry's folder is resolved inside the root ([`crate::rooted`]), its last name is never
+//! followed: what stands there is replaced, but for a folder that a folder merges with. Times of
+//! folders are set last, because every entry made in them changes them.
 
-use std::os::fd::OwnedFd;
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::rc::Rc;
 
 use ireko_protocol::agent::{DiskSerial, FailureKind};
+use rustix::fs::{
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat,
+    chownat, linkat, lsetxattr, makedev, mkdirat, mknodat, openat, statat, symlinkat, unlinkat,
+    utimensat,
+};
+use rustix::io::Errno;
 
+use crate::archive::{Archive, Entry, Kind};
 use crate::disks;
-use crate::failure::{Failure, Result};
+use crate::failure::{During, Failure, Result};
+use crate::kmsg;
+use crate::rooted::{Root, by_descriptor, split};
 
 /// What was unpacked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,11 +33,286 @@ pub struct Applied {
     pub bytes: u64,
 }
 
-/// Unpacks the archive on the disk with this serial into the folder.
-pub fn apply_disk(disk: &DiskSerial, _into: &OwnedFd) -> Result<Applied> {
+/// Unpacks the archive on the disk with this serial into the folder, durably.
+pub fn apply_disk(disk: &DiskSerial, into: &OwnedFd) -> Result<Applied> {
     let node = disks::find(disk)?.node;
-    Err(Failure::new(
-        FailureKind::Other,
-        format!("archives such as {} are not unpacked by this agent", node.display()),
-    ))
+    let source =
+        File::open(&node).during(|| format!("open the archive's disk {}", node.display()))?;
+    let root = Root::of(into.try_clone().during(|| "open the root disk's top folder")?);
+    let applied = apply(BufReader::with_capacity(128 * 1024, source), root)?;
+    rustix::fs::syncfs(into).during(|| "write the unpacked files out")?;
+    Ok(applied)
+}
+
+/// Unpacks an archive into a root.
+pub fn apply(source: impl Read, root: Root) -> Result<Applied> {
+    let mut archive = Archive::new(source);
+    let mut target = Target { root, folder: None, folder_times: Vec::new() };
+    let mut applied = Applied::default();
+    while let Some(entry) = archive.next_entry()? {
+        applied.bytes += target.place(&entry, &mut archive)?;
+        applied.entries += 1;
+    }
+    target.set_folder_times()?;
+    Ok(applied)
+}
+
+struct Target {
+    root: Root,
+    /// The folder of the last entry, by path: most entries share it with the one before.
+    folder: Option<(Vec<u8>, Rc<OwnedFd>)>,
+    folder_times: Vec<(Vec<u8>, (i64, u32))>,
+}
+
+impl Target {
+    fn place<R: Read>(&mut self, entry: &Entry, archive: &mut Archive<R>) -> Result<u64> {
+        let path =
+            clean(&entry.path).ok_or_else(|| bad_input(entry, "leads outside with \"..\""))?;
+        if entry.kind == Kind::Folder {
+            self.folder_times.push((path.clone(), entry.mtime));
+        }
+        let Some((parent, name)) = split(&path) else {
+            return self.place_top(entry);
+        };
+        let folder = self.folder(parent).map_err(|cause| refused(entry, cause))?;
+        let made = self.make(entry, &path, &folder, name).map_err(|cause| refused(entry, cause))?;
+        let mut bytes = 0;
+        if let Some(file) = made {
+            bytes = write_data(entry, archive, &File::from(file))?;
+        }
+        // A second name shares what the first one was given.
+        if entry.kind != Kind::HardLink {
+            set_metadata(entry, &folder, name)?;
+        }
+        Ok(bytes)
+    }
+
+    /// The archive's `./`: the root itself, which is there already.
+    fn place_top(&self, entry: &Entry) -> Result<u64> {
+        if entry.kind != Kind::Folder {
+            return Err(bad_input(entry, "would replace the root folder"));
+        }
+        set_metadata(entry, self.root.top(), b".")?;
+        Ok(0)
+    }
+
+    fn folder(&mut self, path: &[u8]) -> rustix::io::Result<Rc<OwnedFd>> {
+        if let Some((known, folder)) = &self.folder
+            && known == path
+        {
+            return Ok(Rc::clone(folder));
+        }
+        let folder = Rc::new(self.root.ensure_folder(path)?);
+        self.folder = Some((path.to_vec(), Rc::clone(&folder)));
+        Ok(folder)
+    }
+
+    /// Makes what the entry says, in the place of what is there; a file comes back open.
+    fn make(
+        &mut self,
+        entry: &Entry,
+        path: &[u8],
+        folder: &OwnedFd,
+        name: &[u8],
+    ) -> rustix::io::Result<Option<OwnedFd>> {
+        match self.try_make(entry, folder, name) {
+            Err(Errno::EXIST) => {}
+            result => return result,
+        }
+        if entry.kind == Kind::Folder && is_folder(folder, name)? {
+            return Ok(None);
+        }
+        if entry.kind == Kind::HardLink && clean(&entry.link).is_some_and(|link| link == path) {
+            return Ok(None);
+        }
+        remove(folder, name)?;
+        // It may have been a link on the way to the folder that is remembered.
+        self.folder = None;
+        self.try_make(entry, folder, name)
+    }
+
+    fn try_make(
+        &self,
+        entry: &Entry,
+        folder: &OwnedFd,
+        name: &[u8],
+    ) -> rustix::io::Result<Option<OwnedFd>> {
+        // Nobody else gets at it before owner and mode are set.
+        let private = Mode::from_raw_mode(0o600);
+        match entry.kind {
+            Kind::File => {
+                let create = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+                return openat(folder, name, create | OFlags::CLOEXEC, private).map(Some);
+            }
+            Kind::Folder => mkdirat(folder, name, Mode::from_raw_mode(0o700)),
+            Kind::Symlink => symlinkat(entry.link.as_slice(), folder, name),
+            Kind::HardLink => {
+                let target = clean(&entry.link).ok_or(Errno::INVAL)?;
+                let target = self.root.open_at(&target, OFlags::PATH | OFlags::NOFOLLOW)?;
+                linkat(&target, c"", folder, name, AtFlags::EMPTY_PATH)
+            }
+            Kind::CharDevice(major, minor) => {
+                let kind = FileType::CharacterDevice;
+                mknodat(folder, name, kind, private, makedev(major, minor))
+            }
+            Kind::BlockDevice(major, minor) => {
+                let kind = FileType::BlockDevice;
+                mknodat(folder, name, kind, private, makedev(major, minor))
+            }
+            Kind::Fifo => mknodat(folder, name, FileType::Fifo, private, 0),
+        }
+        .map(|()| None)
+    }
+
+    fn set_folder_times(&self) -> Result<()> {
+        let open = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+        for (path, mtime) in &self.folder_times {
+            // A later entry may have put something else there.
+            if let Ok(folder) = self.root.open_at(path, open) {
+                rustix::fs::futimens(&folder, &timestamps(*mtime))
+                    .during(|| format!("set the time of {}", shown(path)))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn write_data<R: Read>(entry: &Entry, archive: &mut Archive<R>, file: &File) -> Result<u64> {
+    let what = || format!("write {}", shown(&entry.path));
+    file.set_len(entry.size).during(what)?;
+    let mut bytes = 0;
+    archive.read_data(entry, |offset, data| {
+        bytes += data.len() as u64;
+        file.write_all_at(data, offset).during(what)
+    })?;
+    Ok(bytes)
+}
+
+/// Owner first, because a change of owner takes setuid and capabilities away.
+fn set_metadata(entry: &Entry, folder: &OwnedFd, name: &[u8]) -> Result<()> {
+    let link = AtFlags::SYMLINK_NOFOLLOW;
+    let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
+    chownat(folder, name, Some(uid), Some(gid), link)
+        .during(|| format!("set the owner of {}", shown(&entry.path)))?;
+    if !entry.xattrs.is_empty() {
+        set_xattrs(entry, folder, name)?;
+    }
+    if entry.kind != Kind::Symlink {
+        chmodat(folder, name, Mode::from_raw_mode(entry.mode), AtFlags::empty())
+            .during(|| format!("set the mode of {}", shown(&entry.path)))?;
+    }
+    utimensat(folder, name, &timestamps(entry.mtime), link)
+        .during(|| format!("set the time of {}", shown(&entry.path)))
+}
+
+fn set_xattrs(entry: &Entry, folder: &OwnedFd, name: &[u8]) -> Result<()> {
+    let path = [by_descriptor(folder).as_bytes(), b"/", name].concat();
+    for (key, value) in &entry.xattrs {
+        match lsetxattr(path.as_slice(), key.as_slice(), value, XattrFlags::empty()) {
+            Ok(()) => {}
+            // Of another system, or not for this kind of file: docker unpacks without them, too.
+            Err(cause @ (Errno::NOTSUP | Errno::PERM | Errno::INVAL)) => kmsg::warn(format_args!(
+                "extended attribute {} of {} is left out: {cause}",
+                shown(key),
+                shown(&entry.path)
+            )),
+            Err(cause) => {
+                let what = format!("set attribute {} of {}", shown(key), shown(&entry.path));
+                return Err(Failure::of(what, cause));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn timestamps((seconds, nanos): (i64, u32)) -> Timestamps {
+    let time = Timespec { tv_sec: seconds, tv_nsec: nanos.into() };
+    Timestamps { last_access: time, last_modification: time }
+}
+
+fn is_folder(folder: &OwnedFd, name: &[u8]) -> rustix::io::Result<bool> {
+    let mode = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode;
+    Ok(FileType::from_raw_mode(mode).is_dir())
+}
+
+/// Removes a name and, where it is a folder, all below it. Not recursive: an archive can nest
+/// folders deeper than any stack.
+fn remove(folder: &OwnedFd, name: &[u8]) -> rustix::io::Result<()> {
+    match unlinkat(folder, name, AtFlags::empty()) {
+        Err(Errno::ISDIR) => {}
+        result => return result,
+    }
+    let mut levels = vec![Level::open(folder, name)?];
+    while let Some(level) = levels.last_mut() {
+        let Some(name) = level.names.pop() else {
+            let done = levels.pop();
+            let above = levels.last().map_or(folder.as_fd(), |level| level.folder.as_fd());
+            if let Some(done) = done {
+                unlinkat(above, done.name.as_slice(), AtFlags::REMOVEDIR)?;
+            }
+            continue;
+        };
+        match unlinkat(&level.folder, name.as_slice(), AtFlags::empty()) {
+            Err(Errno::ISDIR) => {
+                let below = Level::open(&level.folder, &name)?;
+                levels.push(below);
+            }
+            result => result?,
+        }
+    }
+    Ok(())
+}
+
+/// A folder being removed, and what is still in it.
+struct Level {
+    name: Vec<u8>,
+    folder: OwnedFd,
+    names: Vec<Vec<u8>>,
+}
+
+impl Level {
+    fn open(parent: &OwnedFd, name: &[u8]) -> rustix::io::Result<Self> {
+        let open = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let folder = openat(parent, name, open, Mode::empty())?;
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&folder)? {
+            let name = entry?.file_name().to_bytes().to_vec();
+            if name != b"." && name != b".." {
+                names.push(name);
+            }
+        }
+        Ok(Self { name: name.to_vec(), folder, names })
+    }
+}
+
+/// The path without slashes in front and `.` parts; `None` where it has a `..`.
+fn clean(path: &[u8]) -> Option<Vec<u8>> {
+    let parts: Vec<&[u8]> =
+        path.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".").collect();
+    (!parts.contains(&&b".."[..])).then(|| parts.join(&b'/'))
+}
+
+fn shown(path: &[u8]) -> String {
+    format!("{:?}", String::from_utf8_lossy(path))
+}
+
+fn bad_input(entry: &Entry, why: &str) -> Failure {
+    let message = format!("unpack {}: the entry {why}", shown(&entry.path));
+    Failure::new(FailureKind::BadInput, message)
+}
+
+/// A place that cannot be made is the archive's fault where the kernel says so.
+fn refused(entry: &Entry, cause: Errno) -> Failure {
+    let failure = Failure::of(format_args!("unpack {}", shown(&entry.path)), cause);
+    match cause {
+        Errno::NOENT
+        | Errno::NOTDIR
+        | Errno::LOOP
+        | Errno::NAMETOOLONG
+        | Errno::INVAL
+        | Errno::PERM
+        | Errno::MLINK
+        | Errno::XDEV => Failure { kind: FailureKind::BadInput, ..failure },
+        _ => failure,
+    }
 }

@@ -50,3 +50,5 @@ pub mod users;
 
 // Archives.
 pub mod apply_tar;
+pub mod archive;
+pub mod pax;

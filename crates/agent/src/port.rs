@@ -2,7 +2,8 @@
 //!
 //! What is written while no host is connected is lost without an error, so nothing is written then:
 //! the frames wait. The port reports a hang-up for as long as the host is away; an edge-triggered
-//! epoll turns the host's return into something to wait for.
+//! epoll turns the host's return into something to wait for. A host that leaves and returns before
+//! the agent looks goes unnoticed and meets the session it left.
 
 use std::collections::VecDeque;
 use std::fs;

@@ -25,6 +25,16 @@ impl Root {
         Ok(Self { top: rustix::fs::open(path, flags, Mode::empty())? })
     }
 
+    /// A root at this folder.
+    pub fn of(top: OwnedFd) -> Self {
+        Self { top }
+    }
+
+    /// The root's own folder.
+    pub fn top(&self) -> &OwnedFd {
+        &self.top
+    }
+
     /// Opens a path inside the root; magic links (`/proc/*/fd`) are refused.
     pub fn open_at(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd> {
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
@@ -125,7 +135,7 @@ pub fn by_descriptor(file: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", file.as_fd().as_raw_fd())
 }
 
-/// Whether `name` of `folder` is a regular file that somebody may execute.
+/// Type and permission bits of an open file.
 pub(crate) fn mode_of(file: &OwnedFd) -> Result<u32> {
     Ok(rustix::fs::statat(file, c"", AtFlags::EMPTY_PATH)?.st_mode)
 }

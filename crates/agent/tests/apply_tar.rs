@@ -1,0 +1,334 @@
+//! Archives, good and hostile, unpacked into a temporary folder. Runs as root, as the agent does.
+
+use std::fs;
+use std::io::Cursor;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+
+use ireko_agent::apply_tar::{Applied, apply};
+use ireko_agent::archive::Archive;
+use ireko_agent::failure::Result;
+use ireko_agent::rooted::Root;
+use ireko_protocol::agent::FailureKind;
+use tar::{Builder, EntryType, Header};
+
+/// Builds archives with another implementation's writer.
+struct Tar(Builder<Vec<u8>>);
+
+impl Tar {
+    fn new() -> Self {
+        Self(Builder::new(Vec::new()))
+    }
+
+    fn put(mut self, kind: EntryType, path: &str, link: &str, data: &[u8], mode: u32) -> Self {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_uid(12);
+        header.set_gid(34);
+        header.set_mtime(1_000_000_000);
+        header.set_size(data.len() as u64);
+        // Written by hand: the builder refuses the paths a hostile archive has.
+        header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
+        header.as_old_mut().linkname[..link.len()].copy_from_slice(link.as_bytes());
+        header.set_cksum();
+        self.0.append(&header, data).unwrap();
+        self
+    }
+
+    fn file(self, path: &str, data: &str) -> Self {
+        self.put(EntryType::Regular, path, "", data.as_bytes(), 0o644)
+    }
+
+    fn folder(self, path: &str, mode: u32) -> Self {
+        self.put(EntryType::Directory, path, "", b"", mode)
+    }
+
+    fn symlink(self, path: &str, target: &str) -> Self {
+        self.put(EntryType::Symlink, path, target, b"", 0o777)
+    }
+
+    fn hard_link(self, path: &str, target: &str) -> Self {
+        self.put(EntryType::Link, path, target, b"", 0o644)
+    }
+
+    fn pax(mut self, records: &[(&str, &[u8])]) -> Self {
+        self.0.append_pax_extensions(records.iter().copied()).unwrap();
+        self
+    }
+
+    fn bytes(self) -> Vec<u8> {
+        self.0.into_inner().unwrap()
+    }
+
+    fn unpack(self, root: &Path) -> Result<Applied> {
+        unpack(&self.bytes(), root)
+    }
+}
+
+fn unpack(bytes: &[u8], root: &Path) -> Result<Applied> {
+    apply(Cursor::new(bytes), Root::open(root.to_str().unwrap()).unwrap())
+}
+
+fn root() -> tempfile::TempDir {
+    let outer = tempfile::tempdir().unwrap();
+    fs::create_dir(outer.path().join("root")).unwrap();
+    outer
+}
+
+fn text(path: impl AsRef<Path>) -> String {
+    fs::read_to_string(path).unwrap()
+}
+
+#[test]
+fn files_get_their_owner_mode_and_time() {
+    let outer = root();
+    let root = outer.path().join("root");
+    let applied = Tar::new()
+        .folder("./", 0o755)
+        .folder("./bin/", 0o750)
+        .put(EntryType::Regular, "./bin/su", "", b"program", 0o6755)
+        .symlink("bin/sh", "/bin/su")
+        .hard_link("bin/su2", "./bin/su")
+        .put(EntryType::Fifo, "pipe", "", b"", 0o600)
+        .unpack(&root)
+        .unwrap();
+    assert_eq!(applied, Applied { entries: 6, bytes: 7 });
+    let program = fs::metadata(root.join("bin/su")).unwrap();
+    assert_eq!((program.uid(), program.gid(), program.mode() & 0o7777), (12, 34, 0o6755));
+    assert_eq!((program.mtime(), program.nlink()), (1_000_000_000, 2));
+    let folder = fs::metadata(root.join("bin")).unwrap();
+    assert_eq!((folder.mode() & 0o7777, folder.mtime()), (0o750, 1_000_000_000));
+    let link = fs::symlink_metadata(root.join("bin/sh")).unwrap();
+    assert_eq!((link.uid(), link.mtime()), (12, 1_000_000_000));
+    assert_eq!(fs::read_link(root.join("bin/sh")).unwrap(), Path::new("/bin/su"));
+    assert!(fs::symlink_metadata(root.join("pipe")).unwrap().file_type().is_fifo());
+}
+
+#[test]
+fn a_later_entry_replaces_an_earlier_one_of_any_kind() {
+    let outer = root();
+    let root = outer.path().join("root");
+    Tar::new()
+        .file("a", "first")
+        .file("a", "second")
+        .folder("b", 0o755)
+        .file("b/deep/down", "x")
+        .file("b", "now a file")
+        .file("c", "x")
+        .folder("c", 0o700)
+        .file("c/in", "y")
+        .symlink("d", "a")
+        .file("d", "not through the link")
+        .folder("e", 0o700)
+        .file("e/kept", "z")
+        .folder("e", 0o711)
+        .hard_link("a", "a")
+        .unpack(&root)
+        .unwrap();
+    assert_eq!(text(root.join("a")), "second");
+    assert_eq!(text(root.join("b")), "now a file");
+    assert_eq!(text(root.join("c/in")), "y");
+    assert_eq!(text(root.join("d")), "not through the link");
+    assert_eq!(text(root.join("e/kept")), "z", "a folder merges with a folder");
+    assert_eq!(fs::metadata(root.join("e")).unwrap().permissions().mode() & 0o7777, 0o711);
+}
+
+#[test]
+fn links_in_the_way_are_followed_inside_the_root_only() {
+    let outer = root();
+    let root = outer.path().join("root");
+    fs::write(outer.path().join("secret"), "outside").unwrap();
+    let absolute = outer.path().to_str().unwrap().trim_start_matches('/').to_owned();
+    symlink(outer.path(), root.join("planted")).unwrap();
+    Tar::new()
+        .symlink("up", "../../../..")
+        .file("up/secret", "inside")
+        .file("planted/secret", "inside, too")
+        .symlink("usr", "/merged")
+        .file("usr/bin/x", "in merged")
+        .unpack(&root)
+        .unwrap();
+    assert_eq!(text(outer.path().join("secret")), "outside");
+    assert_eq!(text(root.join("secret")), "inside");
+    assert_eq!(text(root.join(absolute).join("secret")), "inside, too");
+    assert_eq!(text(root.join("merged/bin/x")), "in merged");
+}
+
+#[test]
+fn a_hard_link_cannot_reach_outside() {
+    let outer = root();
+    let root = outer.path().join("root");
+    fs::write(outer.path().join("secret"), "outside").unwrap();
+    symlink("..", root.join("up")).unwrap();
+    for target in ["../secret", "/../secret", "up/secret", "/proc/self/root/etc/passwd"] {
+        let failure = Tar::new().hard_link("x", target).unpack(&root).unwrap_err();
+        assert_eq!(failure.kind, FailureKind::BadInput, "{target}: {failure}");
+    }
+}
+
+#[track_caller]
+fn check_refused(tar: Tar, words: &str) {
+    let outer = root();
+    let failure = tar.unpack(&outer.path().join("root")).unwrap_err();
+    assert_eq!(failure.kind, FailureKind::BadInput, "{failure}");
+    assert!(failure.message.contains(words), "{failure}");
+    assert_eq!(fs::read_dir(outer.path()).unwrap().count(), 1, "nothing beside the root");
+}
+
+#[test]
+fn what_no_good_archive_holds_is_refused() {
+    check_refused(Tar::new().file("../x", ""), "leads outside");
+    check_refused(Tar::new().file("a/../../x", ""), "leads outside");
+    check_refused(Tar::new().file("a/..", ""), "leads outside");
+    check_refused(Tar::new().symlink("./", "x"), "replace the root");
+    check_refused(Tar::new().file("a", "").file("a/b", ""), "not a directory");
+    check_refused(Tar::new().file(&"n".repeat(99), "").hard_link("x", "none"), "no such file");
+    check_refused(Tar::new().put(EntryType::new(b'Z'), "x", "", b"", 0), "unknown type");
+    check_refused(Tar::new().pax(&[("path", b"a\0b")]).file("x", ""), "zero byte");
+    check_refused(Tar::new().pax(&[("size", b"99999999999999999999")]).file("x", ""), "PAX");
+    check_refused(Tar::new().pax(&[("size", b"9223372036854775807")]).file("x", ""), "impossible");
+    check_refused(Tar::new().symlink("a", "b").symlink("b", "a").file("a/x", ""), "symbolic links");
+}
+
+#[test]
+fn pax_records_give_long_names_exact_times_big_ids_and_attributes() {
+    let outer = root();
+    let root = outer.path().join("root");
+    let long = format!("{}/{}", "d".repeat(200), "f".repeat(250));
+    Tar::new()
+        .pax(&[
+            ("path", long.as_bytes()),
+            ("mtime", b"1234567890.123456789"),
+            ("uid", b"3000000"),
+            ("SCHILY.xattr.trusted.test", b"a\0b"),
+        ])
+        .file("short", "x")
+        .unpack(&root)
+        .unwrap();
+    let file = fs::metadata(root.join(&long)).unwrap();
+    assert_eq!(
+        (file.mtime(), file.mtime_nsec(), file.uid()),
+        (1_234_567_890, 123_456_789, 3_000_000)
+    );
+    let mut value = [0; 16];
+    match rustix::fs::getxattr(root.join(&long), "trusted.test", &mut value) {
+        Ok(length) => assert_eq!(&value[..length], b"a\0b"),
+        Err(cause) => println!("skipped the attribute: {} has none ({cause})", root.display()),
+    }
+}
+
+#[test]
+fn gnu_long_names_and_links_are_read() {
+    let outer = root();
+    let root = outer.path().join("root");
+    let long = "l".repeat(200);
+    let mut tar = Tar::new();
+    let mut header = Header::new_gnu();
+    header.set_entry_type(EntryType::Symlink);
+    header.set_size(0);
+    header.set_mode(0o777);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    tar.0.append_link(&mut header, format!("n{long}"), &long).unwrap();
+    tar.unpack(&root).unwrap();
+    assert_eq!(fs::read_link(root.join(format!("n{long}"))).unwrap(), Path::new(&long));
+}
+
+/// Every form of sparse file, as GNU tar itself writes them.
+#[test]
+fn sparse_files_keep_their_holes() {
+    let outer = root();
+    let source = outer.path().join("source");
+    fs::create_dir(&source).unwrap();
+    let file = fs::File::create(source.join("holes")).unwrap();
+    // More pieces than the old form's header has room for.
+    for piece in 0..40u64 {
+        std::os::unix::fs::FileExt::write_all_at(&file, &[piece as u8 + 1; 4096], piece << 20)
+            .unwrap();
+    }
+    file.set_len(100 << 20).unwrap();
+    drop(file);
+    let expected = fs::read(source.join("holes")).unwrap();
+    for form in [
+        &["--format=gnu"][..],
+        &["--format=posix", "--sparse-version=0.0"],
+        &["--format=posix", "--sparse-version=0.1"],
+        &["--format=posix", "--sparse-version=1.0"],
+    ] {
+        let archive = outer.path().join("archive.tar");
+        let made = std::process::Command::new("tar")
+            .args(form)
+            .args(["--sparse", "--hole-detection=raw", "-cf"])
+            .arg(&archive)
+            .arg("-C")
+            .arg(&source)
+            .arg("holes")
+            .status();
+        let Ok(true) = made.map(|status| status.success()) else {
+            println!("skipped: no GNU tar here");
+            return;
+        };
+        let root = outer.path().join("root");
+        let bytes = fs::read(&archive).unwrap();
+        assert!(bytes.len() < 1 << 20, "{form:?} is sparse");
+        let applied = unpack(&bytes, &root).unwrap();
+        assert_eq!(applied.bytes, 40 * 4096, "{form:?}");
+        assert!(fs::read(root.join("holes")).unwrap() == expected, "{form:?}");
+        assert!(fs::metadata(root.join("holes")).unwrap().blocks() * 512 < 1 << 20, "{form:?}");
+    }
+}
+
+#[test]
+fn an_archive_cut_at_any_block_is_refused_or_ends_there() {
+    let whole = Tar::new()
+        .pax(&[("path", b"long")])
+        .file("a", &"x".repeat(3000))
+        .folder("b", 0o755)
+        .bytes();
+    let outer = root();
+    for end in 0..whole.len() {
+        match unpack(&whole[..end], &outer.path().join("root")) {
+            Ok(applied) => assert!(applied.entries <= 2),
+            Err(failure) => assert_eq!(failure.kind, FailureKind::BadInput, "{end}: {failure}"),
+        }
+    }
+}
+
+/// No byte of an archive may make the reader panic, hang or take unbounded memory.
+#[test]
+fn a_damaged_archive_never_breaks_the_reader() {
+    let whole = Tar::new()
+        .pax(&[("GNU.sparse.major", b"1"), ("GNU.sparse.realsize", b"5000")])
+        .file("a", &format!("1\n0\n3\n{}abc", "\0".repeat(506)))
+        .put(EntryType::GNUSparse, "s", "", &[7; 700], 0o644)
+        .file("b", "x")
+        .bytes();
+    let mut state = 0x2545_f491_4f6c_dd1du64;
+    for _ in 0..2_000 {
+        let mut bytes = whole.clone();
+        for _ in 0..4 {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            let at = (state >> 8) as usize % bytes.len();
+            bytes[at] = state as u8;
+        }
+        // The checksum would hide nearly all damage: it is made right again.
+        for start in (0..bytes.len()).step_by(512) {
+            let block = &mut bytes[start..start + 512];
+            if block[257..262] == *b"ustar" {
+                block[148..156].fill(b' ');
+                let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+                block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+            }
+        }
+        let mut archive = Archive::new(Cursor::new(&bytes));
+        while let Ok(Some(entry)) = archive.next_entry() {
+            if archive.read_data(&entry, |_, _| Ok(())).is_err() {
+                break;
+            }
+        }
+    }
+}
