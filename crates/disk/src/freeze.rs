@@ -240,3 +240,6 @@ fn sync_folder(file: &Path) -> Result<()> {
     let sync = || File::open(folder)?.sync_all();
     sync().during(format_args!("sync {}", folder.display()))
 }
+
+#[cfg(test)]
+mod tests;
