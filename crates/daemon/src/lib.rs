@@ -1,1 +1,151 @@
-//! HTTP: the Docker Engine API and Ireko's own, over the engine.
+//! The daemon: the Docker Engine API and Ireko's own on a unix socket, over the engine.
+//!
+//! ```text
+//!   client ═HTTP═► server ─► dispatch ─► api::router ─► one handler ─► Engine
+//!                 accepts    version,     path → verb     converts JSON
+//!                            headers                      to spec and back
+//! ```
+//!
+//! Handlers are thin: convert, one call of the engine, convert. Docker's JSON lives in `api` only.
+//! Read in this order: this file (from options to exit), `server`, `dispatch`, `api`.
+#![forbid(unsafe_code)]
+// Docker's objects have many fields, and `json!` recurses over each.
+#![recursion_limit = "256"]
+
+mod api;
+mod dispatch;
+mod logging;
+mod options;
+mod root_lock;
+mod server;
+mod socket;
+
+pub use options::Options;
+
+use crate::api::App;
+use crate::dispatch::Dispatch;
+use crate::options::host_path;
+use crate::root_lock::RootLock;
+use crate::socket::Socket;
+use ireko_engine::{Engine, Settings};
+use std::fmt::Display;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+use tokio::net::UnixStream;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Time for the daemon that has the root's lock to listen: it makes up for what was missed first.
+const WINNER: Duration = Duration::from_secs(60);
+/// Time for disk work that is under way when the daemon ends.
+const LAST_WORK: Duration = Duration::from_secs(20);
+
+/// Runs the daemon until SIGTERM, SIGINT or `POST /ireko/daemon/stop`; VMs run on.
+///
+/// Where another daemon has the root already, it waits until that one answers and ends quietly.
+/// Reasons for a failure go to stderr.
+pub fn main(options: Options) -> ExitCode {
+    match run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure(reason)) => {
+            tracing::error!(reason, "the daemon ends");
+            eprintln!("ireko daemon: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Why the daemon cannot run: one sentence for people.
+struct Failure(String);
+
+impl Failure {
+    fn of(what: impl Display) -> impl FnOnce(std::io::Error) -> Self {
+        move |error| Self(format!("{what}: {error}"))
+    }
+}
+
+fn run(options: &Options) -> Result<(), Failure> {
+    if options.background {
+        // Fails only where we lead a session already, which is what was wanted.
+        let _ = rustix::process::setsid();
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::of("cannot start the runtime"))?;
+    let root = &options.places.root;
+    let lock = RootLock::take(root)
+        .map_err(Failure::of(format_args!("cannot take the lock of {}", root.display())))?;
+    let result = match lock {
+        Some(_held) => {
+            let result = runtime.block_on(serve(options));
+            runtime.shutdown_timeout(LAST_WORK);
+            return result;
+        }
+        None => runtime.block_on(wait_for_winner(&options.places.socket())),
+    };
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve(options: &Options) -> Result<(), Failure> {
+    let places = &options.places;
+    logging::start(&places.root).map_err(Failure::of("cannot open the daemon's log"))?;
+    tracing::info!(root = %places.root.display(), pid = std::process::id(), "the daemon starts");
+    let paths: Vec<_> = options
+        .hosts
+        .iter()
+        .map(|host| host_path(host))
+        .collect::<Result<_, _>>()
+        .map_err(Failure)?;
+    socket::make_runtime_folder(&places.runtime)
+        .map_err(Failure::of("cannot make the folder of sockets"))?;
+    let executable = std::env::current_exe().map_err(Failure::of("cannot find this executable"))?;
+    let settings = Settings { places: places.clone(), accel: options.accel, executable };
+    let engine = Engine::open(settings).await.map_err(|error| Failure(error.chain()))?;
+
+    let mut sockets = Vec::new();
+    for path in std::iter::once(places.socket()).chain(paths) {
+        let listening = Socket::listen(&path).await;
+        let cannot = format!("cannot listen at {}", path.display());
+        sockets.push(listening.map_err(Failure::of(cannot))?);
+    }
+    socket::link_socket(&places.socket_link(), &places.socket())
+        .map_err(Failure::of("cannot link the socket into the root"))?;
+
+    let stop = CancellationToken::new();
+    stop_on_signals(stop.clone()).map_err(Failure::of("cannot watch for signals"))?;
+    let app = App::new(engine, stop.clone());
+    server::serve(sockets, Dispatch::new(api::router(app)), stop).await;
+    tracing::info!("the daemon ends; containers run on");
+    Ok(())
+}
+
+fn stop_on_signals(stop: CancellationToken) -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stop.cancel();
+    });
+    Ok(())
+}
+
+/// Ends well as soon as the daemon that has the lock answers.
+async fn wait_for_winner(socket: &Path) -> Result<(), Failure> {
+    let answers = async {
+        while UnixStream::connect(socket).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(WINNER, answers).await.map_err(|_| {
+        Failure(format!(
+            "another daemon has the root's lock but does not answer at {}",
+            socket.display()
+        ))
+    })
+}

@@ -7,6 +7,7 @@ use crate::container::PendingAttach;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::shim_client::{QUICK, ShimSocket, unexpected};
+use crate::state::ContainerRecord;
 use crate::streams::{Streams, pair};
 use ireko_protocol::shim::{Answer, Request};
 
@@ -43,6 +44,11 @@ impl Engine {
         }
         self.emit(&record, "attach", &[]);
         Ok(client)
+    }
+
+    /// Tells that a client left a container's streams by its detach keys.
+    pub fn detached(&self, record: &ContainerRecord) {
+        self.emit(record, "detach", &[]);
     }
 }
 

@@ -34,6 +34,13 @@ pub struct ImportOptions {
     pub changes: Vec<String>,
 }
 
+impl ImportOptions {
+    /// Errors where the name or a change is malformed.
+    pub fn check(&self) -> Result<()> {
+        new_image(self).map(drop)
+    }
+}
+
 /// How far an import is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImportProgress {

@@ -58,6 +58,13 @@ pub struct Streams {
     pub output: OutputReader,
 }
 
+impl Streams {
+    /// Streams of a process that has ended.
+    pub fn ended() -> Self {
+        pair().0
+    }
+}
+
 impl InputWriter {
     /// Hands bytes on; waits while the process does not read. `false` where nobody ever will.
     pub async fn write(&mut self, bytes: Bytes) -> bool {

@@ -1,0 +1,52 @@
+//! `POST /containers/{id}/attach`.
+
+use crate::api::App;
+use crate::api::detach_keys::DetachKeys;
+use crate::api::error::ApiResult;
+use crate::api::frames::Framing;
+use crate::api::hijack::{SessionEnd, carry, hijack};
+use crate::api::logs::replay;
+use crate::api::query::Params;
+use crate::dispatch::ApiVersion;
+use axum::Extension;
+use axum::extract::{Path, Request, State};
+use axum::response::Response;
+use ireko_engine::AttachOptions;
+
+pub(crate) async fn attach(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Extension(version): Extension<ApiVersion>,
+    params: Params,
+    request: Request,
+) -> ApiResult<Response> {
+    let record = app.engine.inspect(&id)?;
+    let tty = record.spec.stdio.tty;
+    let framing = Framing::of(tty);
+    let is_live = params.flag("stream");
+    let options = AttachOptions {
+        stdin: is_live && params.flag("stdin") && record.spec.stdio.open_stdin,
+        stdout: params.flag("stdout"),
+        stderr: params.flag("stderr"),
+    };
+    let keys = DetachKeys::parse(params.get("detachKeys"))?;
+    let keys = (tty && options.stdin).then_some(keys);
+    let content_type = framing.content_type(version);
+
+    let streams = match is_live {
+        true => Some(app.engine.attach(&record.id, options).await?),
+        false => None,
+    };
+    // Read after the attach: a line may come twice, but none is lost.
+    let earlier = match params.flag("logs") {
+        true => replay(&app.engine, &record, options, framing).await?,
+        false => Vec::new(),
+    };
+    Ok(hijack(request, content_type, async move |client| {
+        let streams = streams.unwrap_or_else(ireko_engine::Streams::ended);
+        let end = carry(client, streams, framing, keys, earlier).await;
+        if end == SessionEnd::Detached {
+            app.engine.detached(&record);
+        }
+    }))
+}

@@ -1,0 +1,67 @@
+//! `POST /commit`.
+
+use crate::api::App;
+use crate::api::error::{ApiError, ApiResult};
+use crate::api::query::{Params, read_json};
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use hyper::StatusCode;
+use ireko_engine::CommitOptions;
+use serde_json::{Map, Value, json};
+
+pub(crate) async fn commit(
+    State(app): State<App>,
+    params: Params,
+    body: Body,
+) -> ApiResult<Response> {
+    let container =
+        params.get("container").ok_or_else(|| ApiError::bad_request("no container was named"))?;
+    let config: Map<String, Value> = read_json(body).await?;
+    if config.values().any(|value| !is_empty(value)) {
+        return Err(ApiError::not_yet("a configuration in the body of a commit"));
+    }
+    let options = CommitOptions {
+        reference: reference(params.get("repo"), params.get("tag")),
+        comment: params.get("comment").unwrap_or_default().to_owned(),
+        author: params.get("author").unwrap_or_default().to_owned(),
+        changes: params.all("changes").map(str::to_owned).collect(),
+        freeze_guest: params.flag_or("pause", true),
+    };
+    let report = app.engine.commit(container, options).await?;
+    tracing::info!(
+        image = %report.image.id,
+        consistent = report.is_consistent,
+        hold_micros = report.hold_micros,
+        "committed"
+    );
+    let mut answer = json!({ "Id": report.image.id.to_string() });
+    if !report.is_consistent {
+        answer["Warnings"] =
+            json!(["the file system was not still: the image is as after a power cut"]);
+    }
+    Ok((StatusCode::CREATED, Json(answer)).into_response())
+}
+
+/// `repo` and `tag` as one name.
+pub(crate) fn reference(repository: Option<&str>, tag: Option<&str>) -> Option<String> {
+    Some(match (repository?, tag) {
+        (repository, None) => repository.to_owned(),
+        (repository, Some(digest)) if digest.starts_with("sha256:") => {
+            format!("{repository}@{digest}")
+        }
+        (repository, Some(tag)) => format!("{repository}:{tag}"),
+    })
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::String(text) => text.is_empty(),
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        Value::Bool(true) => false,
+    }
+}

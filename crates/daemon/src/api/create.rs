@@ -1,0 +1,270 @@
+//! `POST /containers/create`: from Docker's JSON to a spec.
+
+use crate::api::App;
+use crate::api::create_fields;
+use crate::api::error::{ApiError, ApiResult};
+use crate::api::query::{Params, read_json};
+use crate::api::types::create::{ContainerCreate, HostConfig, LogConfig, Mount, RestartPolicy};
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use hyper::StatusCode;
+use ireko_engine::{ContainerSpec, Dns, ExtraHost, Resources, StdioSpec};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+pub(crate) async fn create(
+    State(app): State<App>,
+    params: Params,
+    body: Body,
+) -> ApiResult<Response> {
+    check_platform(params.get("platform"))?;
+    let body: Map<String, Value> = read_json(body).await?;
+    if body.is_empty() {
+        return Err(ApiError::bad_request("config cannot be empty in order to create a container"));
+    }
+    let warnings = create_fields::check(&body)?;
+    let body = serde_json::from_value(Value::Object(body))
+        .map_err(|error| ApiError::bad_request(format!("invalid JSON: {error}")))?;
+    let name = params.get("name").map(str::to_owned);
+    let id = app.engine.create(name, spec(body)?).await?;
+    let answer = Json(json!({ "Id": id, "Warnings": warnings }));
+    Ok((StatusCode::CREATED, answer).into_response())
+}
+
+/// Only this machine's own kind can be run.
+fn check_platform(platform: Option<&str>) -> ApiResult<()> {
+    let own = format!("linux/{}", crate::api::system::architecture());
+    match platform {
+        None => Ok(()),
+        Some(platform) if platform == own || platform == "linux" => Ok(()),
+        Some(other) => {
+            Err(ApiError::bad_request(format!("Ireko runs {own} images only, not {other}")))
+        }
+    }
+}
+
+fn spec(body: ContainerCreate) -> ApiResult<ContainerSpec> {
+    let image = body.image.filter(|image| !image.is_empty());
+    let image = image.ok_or_else(|| ApiError::bad_request("no image was named"))?;
+    let host = body.host_config.unwrap_or_default();
+    let attached = [body.attach_stdin, body.attach_stdout, body.attach_stderr];
+    let stdio = StdioSpec {
+        tty: body.tty.unwrap_or_default(),
+        open_stdin: body.open_stdin.unwrap_or_default(),
+        stdin_once: body.stdin_once.unwrap_or_default(),
+        attached: attached.map(Option::unwrap_or_default),
+        console_size: host.console_size.unwrap_or_default(),
+    };
+    Ok(ContainerSpec {
+        image,
+        command: body.cmd.map(|words| words.into_list()),
+        entrypoint: body.entrypoint.map(|words| words.into_list()),
+        env: body.env.unwrap_or_default(),
+        working_dir: body.working_dir,
+        user: body.user,
+        hostname: body.hostname.map(check_hostname).transpose()?,
+        labels: body.labels.unwrap_or_default(),
+        exposed_ports: body.exposed_ports.unwrap_or_default().into_keys().collect(),
+        stop_signal: body.stop_signal.filter(|signal| !signal.is_empty()),
+        stop_timeout: body.stop_timeout,
+        stdio,
+        resources: resources(&host)?,
+        auto_remove: host.auto_remove.unwrap_or_default(),
+        restart: restart(host.restart_policy.as_ref(), host.auto_remove)?,
+        read_only: host.readonly_rootfs.unwrap_or_default(),
+        tmpfs: tmpfs(host.tmpfs.unwrap_or_default(), host.mounts.unwrap_or_default())?,
+        init: host.init.unwrap_or_default(),
+        network: host.network_mode.unwrap_or_default(),
+        extra_hosts: extra_hosts(host.extra_hosts.unwrap_or_default())?,
+        dns: Dns {
+            servers: name_servers(host.dns.unwrap_or_default())?,
+            search: host.dns_search.unwrap_or_default(),
+            options: host.dns_options.unwrap_or_default(),
+        },
+        keep_log: keep_log(host.log_config.unwrap_or_default())?,
+    })
+}
+
+fn check_hostname(name: String) -> ApiResult<String> {
+    let is_good =
+        name.len() <= 64 && name.chars().all(|c| c.is_ascii_alphanumeric() || ".-_".contains(c));
+    match is_good {
+        true => Ok(name),
+        false => Err(ApiError::bad_request(format!("invalid hostname: {name}"))),
+    }
+}
+
+fn resources(host: &HostConfig) -> ApiResult<Resources> {
+    let given = |value: Option<i64>| value.filter(|value| *value != 0);
+    let memory = given(host.memory)
+        .map(u64::try_from)
+        .transpose()
+        .map_err(|_| ApiError::bad_request("invalid memory limit"))?;
+    match (given(host.memory_swap), given(host.memory)) {
+        // As much swap as there is, that is none; or expressly none.
+        (None | Some(-1), _) => {}
+        (Some(swap), Some(memory)) if swap == memory => {}
+        _ => return Err(ApiError::not_yet("swap (MemorySwap)")),
+    }
+    let nano = given(host.nano_cpus).map(|nano| nano / 1_000_000);
+    let quota = given(host.cpu_quota)
+        .filter(|quota| *quota > 0)
+        .map(|quota| quota.saturating_mul(1000) / given(host.cpu_period).unwrap_or(100_000).max(1));
+    if nano.is_some() && quota.is_some() {
+        return Err(ApiError::bad_request(
+            "Conflicting options: Nano CPUs and CPU Quota cannot both be set",
+        ));
+    }
+    // Out of range is refused by the engine, which knows the range.
+    let cpu_millis = nano.or(quota).map(|millis| u64::try_from(millis).unwrap_or(0));
+    Ok(Resources { memory, cpu_millis })
+}
+
+fn restart(
+    policy: Option<&RestartPolicy>,
+    auto_remove: Option<bool>,
+) -> ApiResult<ireko_engine::RestartPolicy> {
+    use ireko_engine::RestartPolicy as Restart;
+    let Some(policy) = policy else { return Ok(Restart::No) };
+    let count = policy.maximum_retry_count.unwrap_or_default();
+    let name = policy.name.as_deref().unwrap_or_default();
+    let limit = u32::try_from(count).map_err(|_| {
+        ApiError::bad_request("invalid restart policy: maximum retry count cannot be negative")
+    })?;
+    if limit > 0 && name != "on-failure" {
+        return Err(ApiError::bad_request(format!(
+            "invalid restart policy: maximum retry count can only be used with 'on-failure', not \
+             '{name}'"
+        )));
+    }
+    let restart = match name {
+        "" | "no" => Restart::No,
+        "always" => Restart::Always,
+        "unless-stopped" => Restart::UnlessStopped,
+        "on-failure" => Restart::OnFailure { limit },
+        other => {
+            return Err(ApiError::bad_request(format!(
+                "invalid restart policy: unknown policy '{other}'; use one of 'no', 'always', \
+                 'on-failure', or 'unless-stopped'"
+            )));
+        }
+    };
+    match (restart, auto_remove) {
+        (Restart::No, _) | (_, None | Some(false)) => Ok(restart),
+        _ => Err(ApiError::bad_request("can't create 'AutoRemove' container with restart policy")),
+    }
+}
+
+fn tmpfs(
+    mut mounts: BTreeMap<String, String>,
+    more: Vec<Mount>,
+) -> ApiResult<BTreeMap<String, String>> {
+    for mount in more {
+        let kind = mount.r#type.as_deref().unwrap_or_default();
+        if kind != "tmpfs" {
+            return Err(ApiError::not_yet(&format!("mounts of type {kind:?} (Mounts)")));
+        }
+        let target = mount.target.unwrap_or_default();
+        let options = mount.tmpfs_options.unwrap_or_default();
+        let words = [
+            options.size_bytes.filter(|size| *size > 0).map(|size| format!("size={size}")),
+            options.mode.filter(|mode| *mode > 0).map(|mode| format!("mode={mode:o}")),
+            mount.read_only.filter(|only| *only).map(|_| "ro".to_owned()),
+        ];
+        mounts.insert(target, words.into_iter().flatten().collect::<Vec<_>>().join(","));
+    }
+    match mounts.keys().find(|path| !path.starts_with('/')) {
+        Some(path) => Err(ApiError::bad_request(format!(
+            "invalid mount path: '{path}' mount path must be absolute"
+        ))),
+        None => Ok(mounts),
+    }
+}
+
+fn extra_hosts(lines: Vec<String>) -> ApiResult<Vec<ExtraHost>> {
+    lines
+        .into_iter()
+        .map(|line| {
+            let bad = || ApiError::bad_request(format!("bad format for add-host: {line:?}"));
+            let (name, address) = line.split_once([':', '=']).ok_or_else(bad)?;
+            if address == "host-gateway" {
+                return Err(ApiError::not_yet("the host's gateway (host-gateway)"));
+            }
+            let address = address.trim_matches(['[', ']']).parse().map_err(|_| bad())?;
+            Ok(ExtraHost { name: name.to_owned(), address })
+        })
+        .collect()
+}
+
+fn name_servers(texts: Vec<String>) -> ApiResult<Vec<IpAddr>> {
+    texts
+        .iter()
+        .map(|text| {
+            text.parse().map_err(|_| ApiError::bad_request(format!("bad format for dns: {text:?}")))
+        })
+        .collect()
+}
+
+fn keep_log(log: LogConfig) -> ApiResult<bool> {
+    if log.config.is_some_and(|options| !options.is_empty()) {
+        return Err(ApiError::not_yet("options of log drivers (LogConfig.Config)"));
+    }
+    match log.r#type.as_deref().unwrap_or_default() {
+        "" | "json-file" | "local" => Ok(true),
+        "none" => Ok(false),
+        other => Err(ApiError::bad_request(format!(
+            "logger: no log driver named '{other}' is registered"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ireko_engine::RestartPolicy as Restart;
+
+    fn specified(body: Value) -> ApiResult<ContainerSpec> {
+        spec(serde_json::from_value(body).unwrap())
+    }
+
+    #[test]
+    fn dockers_words_become_a_spec() {
+        let spec = specified(json!({
+            "Image": "base", "Cmd": "sh", "Entrypoint": ["env"], "Tty": true, "Env": null,
+            "HostConfig": {
+                "NanoCpus": 1_500_000_000, "Memory": 104_857_600, "MemorySwap": -1,
+                "RestartPolicy": { "Name": "on-failure", "MaximumRetryCount": 3 },
+                "Tmpfs": { "/t": "size=1m" },
+                "Mounts": [{ "Type": "tmpfs", "Target": "/u", "TmpfsOptions": { "Mode": 1023 } }],
+                "ExtraHosts": ["a:1.2.3.4", "b=[::1]"], "ConsoleSize": [24, 80],
+            },
+        }))
+        .unwrap();
+        assert_eq!(spec.command, Some(vec!["sh".to_owned()]));
+        assert_eq!(spec.entrypoint, Some(vec!["env".to_owned()]));
+        assert_eq!(spec.resources.cpu_millis, Some(1500));
+        assert_eq!(spec.resources.memory, Some(104_857_600));
+        assert_eq!(spec.restart, Restart::OnFailure { limit: 3 });
+        assert_eq!(spec.tmpfs["/u"], "mode=1777");
+        assert_eq!(spec.extra_hosts.len(), 2);
+        assert_eq!(spec.stdio.console_size, (24, 80));
+        assert!(spec.keep_log && spec.stdio.tty);
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        let with = |host: Value| specified(json!({ "Image": "x", "HostConfig": host }));
+        let policy = json!({ "Name": "always", "MaximumRetryCount": 0 });
+        assert!(with(json!({ "AutoRemove": true, "RestartPolicy": policy })).is_err());
+        assert!(with(json!({ "NanoCpus": 1_000_000_000, "CpuQuota": 50_000 })).is_err());
+        assert!(with(json!({ "Memory": 1 << 30, "MemorySwap": 2_i64 << 30 })).is_err());
+        assert!(with(json!({ "Mounts": [{ "Type": "bind", "Target": "/x" }] })).is_err());
+        assert!(with(json!({ "LogConfig": { "Type": "syslog" } })).is_err());
+        assert!(with(json!({ "ExtraHosts": ["x:host-gateway"] })).is_err());
+        assert_eq!(with(json!({ "CpuQuota": 50_000 })).unwrap().resources.cpu_millis, Some(500));
+        assert!(specified(json!({})).is_err());
+    }
+}

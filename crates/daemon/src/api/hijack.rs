@@ -1,0 +1,142 @@
+//! Connections that stop being HTTP: a process's standard streams after one request's head.
+//!
+//! ```text
+//!   client ─ POST … Upgrade: tcp ─► 101 UPGRADED ─► raw bytes both ways, half-closed each on its own
+//!   client ─ POST … ──────────────► 200, the request's body is stdin, the answer's body is output
+//! ```
+
+use crate::api::detach_keys::DetachKeys;
+use crate::api::frames::Framing;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use hyper::StatusCode;
+use hyper::ext::ReasonPhrase;
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, UPGRADE};
+use hyper_util::rt::TokioIo;
+use ireko_engine::{InputWriter, OutputReader, Streams};
+use std::io;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio_util::io::{ReaderStream, StreamReader};
+
+/// How much is read from a client at once, in bytes.
+const PIECE: usize = 32 * 1024;
+
+/// A client's side of a hijacked connection.
+pub(crate) struct Client {
+    pub(crate) input: Box<dyn AsyncRead + Send + Unpin>,
+    pub(crate) output: Box<dyn AsyncWrite + Send + Unpin>,
+}
+
+/// How a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SessionEnd {
+    /// The process closed its streams, or the client went.
+    Closed,
+    /// The client typed the detach keys.
+    Detached,
+}
+
+/// Answers a request and hands its connection to `session`, as a task of its own.
+pub(crate) fn hijack<F>(
+    mut request: Request,
+    content_type: &'static str,
+    session: impl FnOnce(Client) -> F + Send + 'static,
+) -> Response
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let mut response = Response::new(Body::empty());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    if request.headers().contains_key(UPGRADE) {
+        let upgrading = hyper::upgrade::on(&mut request);
+        tokio::spawn(async move {
+            match upgrading.await {
+                Ok(upgraded) => {
+                    let (input, output) = tokio::io::split(TokioIo::new(upgraded));
+                    session(Client { input: Box::new(input), output: Box::new(output) }).await;
+                }
+                Err(error) => tracing::debug!(%error, "a connection was not upgraded"),
+            }
+        });
+        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        response.headers_mut().insert(UPGRADE, HeaderValue::from_static("tcp"));
+        response.extensions_mut().insert(ReasonPhrase::from_static(b"UPGRADED"));
+        return response;
+    }
+    let (output, body) = tokio::io::duplex(PIECE);
+    let sent = request.into_body().into_data_stream().map_err(io::Error::other);
+    let input = Box::new(Box::pin(StreamReader::new(sent)));
+    tokio::spawn(session(Client { input, output: Box::new(output) }));
+    *response.body_mut() = Body::from_stream(ReaderStream::new(body));
+    response
+}
+
+/// Carries bytes between a client and a process until the process closes its streams, the client
+/// goes, or detaches. `replay` is sent first.
+pub(crate) async fn carry(
+    client: Client,
+    streams: Streams,
+    framing: Framing,
+    keys: Option<DetachKeys>,
+    replay: Vec<Bytes>,
+) -> SessionEnd {
+    let Client { input, mut output } = client;
+    let Streams { input: to_process, output: from_process } = streams;
+    let end = tokio::select! {
+        end = send_output(&mut output, from_process, framing, replay) => end,
+        end = take_input(input, to_process, keys) => end,
+    };
+    // The client may be gone.
+    let _ = output.shutdown().await;
+    end
+}
+
+async fn send_output(
+    output: &mut (impl AsyncWrite + Unpin),
+    mut from_process: OutputReader,
+    framing: Framing,
+    replay: Vec<Bytes>,
+) -> SessionEnd {
+    for bytes in replay {
+        if output.write_all(&bytes).await.is_err() {
+            return SessionEnd::Closed;
+        }
+    }
+    while let Some(piece) = from_process.next().await {
+        let bytes = framing.frame(piece.stream, piece.bytes);
+        if output.write_all(&bytes).await.is_err() || output.flush().await.is_err() {
+            break;
+        }
+    }
+    SessionEnd::Closed
+}
+
+/// Ends only where the client detaches: one that has nothing more to say may still listen.
+async fn take_input(
+    mut input: impl AsyncRead + Unpin,
+    mut to_process: InputWriter,
+    mut keys: Option<DetachKeys>,
+) -> SessionEnd {
+    let mut buffer = vec![0; PIECE];
+    while let Ok(length @ 1..) = input.read(&mut buffer).await {
+        let (bytes, detached) = match &mut keys {
+            None => (buffer[..length].to_vec(), false),
+            Some(keys) => {
+                let typed = keys.typed(&buffer[..length]);
+                (typed.pass, typed.detached)
+            }
+        };
+        if !bytes.is_empty() && !to_process.write(bytes.into()).await {
+            break;
+        }
+        if detached {
+            return SessionEnd::Detached;
+        }
+    }
+    drop(to_process);
+    std::future::pending().await
+}

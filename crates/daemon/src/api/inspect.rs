@@ -1,0 +1,221 @@
+//! `GET /containers/{id}/json`: all there is to say about a container, in docker's shape.
+
+use crate::api::App;
+use crate::api::error::ApiResult;
+use crate::api::list::{network_name, sizes};
+use crate::api::query::Params;
+use axum::Json;
+use axum::extract::{Path, State};
+use ireko_engine::{ContainerRecord, Engine, RestartPolicy, RunState, hostname};
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+use std::path::PathBuf;
+
+/// Docker's word for a time that never was.
+const NEVER: &str = "0001-01-01T00:00:00Z";
+
+pub(crate) async fn inspect(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    params: Params,
+) -> ApiResult<Json<Value>> {
+    let record = app.engine.inspect(&id)?;
+    let mut shown = container(&app.engine, &record);
+    if params.flag("size") {
+        let (own, all) = sizes(&app.engine, &record).await?;
+        shown["SizeRw"] = own.into();
+        shown["SizeRootFs"] = all.into();
+    }
+    Ok(Json(shown))
+}
+
+fn container(engine: &Engine, record: &ContainerRecord) -> Value {
+    let folder = engine.places().root.join("containers").join(&record.id);
+    let argv = record.process.argv();
+    let (program, arguments) = argv.split_first().map_or(("", &[][..]), |(p, a)| (p.as_str(), a));
+    let execs = Some(engine.execs_of(record)).filter(|execs| !execs.is_empty());
+    json!({
+        "Id": record.id,
+        "Created": record.created.to_string(),
+        "Path": program,
+        "Args": arguments,
+        "State": state(record),
+        "Image": format!("sha256:{}", record.image_id),
+        // These are files of the guest's memory, given to it at each start.
+        "ResolvConfPath": "",
+        "HostnamePath": "",
+        "HostsPath": "",
+        "LogPath": if record.spec.keep_log { folder.join("log") } else { PathBuf::new() },
+        "Name": format!("/{}", record.name),
+        "RestartCount": record.restart_count,
+        "Driver": "vhdx",
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": execs,
+        "HostConfig": host_config(record),
+        "GraphDriver": {
+            "Name": "vhdx",
+            "Data": { "File": folder.join(&record.scratch) },
+        },
+        "Mounts": [],
+        "Config": config(record),
+        "NetworkSettings": network_settings(),
+    })
+}
+
+fn state(record: &ContainerRecord) -> Value {
+    let time = |at: Option<Timestamp>| at.map_or_else(|| NEVER.to_owned(), |at| at.to_string());
+    let last = record.last_run.as_ref();
+    let (running, paused, pid, started_at) = match &record.state {
+        RunState::Running { vm_pid, started_at, paused, .. } => {
+            (true, *paused, *vm_pid, Some(*started_at))
+        }
+        _ => (false, false, 0, last.and_then(|run| run.started_at)),
+    };
+    let is_restarting = record.state == RunState::Restarting;
+    json!({
+        "Status": record.status(),
+        "Running": running || is_restarting,
+        "Paused": paused,
+        "Restarting": is_restarting,
+        "OOMKilled": false,
+        "Dead": false,
+        "Pid": pid,
+        "ExitCode": last.filter(|_| !running).map_or(0, |run| run.exit_code),
+        "Error": last.filter(|_| !running).and_then(|run| run.error.as_deref()).unwrap_or_default(),
+        "StartedAt": time(started_at),
+        "FinishedAt": time(last.and_then(|run| run.finished_at)),
+    })
+}
+
+fn config(record: &ContainerRecord) -> Value {
+    let spec = &record.spec;
+    let [attach_stdin, attach_stdout, attach_stderr] = spec.stdio.attached;
+    let none_if_empty = |words: &Vec<String>| Some(words.clone()).filter(|words| !words.is_empty());
+    let mut shown = json!({
+        "Hostname": hostname(record),
+        "Domainname": "",
+        "User": record.process.user,
+        "AttachStdin": attach_stdin,
+        "AttachStdout": attach_stdout,
+        "AttachStderr": attach_stderr,
+        "Tty": spec.stdio.tty,
+        "OpenStdin": spec.stdio.open_stdin,
+        "StdinOnce": spec.stdio.stdin_once,
+        "Env": record.process.env,
+        "Cmd": none_if_empty(&record.process.command),
+        "Image": spec.image,
+        "Volumes": null,
+        "WorkingDir": record.process.working_dir,
+        "Entrypoint": none_if_empty(&record.process.entrypoint),
+        "OnBuild": null,
+        "Labels": record.labels,
+        "StopSignal": record.process.stop_signal,
+    });
+    if !spec.exposed_ports.is_empty() {
+        let ports = spec.exposed_ports.iter().map(|port| (port.clone(), json!({})));
+        shown["ExposedPorts"] = Value::Object(ports.collect());
+    }
+    if let Some(seconds) = spec.stop_timeout {
+        shown["StopTimeout"] = seconds.into();
+    }
+    shown
+}
+
+fn host_config(record: &ContainerRecord) -> Value {
+    let spec = &record.spec;
+    let (policy, retries) = match spec.restart {
+        RestartPolicy::No => ("no", 0),
+        RestartPolicy::Always => ("always", 0),
+        RestartPolicy::UnlessStopped => ("unless-stopped", 0),
+        RestartPolicy::OnFailure { limit } => ("on-failure", limit),
+    };
+    let extra_hosts: Vec<_> =
+        spec.extra_hosts.iter().map(|host| format!("{}:{}", host.name, host.address)).collect();
+    let tmpfs: Map<_, _> =
+        spec.tmpfs.iter().map(|(path, options)| (path.clone(), json!(options))).collect();
+    json!({
+        "Binds": null,
+        "ContainerIDFile": "",
+        "LogConfig": {
+            "Type": if spec.keep_log { "json-file" } else { "none" },
+            "Config": {},
+        },
+        "NetworkMode": network_name(record),
+        "PortBindings": {},
+        "RestartPolicy": { "Name": policy, "MaximumRetryCount": retries },
+        "AutoRemove": spec.auto_remove,
+        "VolumeDriver": "",
+        "VolumesFrom": null,
+        "ConsoleSize": [spec.stdio.console_size.0, spec.stdio.console_size.1],
+        "CapAdd": null,
+        "CapDrop": null,
+        "CgroupnsMode": "private",
+        "Dns": spec.dns.servers,
+        "DnsOptions": spec.dns.options,
+        "DnsSearch": spec.dns.search,
+        "ExtraHosts": Some(extra_hosts).filter(|hosts| !hosts.is_empty()),
+        "GroupAdd": null,
+        "IpcMode": "private",
+        "Cgroup": "",
+        "Links": null,
+        "OomScoreAdj": 0,
+        "PidMode": "",
+        "Privileged": false,
+        "PublishAllPorts": false,
+        "ReadonlyRootfs": spec.read_only,
+        "SecurityOpt": null,
+        "Tmpfs": Some(tmpfs).filter(|mounts| !mounts.is_empty()),
+        "UTSMode": "",
+        "UsernsMode": "",
+        "ShmSize": 67_108_864,
+        "Runtime": "ireko",
+        "Isolation": "",
+        "CpuShares": 0,
+        "Memory": spec.resources.memory.unwrap_or_default(),
+        "NanoCpus": spec.resources.cpu_millis.unwrap_or_default() * 1_000_000,
+        "CgroupParent": "",
+        "BlkioWeight": 0,
+        "CpuPeriod": 0,
+        "CpuQuota": 0,
+        "CpusetCpus": "",
+        "CpusetMems": "",
+        "Devices": [],
+        "DeviceCgroupRules": null,
+        "DeviceRequests": null,
+        "MemoryReservation": 0,
+        "MemorySwap": 0,
+        "MemorySwappiness": null,
+        "OomKillDisable": false,
+        "PidsLimit": null,
+        "Ulimits": [],
+        "MaskedPaths": [],
+        "ReadonlyPaths": [],
+        "Init": spec.init,
+    })
+}
+
+fn network_settings() -> Value {
+    json!({
+        "Bridge": "",
+        "SandboxID": "",
+        "SandboxKey": "",
+        "Ports": {},
+        "HairpinMode": false,
+        "LinkLocalIPv6Address": "",
+        "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": null,
+        "SecondaryIPv6Addresses": null,
+        "EndpointID": "",
+        "Gateway": "",
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "IPAddress": "",
+        "IPPrefixLen": 0,
+        "IPv6Gateway": "",
+        "MacAddress": "",
+        "Networks": {},
+    })
+}

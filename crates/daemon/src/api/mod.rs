@@ -1,0 +1,151 @@
+//! Which path is which verb.
+//!
+//! One file a verb, or a few small verbs of one noun. `router` is the table of all routes.
+
+mod attach;
+mod commit;
+mod containers;
+mod create;
+mod create_fields;
+mod detach_keys;
+pub(crate) mod error;
+mod events;
+mod exec;
+mod frames;
+mod hijack;
+mod images;
+mod import;
+mod inspect;
+mod ireko;
+mod list;
+mod logs;
+mod not_yet;
+mod prune;
+mod query;
+mod since;
+mod system;
+mod types;
+mod wait;
+
+use crate::dispatch::page_not_found;
+use axum::Router;
+use axum::routing::{any, delete, get, post};
+use ireko_engine::Engine;
+use tokio_util::sync::CancellationToken;
+
+/// What every handler has.
+#[derive(Clone)]
+pub(crate) struct App {
+    pub(crate) engine: Engine,
+    /// Ends the daemon.
+    pub(crate) stop: CancellationToken,
+}
+
+impl App {
+    pub(crate) fn new(engine: Engine, stop: CancellationToken) -> Self {
+        Self { engine, stop }
+    }
+}
+
+/// Every route there is, without its version.
+pub(crate) fn router(app: App) -> Router {
+    Router::new()
+        .merge(system_routes())
+        .merge(container_routes())
+        .merge(image_routes())
+        .merge(other_routes())
+        .fallback(page_not_found)
+        .method_not_allowed_fallback(page_not_found)
+        .with_state(app)
+}
+
+fn system_routes() -> Router<App> {
+    Router::new()
+        .route("/_ping", get(system::ping))
+        .route("/version", get(system::version))
+        .route("/info", get(system::info))
+        .route("/system/df", get(system::disk_usage))
+        .route("/events", get(events::events))
+        .route("/auth", post(not_yet::registries))
+        .route("/ireko/tree", get(ireko::tree))
+        .route("/ireko/info", get(ireko::info))
+        .route("/ireko/daemon/stop", post(ireko::stop))
+}
+
+fn container_routes() -> Router<App> {
+    Router::new()
+        .route("/containers/json", get(list::list))
+        .route("/containers/create", post(create::create))
+        .route("/containers/prune", post(prune::containers))
+        .route("/containers/{id}", delete(containers::remove))
+        .route("/containers/{id}/json", get(inspect::inspect))
+        .route("/containers/{id}/start", post(containers::start))
+        .route("/containers/{id}/stop", post(containers::stop))
+        .route("/containers/{id}/restart", post(containers::restart))
+        .route("/containers/{id}/kill", post(containers::kill))
+        .route("/containers/{id}/pause", post(containers::pause))
+        .route("/containers/{id}/unpause", post(containers::unpause))
+        .route("/containers/{id}/rename", post(containers::rename))
+        .route("/containers/{id}/resize", post(containers::resize))
+        .route("/containers/{id}/top", get(containers::top))
+        .route("/containers/{id}/wait", post(wait::wait))
+        .route("/containers/{id}/attach", post(attach::attach))
+        .route("/containers/{id}/logs", get(logs::logs))
+        .route("/containers/{id}/exec", post(exec::create))
+        .route("/exec/{id}/start", post(exec::start))
+        .route("/exec/{id}/json", get(exec::inspect))
+        .route("/exec/{id}/resize", post(exec::resize))
+        .route("/commit", post(commit::commit))
+        .route("/containers/{id}/update", post(not_yet::update))
+        .route("/containers/{id}/stats", get(not_yet::stats))
+        .route("/containers/{id}/changes", get(not_yet::changes))
+        .route("/containers/{id}/export", get(not_yet::export))
+        .route("/containers/{id}/archive", any(not_yet::copy))
+        .route("/containers/{id}/attach/ws", get(not_yet::web_socket))
+        .route("/containers/{id}/checkpoints", any(not_yet::checkpoints))
+}
+
+fn image_routes() -> Router<App> {
+    Router::new()
+        .route("/images/json", get(images::list))
+        .route("/images/create", post(import::create))
+        .route("/images/prune", post(prune::images))
+        .route("/images/search", get(not_yet::registries))
+        .route("/images/load", post(not_yet::load))
+        .route("/images/get", get(not_yet::save))
+        // An image's name may contain slashes: the verb is the last part.
+        .route("/images/{*name}", get(images::get).post(images::post).delete(images::remove))
+        .route("/distribution/{*name}", get(not_yet::registries))
+        .route("/build", post(not_yet::build))
+        .route("/build/prune", post(not_yet::build))
+        .route("/session", any(not_yet::build))
+        .route("/grpc", any(not_yet::build))
+}
+
+fn other_routes() -> Router<App> {
+    Router::new()
+        .route("/networks", get(not_yet::no_networks))
+        .route("/networks/create", post(not_yet::networks))
+        .route("/networks/prune", post(not_yet::networks))
+        .route("/networks/{name}", get(not_yet::no_such_network).delete(not_yet::no_such_network))
+        .route("/networks/{name}/connect", post(not_yet::networks))
+        .route("/networks/{name}/disconnect", post(not_yet::networks))
+        .route("/volumes", get(not_yet::no_volumes))
+        .route("/volumes/create", post(not_yet::volumes))
+        .route("/volumes/prune", post(not_yet::volumes))
+        .route("/volumes/{name}", get(not_yet::no_such_volume).delete(not_yet::no_such_volume))
+        .route("/plugins", get(not_yet::no_plugins))
+        .route("/plugins/{*name}", any(not_yet::no_such_plugin))
+        .route("/swarm", any(not_yet::swarm))
+        .route("/swarm/{*rest}", any(not_yet::swarm))
+        .route("/nodes", any(not_yet::swarm))
+        .route("/nodes/{*rest}", any(not_yet::swarm))
+        .route("/services", any(not_yet::swarm))
+        .route("/services/{*rest}", any(not_yet::swarm))
+        .route("/tasks", any(not_yet::swarm))
+        .route("/tasks/{*rest}", any(not_yet::swarm))
+        .route("/secrets", any(not_yet::swarm))
+        .route("/secrets/{*rest}", any(not_yet::swarm))
+        .route("/configs", any(not_yet::swarm))
+        .route("/configs/{*rest}", any(not_yet::swarm))
+}

@@ -1,0 +1,102 @@
+//! Endpoints whose work Ireko does not do yet: one clear sentence each, never a pretence.
+
+use crate::api::error::{ApiError, ApiResult};
+use axum::Json;
+use axum::extract::Path;
+use axum::response::Response;
+use hyper::StatusCode;
+use serde_json::{Value, json};
+
+pub(crate) async fn registries() -> ApiError {
+    ApiError::new(
+        StatusCode::NOT_IMPLEMENTED,
+        "Ireko does not support registries yet: images come in by `import` (a root file system's \
+         tar archive), and `base` is built in",
+    )
+}
+
+pub(crate) async fn build() -> ApiError {
+    ApiError::not_yet("builds")
+}
+
+pub(crate) async fn load() -> ApiError {
+    ApiError::not_yet("image archives (docker load)")
+}
+
+pub(crate) async fn save() -> ApiError {
+    ApiError::not_yet("saving of images (docker save)")
+}
+
+pub(crate) async fn push() -> ApiError {
+    ApiError::not_yet("registries (docker push)")
+}
+
+pub(crate) async fn update() -> ApiError {
+    ApiError::not_yet("changes to a container's limits (docker update)")
+}
+
+pub(crate) async fn stats() -> ApiError {
+    ApiError::not_yet("statistics (docker stats)")
+}
+
+pub(crate) async fn changes() -> ApiError {
+    ApiError::not_yet("differences from the image (docker diff)")
+}
+
+pub(crate) async fn export() -> ApiError {
+    ApiError::not_yet("exports (docker export)")
+}
+
+pub(crate) async fn copy() -> ApiError {
+    ApiError::not_yet("copying in and out of containers (docker cp)")
+}
+
+pub(crate) async fn web_socket() -> ApiError {
+    ApiError::not_yet("attaching over a web socket")
+}
+
+pub(crate) async fn checkpoints() -> ApiError {
+    ApiError::not_yet("checkpoints")
+}
+
+pub(crate) async fn networks() -> ApiError {
+    ApiError::not_yet("networks")
+}
+
+pub(crate) async fn no_networks() -> Json<Value> {
+    Json(json!([]))
+}
+
+pub(crate) async fn no_such_network(Path(name): Path<String>) -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, format!("network {name} not found"))
+}
+
+pub(crate) async fn volumes() -> ApiError {
+    ApiError::not_yet("volumes")
+}
+
+pub(crate) async fn no_volumes() -> Json<Value> {
+    Json(json!({ "Volumes": [], "Warnings": [] }))
+}
+
+pub(crate) async fn no_such_volume(Path(name): Path<String>) -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, format!("get {name}: no such volume"))
+}
+
+pub(crate) async fn no_plugins() -> Json<Value> {
+    Json(json!([]))
+}
+
+pub(crate) async fn no_such_plugin(Path(path): Path<String>) -> ApiResult<Response> {
+    let name = path.strip_suffix("/json").unwrap_or(&path);
+    Err(ApiError::new(StatusCode::NOT_FOUND, format!("plugin \"{name}\" not found")))
+}
+
+/// Ireko is one machine; docker's words for one that is in no swarm.
+pub(crate) async fn swarm() -> ApiError {
+    ApiError::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to \
+         connect this node to swarm and try again.",
+    )
+}

@@ -1,0 +1,139 @@
+//! What is the same for every request: the version in its path, the headers of its answer.
+//!
+//! ```text
+//!   /v1.44/containers/json ─► /containers/json + ApiVersion(44) ─► router ─► headers
+//!   /containers/json       ─► /containers/json + ApiVersion(50)
+//! ```
+
+use crate::api::error::ApiError;
+use axum::Router;
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use hyper::body::Incoming;
+use hyper::header::HeaderValue;
+use hyper::http::uri::PathAndQuery;
+use hyper::service::Service;
+use hyper::{HeaderMap, Request, StatusCode, Uri};
+use hyper_util::service::TowerToHyperService;
+use std::convert::Infallible;
+use std::pin::Pin;
+
+/// The newest version that is served, 1.50.
+pub(crate) const NEWEST: ApiVersion = ApiVersion(50);
+/// The oldest, 1.24.
+pub(crate) const OLDEST: ApiVersion = ApiVersion(24);
+
+/// The minor number of the API version a request is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ApiVersion(pub(crate) u16);
+
+impl std::fmt::Display for ApiVersion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "1.{}", self.0)
+    }
+}
+
+/// The service every connection has.
+#[derive(Clone)]
+pub(crate) struct Dispatch(TowerToHyperService<Router>);
+
+impl Dispatch {
+    pub(crate) fn new(router: Router) -> Self {
+        Self(TowerToHyperService::new(router))
+    }
+}
+
+impl Service<Request<Incoming>> for Dispatch {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let router = self.0.clone();
+        Box::pin(async move {
+            let mut response = match take_version(request.uri()) {
+                Ok((version, uri)) => {
+                    *request.uri_mut() = uri;
+                    request.extensions_mut().insert(version);
+                    router.call(request.map(Body::new)).await?
+                }
+                Err(error) => error.into_response(),
+            };
+            add_headers(response.headers_mut());
+            Ok(response)
+        })
+    }
+}
+
+fn add_headers(headers: &mut HeaderMap) {
+    let server = concat!("Docker/", env!("CARGO_PKG_VERSION"), " (linux)");
+    headers.insert("Api-Version", HeaderValue::from_static("1.50"));
+    headers.insert("Docker-Experimental", HeaderValue::from_static("false"));
+    headers.insert("Ostype", HeaderValue::from_static("linux"));
+    headers.insert("Server", HeaderValue::from_static(server));
+}
+
+/// Takes `/v1.NN` off a path.
+fn take_version(uri: &Uri) -> Result<(ApiVersion, Uri), ApiError> {
+    let path = uri.path();
+    let found = path.strip_prefix("/v").and_then(|rest| {
+        let (version, rest) = rest.split_once('/')?;
+        let (major, minor) = version.split_once('.')?;
+        Some((major.parse::<u16>().ok()?, minor.parse::<u16>().ok()?, rest))
+    });
+    let Some((major, minor, rest)) = found else { return Ok((NEWEST, uri.clone())) };
+    let version = ApiVersion(minor);
+    if major > 1 || version > NEWEST {
+        return Err(ApiError::bad_request(format!(
+            "client version {major}.{minor} is too new. Maximum supported API version is {NEWEST}"
+        )));
+    }
+    if major < 1 || version < OLDEST {
+        return Err(ApiError::bad_request(format!(
+            "client version {major}.{minor} is too old. Minimum supported API version is {OLDEST}, \
+             please upgrade your client to a newer version"
+        )));
+    }
+    let text = match uri.query() {
+        Some(query) => format!("/{rest}?{query}"),
+        None => format!("/{rest}"),
+    };
+    let path =
+        text.parse::<PathAndQuery>().map_err(|error| ApiError::bad_request(error.to_string()))?;
+    Ok((version, Uri::from(path)))
+}
+
+/// The answer to a path or a method that is none of ours.
+pub(crate) async fn page_not_found() -> Response {
+    ApiError::new(StatusCode::NOT_FOUND, "page not found").into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(path: &str, version: u16, rest: &str) {
+        let (found, uri) = take_version(&path.parse().unwrap()).unwrap();
+        assert_eq!((found, uri.to_string().as_str()), (ApiVersion(version), rest));
+    }
+
+    #[test]
+    fn a_version_is_taken_off_the_path() {
+        check("/v1.44/containers/json?all=1", 44, "/containers/json?all=1");
+        check("/_ping", 50, "/_ping");
+        check("/volumes/v1.2", 50, "/volumes/v1.2");
+    }
+
+    #[test]
+    fn versions_outside_the_range_are_refused_in_dockers_words() {
+        let refused = |path: &str| take_version(&path.parse().unwrap()).unwrap_err().to_string();
+        assert_eq!(
+            refused("/v1.99/info"),
+            "client version 1.99 is too new. Maximum supported API version is 1.50"
+        );
+        assert!(refused("/v1.20/info").starts_with(
+            "client version 1.20 is too old. Minimum supported API version is 1.24, please upgrade"
+        ));
+    }
+}
