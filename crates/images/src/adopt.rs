@@ -12,9 +12,10 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ImageId, LayerGuid};
 use crate::import::end;
+use crate::index::Pin;
 use crate::journal::Prepared;
 use crate::state::{Intent, Kind, Role, Sidecar};
-use crate::store::{ImageInfo, Pin, Store};
+use crate::store::{ImageInfo, Store};
 use crate::tag::taggable;
 use crate::{copy, durable, layer_file, names};
 use ireko_oci::Reference;
@@ -56,7 +57,7 @@ impl Store {
         let (source, sidecar, _pin) = {
             let mut index = self.index();
             let layer = index.image(image)?.layer.clone();
-            let pin = self.pin(&mut index, layer.sidecar.guid);
+            let pin = index.pin(layer.sidecar.guid);
             (self.image_path(&layer.file), layer.sidecar, pin)
         };
         let beside = disk.with_extension("json");
@@ -70,7 +71,7 @@ impl Store {
     }
 
     /// Takes a file in as a layer, unless it is here; pins it.
-    pub(crate) fn bring_layer(&self, file: &Path) -> Result<(LayerGuid, Pin<'_>)> {
+    pub(crate) fn bring_layer(&self, file: &Path) -> Result<(LayerGuid, Pin)> {
         let beside = file.with_extension("json");
         let sidecar = match durable::exists(&beside)? {
             true => Sidecar::read(&beside)?.as_layer(),
@@ -85,7 +86,7 @@ impl Store {
         source: &Path,
         sidecar: &Sidecar,
         reference: Option<&Reference>,
-    ) -> Result<Pin<'_>> {
+    ) -> Result<Pin> {
         let _one_at_a_time = self.adopting.lock().unwrap_or_else(PoisonError::into_inner);
         let guid = sidecar.guid;
         let mut index = self.index();
@@ -93,7 +94,7 @@ impl Store {
         if let Some(here) = &here
             && (sidecar.image_id().is_none() || here.sidecar.image_id().is_some())
         {
-            return Ok(self.pin(&mut index, guid));
+            return Ok(index.pin(guid));
         }
         drop(index);
 
@@ -115,7 +116,7 @@ impl Store {
             }
             return Err(error);
         }
-        Ok(self.pin(&mut index, guid))
+        Ok(index.pin(guid))
     }
 
     fn copy_in(&self, source: &Path, work: &Path) -> Result<()> {

@@ -43,7 +43,7 @@ fn files_below(index: &Index, leaf: &Path, name: &str) -> Result<Vec<String>> {
     // A file that was frozen and not yet published is no layer of the tree, but it is there.
     if let Some(commit) = index.commit_of(name) {
         files.push(name.to_owned());
-        name = match commit.parent.and_then(|parent| index.layer(parent)) {
+        name = match commit.parent.as_ref().and_then(|(parent, _)| index.layer(*parent)) {
             Some(parent) => &parent.file,
             None => return Err(missing(leaf, name)),
         };

@@ -19,7 +19,7 @@
 use crate::compose::{NewImage, compose};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::LayerGuid;
-use crate::index::Index;
+use crate::index::{Index, Pin};
 use crate::journal::{Prepared, Work};
 use crate::state::{Intent, Role, Sidecar};
 use crate::store::{ImageInfo, Store};
@@ -29,14 +29,18 @@ use ireko_disk::FreezePlan;
 use ireko_disk::freeze::Recovered;
 use ireko_oci::Reference;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
 
 /// A chain of more files than this cannot be committed.
 pub const MAX_DEPTH: usize = 250;
 /// From this many files on, a commit is logged as deep.
 const DEEP: usize = 64;
 
-/// A commit that has begun. Hand it to [`Store::publish_commit`] or [`Store::abort_commit`];
-/// what is dropped instead is settled by [`Store::settle_commits`] or at the next start.
+/// A commit that has begun. Hand it to [`Store::publish_commit`] or [`Store::abort_commit`].
+///
+/// What is dropped instead is settled when the disk is committed again, once the shim that may
+/// still be at it has frozen the disk or ended; or by [`Store::settle_commits`]; or at the next
+/// start.
 #[derive(Debug)]
 #[must_use]
 pub struct PendingCommit {
@@ -48,6 +52,7 @@ pub struct PendingCommit {
     pub next_parent: String,
     leaf: PathBuf,
     guid: LayerGuid,
+    _held: Arc<()>,
 }
 
 /// What the store remembers of a commit until it ends.
@@ -57,8 +62,10 @@ pub(crate) struct CommitUnderWay {
     pub work: Work,
     pub file: String,
     pub reference: Option<Reference>,
-    /// The layer both the old and the new file stand on.
-    pub parent: Option<LayerGuid>,
+    /// The layer the disk stood on when the commit began, and its pin.
+    pub parent: Option<(LayerGuid, Pin)>,
+    /// Lives while somebody holds the [`PendingCommit`].
+    pub held: Weak<()>,
 }
 
 /// How far the freezing of a disk got.
@@ -82,11 +89,13 @@ impl Store {
         let relative = self.container_disk(leaf)?;
         let reference = new.reference.as_ref().map(taggable).transpose()?;
         let mut index = self.index();
+        self.settle_orphans(&mut index, leaf)?;
         if index.commits.values().any(|commit| commit.leaf == leaf) {
             return Err(Error::conflict(format!(
                 "a commit of {} is already under way",
                 leaf.display()
-            )));
+            ))
+            .hint("try again when it has ended"));
         }
         let parent = chain::parent(&index, leaf)?
             .ok_or_else(|| Error::bad_input(format!("{} stands on no image", leaf.display())))?;
@@ -111,17 +120,24 @@ impl Store {
         };
         let prepared = Prepared { image: Some(&sidecar), layer: Some(&sidecar.as_layer()) };
         let work = self.journal.begin(guid, &intent, prepared)?;
-        index.pin(parent);
+        let held = Arc::default();
+        let commit = CommitUnderWay {
+            leaf: leaf.to_owned(),
+            work,
+            file: file.clone(),
+            reference,
+            parent: Some((parent, index.pin(parent))),
+            held: Arc::downgrade(&held),
+        };
+        index.commits.insert(guid, commit);
         let pending = PendingCommit {
             frozen: self.image_path(&file),
             frozen_parent,
             next_parent: names::scratch_locator(&file),
             leaf: leaf.to_owned(),
             guid,
+            _held: held,
         };
-        let commit =
-            CommitUnderWay { leaf: leaf.to_owned(), work, file, reference, parent: Some(parent) };
-        index.commits.insert(guid, commit);
         Ok(pending)
     }
 
@@ -166,7 +182,7 @@ impl Store {
             Freezing::NotDone => commit.work.end()?,
             Freezing::Undecided => self.not_frozen(&commit)?,
         }
-        end_commit(&mut index, pending.guid);
+        index.commits.remove(&pending.guid);
         Ok(())
     }
 
@@ -189,9 +205,30 @@ impl Store {
                 Freezing::NotDone => commit.work.end()?,
                 Freezing::Undecided => self.not_frozen(&commit)?,
             }
-            end_commit(&mut index, guid);
+            index.commits.remove(&guid);
         }
         Ok(images)
+    }
+
+    /// Settles a disk's commits that nobody in this process holds, where it shows how they ended.
+    fn settle_orphans(&self, index: &mut Index, leaf: &Path) -> Result<()> {
+        let orphans: Vec<_> = index
+            .commits
+            .iter()
+            .filter(|(_, commit)| commit.leaf == leaf && commit.held.strong_count() == 0)
+            .map(|(guid, commit)| (*guid, commit.clone()))
+            .collect();
+        for (guid, commit) in orphans {
+            match self.look(&commit)? {
+                Freezing::Done => drop(self.land_commit(index, guid, &commit)?),
+                Freezing::NotDone => {
+                    commit.work.end()?;
+                    index.commits.remove(&guid);
+                }
+                Freezing::Undecided => {}
+            }
+        }
+        Ok(())
     }
 
     /// Finds out how far a freeze got, finishing or undoing it if nobody has the disk open.
@@ -227,7 +264,7 @@ impl Store {
         commit: &CommitUnderWay,
     ) -> Result<ImageInfo> {
         let id = self.land(index, &commit.work, &commit.file, commit.reference.as_ref())?;
-        end_commit(index, guid);
+        index.commits.remove(&guid);
         match id {
             Some(id) => Ok(self.info(index, index.image(&id)?)),
             None => Err(Error::conflict(format!("{} was committed as a layer", commit.file))),
@@ -260,12 +297,6 @@ fn under_way(index: &Index, guid: LayerGuid) -> Result<CommitUnderWay> {
         .get(&guid)
         .cloned()
         .ok_or_else(|| Error::conflict("this commit has already been settled"))
-}
-
-fn end_commit(index: &mut Index, guid: LayerGuid) {
-    if let Some(CommitUnderWay { parent: Some(parent), .. }) = index.commits.remove(&guid) {
-        index.unpin(parent);
-    }
 }
 
 fn check_depth(depth: usize, leaf: &Path) -> Result<()> {

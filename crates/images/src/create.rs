@@ -27,7 +27,7 @@ impl Store {
             index.lineage(&layer.file)?;
             let (guid, file) = (layer.sidecar.guid, layer.file.clone());
             let scratch = format!("{}{}", names::slug(&layer.sidecar.name), names::DISK_SUFFIX);
-            (file, folder.join(scratch), self.pin(&mut index, guid))
+            (file, folder.join(scratch), index.pin(guid))
         };
         let locator = names::scratch_locator(&parent);
         layer_file::create_child(&scratch, &self.image_path(&parent), &locator)?;

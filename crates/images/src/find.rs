@@ -45,7 +45,7 @@ pub(crate) fn find(index: &Index, text: &str) -> Result<Found> {
     let parsed = Reference::parse(text);
     if let Ok(reference) = &parsed {
         let reference = reference.clone().with_default_tag();
-        if let Some(id) = index.tags.get(&reference).filter(|id| index.image(id).is_ok()) {
+        if let Some(id) = index.tags().get(&reference).filter(|id| index.image(id).is_ok()) {
             return Ok(Found::ByTag(*id, reference));
         }
     }

@@ -1,10 +1,12 @@
 //! Taking in files that came into `images/` by other hands: another program's, a copied folder's.
 //!
-//! A file `<name>_<guid>.vhdx` without a sidecar becomes a machine image. It stays as it is; its
-//! sidecar is written, and a tag made of its name, where that can be one and is free.
+//! A file `<name>_<guid>.vhdx` without a sidecar becomes a machine image. Its bytes stay as they are;
+//! it is made read-only, gets a sidecar, and a tag made of its name where that can be one and is
+//! free. What cannot be taken in is logged, and tried again at the next start.
 
 use crate::compose::{NewImage, compose};
 use crate::error::{During, Result};
+use crate::id::LayerGuid;
 use crate::index::Index;
 use crate::state::{Kind, Role, Sidecar};
 use crate::store::Store;
@@ -24,35 +26,41 @@ pub(crate) fn take_in(store: &Store, index: &mut Index) -> Result<()> {
             tracing::warn!(file, twin = twin.file, "ignored: another file has the same GUID");
             continue;
         }
-        if let Err(error) = layer_file::facts(&store.image_path(&file)) {
+        if let Err(error) = take_in_file(store, index, &file, slug, guid) {
             let reason = crate::error::chain(&error).to_string();
-            tracing::warn!(file, reason, "ignored: a file that cannot be read");
+            tracing::warn!(file, reason, "a file without a sidecar could not be taken in");
             index.damaged.insert(file, reason);
-            continue;
         }
-        let sidecar = make_sidecar(store, &file, slug, guid)?;
-        durable::replace(&store.sidecar_path(&file), &sidecar.to_json())?;
-        let layer = store.load(&file)?;
-        let id = layer.sidecar.image_id();
-        index.insert(layer);
-        if let (Some(id), Some(name)) = (id, names::reference_for(slug))
-            && !index.tags.contains_key(&name)
-        {
-            let mut tags = index.tags.clone();
-            tags.insert(name, id);
-            store.set_tags(index, tags)?;
-        }
-        tracing::info!(file, "took in a machine image");
     }
     Ok(())
 }
 
-fn make_sidecar(
+fn take_in_file(
     store: &Store,
+    index: &mut Index,
     file: &str,
     slug: &str,
-    guid: crate::id::LayerGuid,
-) -> Result<Sidecar> {
+    guid: LayerGuid,
+) -> Result<()> {
+    layer_file::facts(&store.image_path(file))?;
+    let sidecar = make_sidecar(store, file, slug, guid)?;
+    durable::protect(&store.image_path(file))?;
+    durable::replace(&store.sidecar_path(file), &sidecar.to_json())?;
+    let layer = store.load(file)?;
+    let id = layer.sidecar.image_id();
+    index.insert(layer);
+    tracing::info!(file, "took in a machine image");
+    if let (Some(id), Some(name)) = (id, names::reference_for(slug))
+        && !index.tags().contains_key(&name)
+    {
+        let mut tags = index.tags().clone();
+        tags.insert(name, id);
+        store.set_tags(index, tags)?;
+    }
+    Ok(())
+}
+
+fn make_sidecar(store: &Store, file: &str, slug: &str, guid: LayerGuid) -> Result<Sidecar> {
     let path = store.image_path(file);
     let modified = std::fs::metadata(&path)
         .and_then(|file| file.modified())

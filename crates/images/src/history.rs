@@ -37,7 +37,7 @@ impl Store {
             let made = layer.and_then(|layer| layer.sidecar.image_id());
             HistoryStep {
                 image: made,
-                references: made.map(|id| index.references(&id)).unwrap_or_default(),
+                references: made.map(|id| index.references(&id).to_vec()).unwrap_or_default(),
                 created: step.created,
                 created_by: step.created_by.clone(),
                 comment: step.comment.clone(),

@@ -9,6 +9,7 @@
 use crate::compose::{NewImage, compose};
 use crate::error::{Error, Result};
 use crate::id::LayerGuid;
+use crate::index::Pin;
 use crate::journal::{Prepared, Work};
 use crate::state::{Intent, Kind, Role, Sidecar};
 use crate::store::{ImageInfo, Store};
@@ -17,8 +18,8 @@ use crate::{durable, layer_file, names};
 use ireko_oci::Reference;
 use std::path::{Path, PathBuf};
 
-/// A layer that is being made. Hand it to [`Store::publish_app_layer`] or
-/// [`Store::abort_app_layer`]; what is dropped instead is thrown away at the next start.
+/// A layer that is being made. Hand it to [`Store::publish_app_layer`]; what is dropped instead is
+/// thrown away, as by [`Store::abort_app_layer`].
 #[derive(Debug)]
 #[must_use]
 pub struct PendingLayer {
@@ -27,10 +28,12 @@ pub struct PendingLayer {
     /// A folder for whatever else the work needs; it goes with the work.
     pub work_dir: PathBuf,
     guid: LayerGuid,
-    parent: LayerGuid,
     name: String,
     file: String,
     work: Work,
+    /// The work is done, or left to the next start.
+    settled: bool,
+    _parent: Pin,
 }
 
 impl Store {
@@ -39,7 +42,7 @@ impl Store {
     /// `common_root` is the cache's `base/root.vhdx`; it is copied into `images/` the first time.
     /// `name` is what the image will be called; the file is named after it.
     pub fn begin_app_layer(&self, common_root: &Path, name: &str) -> Result<PendingLayer> {
-        let (parent, _pin) = self.bring_layer(common_root)?;
+        let (parent, pin) = self.bring_layer(common_root)?;
         let guid = LayerGuid::random();
         let file = names::disk_file(name, guid);
         let intent = Intent::Arrive { file: file.clone(), reference: None };
@@ -52,22 +55,23 @@ impl Store {
             &names::sibling_locator(&parent_file),
         )
         .inspect_err(|_| end(&work))?;
-        self.index().pin(parent);
         Ok(PendingLayer {
             leaf,
             work_dir: work.folder().to_owned(),
             guid,
-            parent,
             name: name.to_owned(),
             file,
             work,
+            settled: false,
+            _parent: pin,
         })
     }
 
     /// Makes the layer an image, verified and durable, and returns it.
     ///
     /// Nobody has the disk open any more. A failure throws the layer away.
-    pub fn publish_app_layer(&self, pending: PendingLayer, new: NewImage) -> Result<ImageInfo> {
+    pub fn publish_app_layer(&self, mut pending: PendingLayer, new: NewImage) -> Result<ImageInfo> {
+        pending.settled = true;
         let published = self.publish(&pending, &new);
         if published.is_err() {
             let mut index = self.index();
@@ -75,13 +79,12 @@ impl Store {
                 tracing::warn!(error = %crate::error::chain(&error), "import left to the next start");
             }
         }
-        self.index().unpin(pending.parent);
         published
     }
 
     /// Throws the layer away.
-    pub fn abort_app_layer(&self, pending: PendingLayer) -> Result<()> {
-        self.index().unpin(pending.parent);
+    pub fn abort_app_layer(&self, mut pending: PendingLayer) -> Result<()> {
+        pending.settled = true;
         pending.work.end()
     }
 
@@ -115,6 +118,14 @@ impl Store {
             .layer(guid)
             .ok_or_else(|| Error::not_found(format!("no layer {guid} in images/")))?;
         Ok(layer.file.clone())
+    }
+}
+
+impl Drop for PendingLayer {
+    fn drop(&mut self) {
+        if !self.settled {
+            end(&self.work);
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use crate::id::{ImageId, LayerGuid};
 use crate::state::{Role, Sidecar};
 use ireko_oci::{ImageConfig, Reference};
 use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Weak};
 
 /// The longest lineage that is walked; a longer one is damage or a cycle.
 const MAX_LINEAGE: usize = 1024;
@@ -22,6 +23,10 @@ pub(crate) struct Layer {
     /// What the file says, or why it cannot be read.
     pub disk: std::result::Result<DiskFacts, String>,
 }
+
+/// See [`Index::pin`].
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Pin(Arc<()>);
 
 /// A layer that is an image.
 #[derive(Clone, Copy, Debug)]
@@ -64,10 +69,11 @@ pub(crate) struct Index {
     layers: BTreeMap<LayerGuid, Layer>,
     by_file: HashMap<String, LayerGuid>,
     by_image: HashMap<ImageId, LayerGuid>,
-    /// Every tag, in full form.
-    pub tags: BTreeMap<Reference, ImageId>,
-    /// Layers that a verb under way stands on, with the number of such verbs.
-    pins: HashMap<LayerGuid, usize>,
+    tags: BTreeMap<Reference, ImageId>,
+    /// The same the other way round; each image's names are in order.
+    names: HashMap<ImageId, Vec<Reference>>,
+    /// Layers that a verb under way stands on, while its [`Pin`] lives.
+    pins: Vec<(LayerGuid, Weak<()>)>,
     /// Commits between their intent and their end, by the frozen file's key.
     pub commits: BTreeMap<LayerGuid, CommitUnderWay>,
     /// Files whose sidecar cannot be read, and why. While there is one, nothing is swept: it may
@@ -178,17 +184,27 @@ impl Index {
             .collect()
     }
 
+    /// Returns every tag, each with `:tag`.
+    pub(crate) fn tags(&self) -> &BTreeMap<Reference, ImageId> {
+        &self.tags
+    }
+
+    pub(crate) fn set_tags(&mut self, tags: BTreeMap<Reference, ImageId>) {
+        self.names.clear();
+        for (name, id) in &tags {
+            self.names.entry(*id).or_default().push(name.clone());
+        }
+        self.tags = tags;
+    }
+
     /// Lists an image's tags in order.
-    pub(crate) fn references(&self, id: &ImageId) -> Vec<Reference> {
-        self.tags.iter().filter(|(_, tagged)| *tagged == id).map(|(name, _)| name.clone()).collect()
+    pub(crate) fn references(&self, id: &ImageId) -> &[Reference] {
+        self.names.get(id).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// Names an image for people: its first tag, else its short id.
     pub(crate) fn label(&self, id: &ImageId) -> String {
-        match self.tags.iter().find(|(_, tagged)| *tagged == id) {
-            Some((reference, _)) => reference.familiar(),
-            None => id.short(),
-        }
+        self.references(id).first().map_or_else(|| id.short(), Reference::familiar)
     }
 
     /// Finds the commit under way whose frozen file is, or will be, called `file`.
@@ -196,20 +212,15 @@ impl Index {
         self.commits.values().find(|commit| commit.file == file)
     }
 
-    pub(crate) fn pin(&mut self, guid: LayerGuid) {
-        *self.pins.entry(guid).or_default() += 1;
-    }
-
-    pub(crate) fn unpin(&mut self, guid: LayerGuid) {
-        if let Some(count) = self.pins.get_mut(&guid) {
-            *count -= 1;
-            if *count == 0 {
-                self.pins.remove(&guid);
-            }
-        }
+    /// Keeps a layer, and all it stands on, from being swept until the pin and its clones are gone.
+    pub(crate) fn pin(&mut self, guid: LayerGuid) -> Pin {
+        self.pins.retain(|(_, alive)| alive.strong_count() > 0);
+        let pin = Pin::default();
+        self.pins.push((guid, Arc::downgrade(&pin.0)));
+        pin
     }
 
     pub(crate) fn pinned(&self) -> impl Iterator<Item = LayerGuid> {
-        self.pins.keys().copied()
+        self.pins.iter().filter(|(_, alive)| alive.strong_count() > 0).map(|(guid, _)| *guid)
     }
 }

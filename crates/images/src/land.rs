@@ -47,7 +47,7 @@ impl Store {
         let image = layer.sidecar.image_id();
         index.insert(layer);
         if let (Some(id), Some(reference)) = (image, reference) {
-            let mut tags = index.tags.clone();
+            let mut tags = index.tags().clone();
             tags.insert(reference.clone(), id);
             self.set_tags(index, tags)?;
         }

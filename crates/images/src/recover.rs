@@ -20,11 +20,12 @@ use crate::state::{Intent, Role, Sidecar, read_tags};
 use crate::store::Store;
 use crate::{chain, durable, foreign, names};
 use ireko_oci::Reference;
+use std::sync::Weak;
 
 /// Brings a store's folders into a state between verbs, and its index into the same.
 pub(crate) fn recover(store: &Store) -> Result<()> {
     let mut index = store.index();
-    index.tags = read_tags(&store.places.tags)?;
+    index.set_tags(read_tags(&store.places.tags)?);
     read_images(store, &mut index)?;
     sweep_containers(store)?;
     for (work, intent) in store.journal.entries()? {
@@ -119,6 +120,7 @@ fn settle(store: &Store, index: &mut Index, work: &Work, intent: &Intent) -> Res
                 file: file.clone(),
                 reference: named(reference)?,
                 parent: None,
+                held: Weak::new(),
             };
             settle_commit(store, index, commit)
         }
@@ -145,7 +147,7 @@ fn settle_commit(store: &Store, index: &mut Index, commit: CommitUnderWay) -> Re
             let frozen = store.image_path(&commit.file);
             let disk = if durable::exists(&frozen)? { &frozen } else { &commit.leaf };
             let parent = chain::parent(index, disk)?.map(|parent| parent.sidecar.guid);
-            parent.inspect(|parent| index.pin(*parent));
+            let parent = parent.map(|guid| (guid, index.pin(guid)));
             index.commits.insert(guid, CommitUnderWay { parent, ..commit });
             Ok(())
         }

@@ -16,6 +16,7 @@ use crate::durable;
 use crate::error::{Error, Result};
 use crate::find::{Found, find};
 use crate::id::{ImageId, LayerGuid};
+use crate::import::end;
 use crate::index::{ImageRef, Index};
 use crate::journal::{LAYER, Prepared, Work};
 use crate::state::Intent;
@@ -74,7 +75,7 @@ impl Store {
     }
 
     fn untag(&self, index: &mut Index, references: &[Reference]) -> Result<()> {
-        let mut tags = index.tags.clone();
+        let mut tags = index.tags().clone();
         tags.retain(|name, _| !references.contains(name));
         self.set_tags(index, tags)
     }
@@ -89,10 +90,9 @@ impl Store {
         let sidecar = layer.sidecar.as_layer();
         let prepared = Prepared { image: None, layer: Some(&sidecar) };
         let work = self.journal.begin(LayerGuid::random(), &intent, prepared)?;
-        self.finish_removal(index, &work, &file, references).inspect_err(|_| {
-            // The tags did not change, so nothing has.
-            crate::import::end(&work);
-        })
+        // From here on only renames follow: a failure is left to the next start, which finishes.
+        self.untag(index, references).inspect_err(|_| end(&work))?;
+        self.finish_removal(index, &work, &file, references)
     }
 
     /// Takes the names away and makes the image a layer; repeated at recovery.
@@ -128,7 +128,7 @@ fn plan(
     force: bool,
     users: &[ImageUser],
 ) -> Result<Plan> {
-    let names = index.references(&image.id);
+    let names = index.references(&image.id).to_vec();
     let users: Vec<_> = users.iter().filter(|user| user.image == image.id).collect();
     let running: Vec<_> = users.iter().copied().filter(|user| user.running).collect();
     let children = index.child_images(image.id);

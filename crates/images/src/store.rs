@@ -72,12 +72,6 @@ pub struct ImageInfo {
     pub damage: Option<String>,
 }
 
-/// Keeps a layer, and all it stands on, from being swept.
-pub(crate) struct Pin<'a> {
-    store: &'a Store,
-    guid: LayerGuid,
-}
-
 impl Store {
     /// Opens the store under `root`, making what is missing.
     ///
@@ -119,21 +113,15 @@ impl Store {
         self.places.images.join(file)
     }
 
-    /// Keeps a layer from being swept until the pin is dropped, not while holding the index.
-    pub(crate) fn pin(&self, index: &mut Index, guid: LayerGuid) -> Pin<'_> {
-        index.pin(guid);
-        Pin { store: self, guid }
-    }
-
     /// Makes `tags` the store's tags, on disk and in memory.
     pub(crate) fn set_tags(
         &self,
         index: &mut Index,
         tags: BTreeMap<Reference, ImageId>,
     ) -> Result<()> {
-        if index.tags != tags {
+        if *index.tags() != tags {
             durable::replace(&self.places.tags, &tags_to_json(&tags))?;
-            index.tags = tags;
+            index.set_tags(tags);
         }
         Ok(())
     }
@@ -151,7 +139,7 @@ impl Store {
             file: self.image_path(&layer.file),
             kind: layer.sidecar.kind,
             name: layer.sidecar.name.clone(),
-            references: index.references(&id),
+            references: index.references(&id).to_vec(),
             created: config.document().created.unwrap_or_default(),
             parent: lineage.get(1).map(|parent| parent.sidecar.guid),
             parent_image: index.parent_image(layer).map(|parent| parent.id),
@@ -162,11 +150,5 @@ impl Store {
             damage,
             config: config.clone(),
         }
-    }
-}
-
-impl Drop for Pin<'_> {
-    fn drop(&mut self) {
-        self.store.index().unpin(self.guid);
     }
 }

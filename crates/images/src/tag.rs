@@ -14,7 +14,7 @@ impl Store {
         let reference = taggable(reference)?;
         let mut index = self.index();
         index.image(image)?;
-        let mut tags = index.tags.clone();
+        let mut tags = index.tags().clone();
         tags.insert(reference, *image);
         self.set_tags(&mut index, tags)
     }

@@ -265,6 +265,47 @@ fn a_commit_that_a_living_shim_never_began_is_forgotten_when_settled() {
 }
 
 #[test]
+fn a_commit_that_was_dropped_is_settled_by_the_next() {
+    let (_folder, places, store) = with_base();
+    let leaf = container(&store, &places, "base", "c1", 2);
+    drop(store.begin_commit(&leaf, new_image(Some("never"))).unwrap());
+    let dropped = store.begin_commit(&leaf, new_image(Some("frozen"))).unwrap();
+    store.freeze_stopped(&dropped).unwrap();
+    drop(dropped);
+    assert_eq!(store.parent_of(&leaf).unwrap().unwrap().depth, 4);
+    let web = commit(&store, &leaf, "web");
+    assert!(store.find("never").is_err());
+    assert_eq!(web.parent_image, Some(store.find("frozen").unwrap().id));
+    picture(&store, &places);
+}
+
+#[test]
+fn an_independent_reader_sees_every_image_of_a_chain() {
+    let folder = temporary();
+    let places = Places::make(folder.path());
+    let files = {
+        let _nobody = nobody_forks();
+        let store = places.open();
+        let base = import(&store, &places, "base", 1);
+        let leaf = container(&store, &places, "base", "c", 2);
+        let web = commit(&store, &leaf, "web");
+        write(&store, &leaf, 3);
+        let api = commit(&store, &leaf, "api");
+        [(base.file, 1), (web.file, 2), (api.file, 3)]
+    };
+    for (file, mark) in files {
+        let mut command = Command::new("7zz");
+        let Ok(seen) = output(command.args(["e", "-tvhdx", "-so"]).arg(&file)) else {
+            return eprintln!("skipped: 7zz is not installed");
+        };
+        assert_eq!(seen.stdout.len(), 64 << 20, "{}", String::from_utf8_lossy(&seen.stderr));
+        let (before, after) = seen.stdout.split_at(MARK as usize);
+        assert!(before.iter().chain(&after[4096..]).all(|byte| *byte == 0));
+        assert!(after[..4096].iter().all(|byte| *byte == mark));
+    }
+}
+
+#[test]
 fn a_chain_of_250_files_is_not_committed_again() {
     let (_folder, places, store) = with_base();
     let leaf = container(&store, &places, "base", "c1", 2);
@@ -339,9 +380,8 @@ fn an_import_that_is_given_up_leaves_nothing() {
     std::fs::write(pending.work_dir.join("tar"), "x").unwrap();
     store.abort_app_layer(pending).unwrap();
     assert_eq!(picture(&store, &places), before);
-    let _dropped = begin_import(&store, &places, "web", 7);
-    drop(store);
-    assert_eq!(picture(&places.open(), &places), before);
+    drop(begin_import(&store, &places, "web", 7));
+    assert_eq!(picture(&store, &places), before);
 }
 
 #[test]
