@@ -179,12 +179,16 @@ impl Target {
 
 fn write_data<R: Read>(entry: &Entry, archive: &mut Archive<R>, file: &File) -> Result<u64> {
     let what = || format!("write {}", shown(&entry.path));
-    file.set_len(entry.size).during(what)?;
-    let mut bytes = 0;
+    let (mut bytes, mut end) = (0, 0);
     archive.read_data(entry, |offset, data| {
         bytes += data.len() as u64;
+        end = offset + data.len() as u64;
         file.write_all_at(data, offset).during(what)
     })?;
+    if end < entry.size {
+        // The file ends with a hole.
+        file.set_len(entry.size).during(what)?;
+    }
     Ok(bytes)
 }
 

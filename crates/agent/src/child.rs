@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::io::{Errno, Result};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{ThreadNameSpaceType, UnshareFlags};
 
 use crate::reaper;
@@ -129,6 +130,7 @@ fn follow(plan: &Plan<'_>) -> std::result::Result<Infallible, (Step, Errno)> {
     }
     become_user(plan).map_err(at(Step::Identity))?;
     rustix::process::chdir(plan.cwd).map_err(at(Step::Cwd))?;
+    set_file_limit().map_err(at(Step::Identity))?;
     reset_signals();
     // SAFETY: the plan's strings outlive the call and both arrays end with a null pointer.
     unsafe { libc::execve(plan.program.as_ptr(), plan.argv.as_ptr(), plan.envp.as_ptr()) };
@@ -182,6 +184,13 @@ fn become_user(plan: &Plan<'_>) -> Result<()> {
     rustix::thread::set_thread_res_uid(plan.uid, plan.uid, plan.uid)?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     Ok(())
+}
+
+/// Programs that use `select`, or walk all file numbers, work with the traditional limit; the others
+/// raise it. Docker 29 and systemd do the same.
+fn set_file_limit() -> Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(1024), ..limit })
 }
 
 fn reset_signals() {

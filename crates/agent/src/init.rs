@@ -11,6 +11,8 @@ use std::time::Duration;
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, mount, mount_bind_recursive, mount_move};
 
+use rustix::process::{Resource, Rlimit, setrlimit};
+
 use crate::failure::{During, Failure, Result};
 use crate::{kmsg, port::Port, power_off, serve};
 
@@ -36,6 +38,9 @@ pub fn run() -> ! {
     power_off::power_off()
 }
 
+/// How many files one process may have open; what it may raise its own limit to.
+const OPEN_FILES: u64 = 524_288;
+
 fn come_up() -> Result<()> {
     rustix::process::umask(Mode::empty());
     leave_rootfs()?;
@@ -45,7 +50,23 @@ fn come_up() -> Result<()> {
     attach("proc", "/proc", quiet, "")?;
     attach("sysfs", "/sys", quiet, "")?;
     attach("cgroup2", "/sys/fs/cgroup", quiet, "")?;
-    attach("tmpfs", "/run", MountFlags::NOSUID | MountFlags::NODEV, "mode=0755")
+    attach("tmpfs", "/run", MountFlags::NOSUID | MountFlags::NODEV, "mode=0755")?;
+    raise_limits();
+    Ok(())
+}
+
+/// Takes away the limits the kernel derives from the size of its memory: the machine is the
+/// container's own, and its cgroup is what limits it.
+fn raise_limits() {
+    let unlimited = Rlimit { current: None, maximum: None };
+    let files = Rlimit { current: Some(OPEN_FILES), maximum: Some(OPEN_FILES) };
+    for (resource, limit) in
+        [(Resource::Nproc, unlimited), (Resource::Sigpending, unlimited), (Resource::Nofile, files)]
+    {
+        if let Err(cause) = setrlimit(resource, limit) {
+            kmsg::warn(format_args!("raise a limit: {cause}"));
+        }
+    }
 }
 
 fn attach(kind: &str, target: &str, flags: MountFlags, options: &str) -> Result<()> {

@@ -24,7 +24,7 @@ use crate::{kmsg, uevent};
 
 /// With this many bytes waiting for the host, no more output is read from processes.
 const HIGH_WATER: usize = 256 * 1024;
-/// Bytes taken from the port in one read.
+/// Bytes taken from the port before they are looked at.
 const READ_SIZE: usize = 64 * 1024;
 
 /// What one look at the port brought.
@@ -48,6 +48,8 @@ pub struct Port {
     /// Bytes of the first outgoing frame that are written already.
     written: usize,
     waiting: usize,
+    /// Where bytes are read to.
+    scratch: Box<[u8]>,
 }
 
 impl Port {
@@ -80,6 +82,7 @@ impl Port {
             outgoing: VecDeque::new(),
             written: 0,
             waiting: 0,
+            scratch: vec![0; READ_SIZE].into(),
         })
     }
 
@@ -138,16 +141,26 @@ impl Port {
     }
 
     fn read(&mut self, events: &mut Vec<Event>) {
-        let mut buffer = vec![0; READ_SIZE];
-        match rustix::io::read(&self.device, &mut buffer) {
-            Ok(0) => return self.disconnect(),
-            Ok(count) => self.decoder.feed(&buffer[..count]),
-            Err(Errno::AGAIN | Errno::INTR) => return,
-            Err(cause) => {
-                kmsg::warn(format_args!("read from the port: {cause}"));
-                return self.disconnect();
+        let mut taken = 0;
+        // The kernel hands out one page at a time.
+        while taken < READ_SIZE {
+            match rustix::io::read(&self.device, &mut *self.scratch) {
+                Ok(0) => return self.disconnect(),
+                Ok(count) => {
+                    self.decoder.feed(&self.scratch[..count]);
+                    taken += count;
+                }
+                Err(Errno::AGAIN | Errno::INTR) => break,
+                Err(cause) => {
+                    kmsg::warn(format_args!("read from the port: {cause}"));
+                    return self.disconnect();
+                }
             }
         }
+        self.decode(events);
+    }
+
+    fn decode(&mut self, events: &mut Vec<Event>) {
         loop {
             match self.decoder.next_frame() {
                 Ok(Some(frame)) => events.push(Event::Frame(frame)),

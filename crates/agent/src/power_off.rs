@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount_remount, unmount};
 use rustix::system::{RebootCommand, reboot};
 
@@ -39,8 +40,10 @@ pub fn power_off() -> ! {
 
 /// Writes the file system's superblock as clean, also where a mount of it is still held.
 fn close_disk() {
-    if let Err(cause) = mount_remount(DISK, MountFlags::RDONLY, c"") {
-        kmsg::warn(format_args!("make the root disk read-only: {cause}"));
+    match mount_remount(DISK, MountFlags::RDONLY, c"") {
+        // The second: it was never mounted.
+        Ok(()) | Err(Errno::INVAL) => {}
+        Err(cause) => kmsg::warn(format_args!("make the root disk read-only: {cause}")),
     }
     let _ = unmount(DISK, UnmountFlags::empty());
     rustix::fs::sync();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ireko_protocol::agent::{ExitStatus, GuestMessage, ProcessId, Stdio, stream_of};
 use ireko_protocol::frame::{Frame, MAX_DATA};
+use rustix::buffer::spare_capacity;
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
@@ -273,10 +274,9 @@ impl Process {
         };
         let output = &mut self.outputs[index];
         let stream = stream_of(self.id, stdio);
-        let mut bytes = vec![0; output.outlet.allowance().min(MAX_DATA)];
-        match rustix::io::read(&*output.source, &mut bytes) {
+        let mut bytes = Vec::with_capacity(output.outlet.allowance().min(MAX_DATA));
+        match rustix::io::read(&*output.source, spare_capacity(&mut bytes)) {
             Ok(count @ 1..) => {
-                bytes.truncate(count);
                 output.outlet.sent(count);
                 port.send(&Frame::data(stream, bytes));
             }
