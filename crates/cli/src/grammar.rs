@@ -246,3 +246,104 @@ fn unix_socket(text: &str) -> Result<PathBuf, String> {
         _ => Err("only unix sockets are spoken to: unix:///path/to/ireko.sock".into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::FromArgMatches;
+    use clap::error::ErrorKind;
+
+    fn parse(line: &str) -> Result<Line, clap::Error> {
+        let words = line.split_whitespace();
+        let matches = command().try_get_matches_from(words)?;
+        Line::from_arg_matches(&matches)
+    }
+
+    #[track_caller]
+    fn check_help(line: &str, golden: &str) {
+        let error = command()
+            .term_width(100)
+            .try_get_matches_from(line.split_whitespace())
+            .expect_err("help is shown");
+        assert_eq!(error.kind(), ErrorKind::DisplayHelp);
+        let shown = error.to_string();
+        assert_eq!(shown, golden, "\n{shown}");
+    }
+
+    #[test]
+    fn the_grammar_is_sound() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn help_reads_as_agreed() {
+        check_help("ireko --help", include_str!("golden/help.txt"));
+        check_help("ireko run --help", include_str!("golden/help-run.txt"));
+        check_help("ireko exec --help", include_str!("golden/help-exec.txt"));
+        check_help("ireko image --help", include_str!("golden/help-image.txt"));
+    }
+
+    #[test]
+    fn every_verb_says_what_it_does() {
+        fn check(command: &Command) {
+            for verb in command.get_subcommands() {
+                assert!(verb.get_about().is_some(), "{}", verb.get_name());
+                check(verb);
+            }
+        }
+        check(&command());
+        for (_, names) in GROUPS {
+            for name in names {
+                assert!(command().find_subcommand(name).is_some(), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn global_options_may_stand_before_and_after_the_verb() {
+        for line in [
+            "ireko --root /r --cache /c -H unix:///s --accel tcg ps",
+            "ireko ps --root /r --cache /c --host unix:///s --accel tcg",
+            "ireko --root /x container ls --root /r --cache /c -H unix:///s --accel tcg",
+            "ireko daemon --root /r --cache /c -H unix:///s --accel tcg",
+        ] {
+            let globals = parse(line).unwrap().globals;
+            assert_eq!(globals.root.as_deref(), Some("/r".as_ref()), "{line}");
+            assert_eq!(globals.cache.as_deref(), Some("/c".as_ref()), "{line}");
+            assert_eq!(globals.host.as_deref(), Some("/s".as_ref()), "{line}");
+            assert_eq!(globals.accel, Some(AccelChoice::Tcg), "{line}");
+        }
+        assert!(parse("ireko -H tcp://1.2.3.4:2375 ps").is_err());
+        assert!(parse("ireko -H unix://relative ps").is_err());
+    }
+
+    #[test]
+    fn after_the_image_or_the_container_everything_is_the_commands() {
+        for line in [
+            "ireko run base --root /x -H y --help",
+            "ireko exec web ls --root /x --help",
+            "ireko create base -it --rm",
+            "ireko top web -o pid --help",
+        ] {
+            let line = parse(line).unwrap();
+            assert_eq!(line.globals.root, None);
+        }
+        assert!(parse("ireko exec web").is_err());
+        assert!(parse("ireko run").is_err());
+    }
+
+    #[test]
+    fn a_host_name_takes_the_short_h_of_run() {
+        let Verb::Client(ClientVerb::Run(_)) = parse("ireko run -h web base").unwrap().verb else {
+            panic!("not a run");
+        };
+    }
+
+    #[test]
+    fn nouns_mean_the_same_as_the_short_verbs() {
+        let Verb::Image(verb) = parse("ireko image ls -q").unwrap().verb else { panic!() };
+        assert!(matches!(verb.into(), ClientVerb::Images(_)));
+        let Verb::Container(verb) = parse("ireko container ps -aq").unwrap().verb else { panic!() };
+        assert!(matches!(verb.into(), ClientVerb::Ps(_)));
+    }
+}

@@ -27,7 +27,8 @@ pub struct Args {
     /// Pass signals on to the process
     #[arg(
         long, value_name = "bool", default_value_t = true, num_args = 0..=1,
-        default_missing_value = "true", require_equals = true, action = clap::ArgAction::Set
+        default_missing_value = "true", require_equals = true, hide_possible_values = true,
+        action = clap::ArgAction::Set
     )]
     sig_proxy: bool,
 

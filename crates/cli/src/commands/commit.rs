@@ -30,7 +30,8 @@ pub struct Args {
     /// Freeze the container's file system during the commit
     #[arg(
         short, long, value_name = "bool", default_value_t = true, num_args = 0..=1,
-        default_missing_value = "true", require_equals = true, action = clap::ArgAction::Set
+        default_missing_value = "true", require_equals = true, hide_possible_values = true,
+        action = clap::ArgAction::Set
     )]
     pause: bool,
 

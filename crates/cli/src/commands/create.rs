@@ -13,7 +13,7 @@ use std::io::Write;
 /// Create a new container
 #[derive(clap::Args, Clone, Debug)]
 #[command(override_usage = "ireko create [OPTIONS] IMAGE [COMMAND] [ARG...]")]
-#[command(disable_help_flag = true)]
+#[command(disable_help_flag = true, next_display_order = None)]
 pub struct Args {
     #[command(flatten)]
     options: ContainerOptions,

@@ -21,7 +21,7 @@ const REMOVAL_PATIENCE: Duration = Duration::from_secs(10);
 /// Create and run a new container from an image
 #[derive(clap::Args, Clone, Debug)]
 #[command(override_usage = "ireko run [OPTIONS] IMAGE [COMMAND] [ARG...]")]
-#[command(disable_help_flag = true)]
+#[command(disable_help_flag = true, next_display_order = None)]
 pub struct Args {
     /// Run the container in the background and print its id
     #[arg(short, long)]
@@ -34,7 +34,8 @@ pub struct Args {
     /// Pass signals on to the process
     #[arg(
         long, value_name = "bool", default_value_t = true, num_args = 0..=1,
-        default_missing_value = "true", require_equals = true, action = clap::ArgAction::Set
+        default_missing_value = "true", require_equals = true, hide_possible_values = true,
+        action = clap::ArgAction::Set
     )]
     sig_proxy: bool,
 
