@@ -46,7 +46,7 @@ fn base(size: u64, sector: u32) -> (Image, Vec<Stamp>) {
     let mut stamps = vec![0; (size / u64::from(sector)) as usize];
     for (index, stamp) in stamps.iter_mut().enumerate() {
         let at = index as u64 * u64::from(sector);
-        if at / MIB % 2 == 0 {
+        if (at / MIB).is_multiple_of(2) {
             *stamp = 1 << 32 | index as u64;
             disk.write_at(at, &filled(*stamp, sector as usize)).unwrap();
         }

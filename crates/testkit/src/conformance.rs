@@ -22,6 +22,7 @@ pub fn check(disk: &dyn Disk) {
     discarded_blocks_never_show_old_bytes(disk);
     extents_cover_the_range_in_order(disk);
     parallel_writers_do_not_disturb_each_other(disk);
+    recycled_space_never_shows_what_others_wrote(disk);
     disk.flush().expect("flush");
 }
 
@@ -152,6 +153,31 @@ fn parallel_writers_do_not_disturb_each_other(disk: &dyn Disk) {
                             assert_eq!(read(disk, at, UNIT), [value; UNIT]);
                         }
                     }
+                }
+            });
+        }
+    });
+}
+
+fn recycled_space_never_shows_what_others_wrote(disk: &dyn Disk) {
+    const WRITERS: u64 = 4;
+    const OWN: u64 = 4 * MIB;
+    thread::scope(|scope| {
+        for writer in 0..WRITERS {
+            scope.spawn(move || {
+                let (start, value) = (writer * OWN, writer as u8 + 1);
+                for round in 0..12 {
+                    disk.discard(start, OWN).expect("discard");
+                    disk.write_zeroes(start, OWN).expect("write zeroes");
+                    let at = start + round * 100_000;
+                    disk.write_at(at, &[value; 5000]).expect("write");
+                    if round % 3 == 0 {
+                        disk.flush().expect("flush");
+                    }
+                    let bytes = read(disk, start, OWN as usize);
+                    let mine = (at - start) as usize..(at - start) as usize + 5000;
+                    assert!(bytes[mine.clone()].iter().all(|&b| b == value));
+                    assert!(bytes[..mine.start].iter().chain(&bytes[mine.end..]).all(|&b| b == 0));
                 }
             });
         }

@@ -147,7 +147,8 @@ impl Index {
         let base = number * REGION;
         let covered = known.map_or(0, |region| region.covered);
         let (mut spans, mut runs) = (Vec::new(), Vec::new());
-        let (mut open, mut still_open) = (vec![0..REGION as u32], Vec::new());
+        let mut open: Vec<Range<u32>> = std::iter::once(0..REGION as u32).collect();
+        let mut still_open = Vec::new();
         for (layer, file) in self.layers.iter().enumerate().skip(covered).rev() {
             for gap in open.drain(..) {
                 runs.clear();

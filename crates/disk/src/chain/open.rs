@@ -1,7 +1,7 @@
 //! Opening a chain: every link is verified before anything is written.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::index::Index;
@@ -101,12 +101,12 @@ fn verify(layers: &[Layer], names: &[String]) -> Result<()> {
     Ok(())
 }
 
-fn seen_before(path: &PathBuf, seen: &HashMap<(u64, u64), PathBuf>) -> Option<Error> {
+fn seen_before(path: &Path, seen: &HashMap<(u64, u64), PathBuf>) -> Option<Error> {
     let file = FileStorage::open(path, Lock::None).ok()?;
     seen.contains_key(&file.identity().ok()?).then(|| cycle(path))
 }
 
-fn cycle(path: &std::path::Path) -> Error {
+fn cycle(path: &Path) -> Error {
     let message = format!("{} is in its own chain twice", path.display());
     Error::new(ErrorKind::ParentMismatch, message)
 }

@@ -2,10 +2,10 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, OFlags};
 
 use super::Storage;
 use crate::error::{During, Error, ErrorKind, Result};
@@ -39,6 +39,8 @@ impl FileStorage {
         let file = OpenOptions::new()
             .read(true)
             .write(lock == Lock::Write)
+            // Opening a pipe must not wait for its other end.
+            .custom_flags(OFlags::NONBLOCK.bits() as i32)
             .open(path)
             .during(format_args!("open {}", path.display()))?;
         let kind = file.metadata().during(format_args!("look at {}", path.display()))?;
@@ -134,7 +136,7 @@ impl Storage for FileStorage {
 impl FileStorage {
     /// For file systems that cannot punch holes.
     fn write_zeros(&self, offset: u64, length: u64) -> io::Result<()> {
-        const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+        static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
         let end = offset.saturating_add(length).min(self.len()?);
         let mut at = offset;
         while at < end {

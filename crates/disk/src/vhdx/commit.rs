@@ -49,8 +49,10 @@ pub(crate) struct Writer {
 struct Log {
     header: Current,
     ring: Ring,
-    /// The GUID in the header while the log is in use.
-    session: Option<Guid>,
+    /// The GUID of this session's entries.
+    session: Guid,
+    /// Whether the header names the session: the log is replayed after a crash.
+    in_use: bool,
     sequence: u64,
     /// Logged, not yet at their places.
     unapplied: Vec<LoggedPage>,
@@ -88,7 +90,8 @@ impl Writer {
         let log = Log {
             header,
             ring,
-            session: None,
+            session: Guid::random(),
+            in_use: false,
             sequence: 0,
             unapplied: Vec::new(),
             served: 0,
@@ -131,11 +134,12 @@ impl Layer {
         let writer = self.writer()?;
         let mut log = writer.log.lock();
         self.commit(&mut log)?;
-        if log.session.is_some() {
+        if log.in_use {
             self.apply(&mut log)?;
             self.sync(&mut log)?;
-            log.header.update(&*self.storage, |header| header.log_guid = Guid::NIL)?;
-            log.session = None;
+            self.name_session(&mut log, Guid::NIL)?;
+            log.session = Guid::random();
+            log.in_use = false;
             log.ring = Ring::new(log.header.header().log_length);
         }
         let space = writer.space.lock();
@@ -207,22 +211,27 @@ impl Layer {
         if batch.pages.is_empty() {
             return Ok(());
         }
-        let session = log.session.unwrap_or_else(Guid::random);
         let place = log.ring.place(batch.pages.len());
         let tail = (place.start * PAGE) as u32;
-        let bytes = entry::encode(session, log.sequence + 1, tail, file_length, &batch.pages);
+        let bytes = entry::encode(log.session, log.sequence + 1, tail, file_length, &batch.pages);
         let at = log.header.header().log_offset + u64::from(tail);
         self.storage.write_at(at, &bytes).during("write the log")?;
         self.sync(log)?;
-        if log.session.is_none() {
-            // The entry is there before the header says so: a log in use is never empty.
-            let outcome = log.header.update(&*self.storage, |header| header.log_guid = session);
-            log.broken |= outcome.is_err();
-            outcome?;
-            log.session = Some(session);
-        }
         log.sequence += 1;
         log.ring.advance(place);
+        if !log.in_use {
+            // The entry is there before the header says so: a log in use is never empty.
+            self.name_session(log, log.session)?;
+            log.in_use = true;
+        }
+        Ok(())
+    }
+
+    /// Names the log's session in the header, durably.
+    fn name_session(&self, log: &mut Log, session: Guid) -> Result<()> {
+        let next = log.header.write_next(&*self.storage, |header| header.log_guid = session)?;
+        self.sync(log)?;
+        log.header = next;
         Ok(())
     }
 
@@ -298,11 +307,11 @@ impl Layer {
                 }
             };
             if let Some(place) = self.used_by(slot, page.as_slice().u64(within))? {
-                census.add(place);
+                census.add(place)?;
             }
         }
         // Given up, but not durably: a crash would find it in use.
-        pages.freed().iter().for_each(|place| census.add(place.clone()));
+        pages.freed().iter().try_for_each(|place| census.add(place.clone()))?;
         *space = Some(census.finish()?);
         Ok(())
     }

@@ -111,15 +111,25 @@ impl Current {
         storage: &dyn Storage,
         change: impl FnOnce(&mut Header),
     ) -> Result<()> {
+        let next = self.write_next(storage, change)?;
+        storage.sync().during("sync the header")?;
+        *self = next;
+        Ok(())
+    }
+
+    /// Writes a changed copy to the other slot and returns it; it is current once the storage is synced.
+    pub fn write_next(
+        &self,
+        storage: &dyn Storage,
+        change: impl FnOnce(&mut Header),
+    ) -> Result<Self> {
         let mut header = self.header.clone();
         change(&mut header);
         let exhausted = || Error::corrupt("the header's sequence number is exhausted");
         header.sequence = header.sequence.checked_add(1).ok_or_else(exhausted)?;
         let slot = 1 - self.slot;
         storage.write_at(SLOTS[slot], &header.encode()).during("write the header")?;
-        storage.sync().during("sync the header")?;
-        *self = Self { header, slot };
-        Ok(())
+        Ok(Self { header, slot })
     }
 }
 

@@ -237,7 +237,7 @@ fn read_table(storage: &dyn Storage, region: &Range<u64>) -> Result<Vec<Item>> {
     for (slot, entry) in table[32..].chunks_exact(32).take(count.into()).enumerate() {
         let (id, flags) = (entry.guid(0), entry.u32(24));
         let (offset, length) = (entry.u32(16), entry.u32(20));
-        let end = offset.checked_add(length).unwrap_or(u32::MAX);
+        let end = offset.saturating_add(length);
         let placed = match length {
             0 => offset == 0,
             _ => offset >= TABLE as u32 && u64::from(end) <= region.end - region.start,

@@ -54,7 +54,7 @@ impl Regions {
         }
         for entry in table[16..].chunks_exact(32).take(count as usize) {
             let (id, offset, length) = (entry.guid(0), entry.u64(16), u64::from(entry.u32(24)));
-            let end = offset.checked_add(length).unwrap_or(u64::MAX);
+            let end = offset.saturating_add(length);
             let aligned = offset.is_multiple_of(MIB) && length.is_multiple_of(MIB);
             if !aligned || offset < MIB || length == 0 || end > file_length {
                 return Err(Error::corrupt(format!("region {id} is misplaced or cut off")));

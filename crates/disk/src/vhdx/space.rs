@@ -39,14 +39,19 @@ pub(super) struct Census {
 impl Census {
     /// `reserved` are the bytes of headers, log and regions.
     pub fn new(file_length: u64, reserved: &[Range<u64>]) -> Self {
-        let mut used = vec![0..1];
-        used.extend(reserved.iter().map(|range| range.start / MIB..range.end / MIB));
+        let first_mib = std::iter::once(0..MIB);
+        let reserved = first_mib.chain(reserved.iter().cloned());
+        let used = reserved.map(|range| range.start / MIB..range.end / MIB).collect();
         Self { used, file_length }
     }
 
-    /// Counts a block; its offset is a multiple of 1 MiB.
-    pub fn add(&mut self, place: Range<u64>) {
+    /// Counts a block; its offset is a multiple of 1 MiB. Fails when there are more blocks than MiB for them.
+    pub fn add(&mut self, place: Range<u64>) -> Result<()> {
+        if self.used.len() as u64 > self.file_length / MIB {
+            return Err(Error::corrupt("the BAT names more blocks than the file can hold"));
+        }
         self.used.push(place.start / MIB..place.end.div_ceil(MIB));
+        Ok(())
     }
 
     /// Fails when two blocks share space: writing to one would change the other.
@@ -122,9 +127,14 @@ impl Space {
 mod tests {
     use super::*;
 
+    /// A file of 20 MiB with log and regions in MiB 1 to 3.
+    fn census() -> Census {
+        Census::new(20 * MIB, std::slice::from_ref(&(MIB..4 * MIB)))
+    }
+
     fn space(used: &[Range<u64>]) -> Space {
-        let mut census = Census::new(20 * MIB, &[MIB..4 * MIB]);
-        used.iter().for_each(|range| census.add(range.start * MIB..range.end * MIB));
+        let mut census = census();
+        used.iter().for_each(|range| census.add(range.start * MIB..range.end * MIB).unwrap());
         census.finish().unwrap()
     }
 
@@ -146,7 +156,7 @@ mod tests {
 
     #[test]
     fn freed_neighbours_become_one_hole_and_the_tail_shrinks() {
-        let mut space = space(&[4..12]);
+        let mut space = space(std::slice::from_ref(&(4..12)));
         space.free(4 * MIB..6 * MIB);
         space.free(8 * MIB..10 * MIB);
         space.free(6 * MIB..8 * MIB);
@@ -167,8 +177,15 @@ mod tests {
 
     #[test]
     fn overlapping_blocks_are_refused() {
-        let mut census = Census::new(20 * MIB, &[MIB..4 * MIB]);
-        census.add(3 * MIB..5 * MIB);
+        let mut census = census();
+        census.add(3 * MIB..5 * MIB).unwrap();
         assert!(census.finish().is_err());
+    }
+
+    #[test]
+    fn a_bat_that_names_one_block_again_and_again_costs_no_memory() {
+        let mut census = census();
+        let refused_at = (0..1000).find(|_| census.add(5 * MIB..6 * MIB).is_err());
+        assert!(refused_at.unwrap() <= 20);
     }
 }

@@ -263,7 +263,7 @@ mod tests {
         refused_target(64 * 1024, 1 << 30);
         refused_target(MIB, 1 << 30);
         refused_target(5 * MIB, 5 * MIB);
-        refused_target(u64::MAX & !4095, 1 << 30);
+        refused_target(!4095, 1 << 30);
         refused_target(5 * MIB + 1, 1 << 30);
     }
 }
