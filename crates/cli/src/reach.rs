@@ -17,8 +17,9 @@ use crate::target::Target;
 use ireko_protocol::host::HostInfo;
 use ireko_protocol::places::{MAX_SOCKET_PATH, Places};
 use ireko_protocol::plan::AccelChoice;
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -192,7 +193,8 @@ impl StartLog {
                 .because(error)
                 .hint("choose a folder of your own with --root DIR")
         };
-        std::fs::create_dir_all(&folder).map_err(failed)?;
+        let mut folders = DirBuilder::new();
+        folders.recursive(true).mode(0o700).create(&folder).map_err(failed)?;
         let mut options = OpenOptions::new();
         let mut file = options.read(true).append(true).create(true).open(&path).map_err(failed)?;
         let begin = file.seek(SeekFrom::End(0)).map_err(failed)?;

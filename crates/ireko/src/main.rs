@@ -1,2 +1,67 @@
 //! The one host executable: picks the personality.
-fn main() {}
+//!
+//! ```text
+//!   ireko …        a command: HTTP to the daemon           ireko_cli
+//!   ireko daemon   the engine behind HTTP                  ireko_daemon
+//!   ireko shim     one VM                     (hidden)     ireko_shim, with the agent's bytes
+//!   ireko probe    what this machine offers   (hidden)     ireko_vm, ireko_setup
+//!   ireko setup    fills the cache                         ireko_setup
+//! ```
+//!
+//! The shim forks QEMU on the thread this starts on, so no personality is moved to another.
+#![forbid(unsafe_code)]
+
+mod probe;
+mod setup;
+
+use ireko_cli::{DaemonOptions, Personality};
+use std::process::ExitCode;
+
+/// The guest agent: a static executable, built by `build.rs`.
+static AGENT: &[u8] = include_bytes!(env!("IREKO_AGENT_FILE"));
+
+fn main() -> ExitCode {
+    match ireko_cli::parse(std::env::args_os()) {
+        Ok(Personality::Client(invocation)) => invocation.run(),
+        Ok(Personality::Daemon(options)) => daemon(options),
+        Ok(Personality::Shim { plan, .. }) => ireko_shim::main(&plan, AGENT),
+        Ok(Personality::Probe { cache, accel }) => probe::main(&cache, accel),
+        Ok(Personality::Setup { cache, refresh }) => setup::main(&cache, refresh),
+        Err(status) => status,
+    }
+}
+
+fn daemon(options: DaemonOptions) -> ExitCode {
+    let DaemonOptions { places, host, accel, background } = options;
+    let hosts = host.iter().map(|path| format!("unix://{}", path.display())).collect();
+    ireko_daemon::main(ireko_daemon::Options { places, hosts, accel, background })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::AGENT;
+
+    /// A program header asking for a dynamic loader, which no initramfs of ours has.
+    const PT_INTERP: u32 = 3;
+
+    #[test]
+    fn the_agent_is_a_static_executable() {
+        assert_eq!(&AGENT[..5], b"\x7fELF\x02", "a 64-bit ELF file");
+        let at = |offset: usize, length: usize| {
+            AGENT[offset..offset + length]
+                .iter()
+                .rev()
+                .fold(0, |n, byte| n << 8 | usize::from(*byte))
+        };
+        let (table, size, count) = (at(32, 8), at(54, 2), at(56, 2));
+        assert!(count > 0);
+        for header in 0..count {
+            assert_ne!(at(table + header * size, 4) as u32, PT_INTERP);
+        }
+    }
+
+    #[test]
+    fn the_agent_is_small() {
+        assert!(AGENT.len() < 4 << 20, "{} bytes", AGENT.len());
+    }
+}
