@@ -36,11 +36,19 @@ main() {
 step() {
     local title=$1 begun ended
     shift
-    say "$(printf '\n── %s\n   $ ireko%s' "$title" "$(printf ' %q' "$@")")"
+    say "$(printf '\n── %s\n   $ ireko%s' "$title" "$(quoted "$@")")"
     begun=${EPOCHREALTIME/[.,]/}
     "$ireko" "$@" < /dev/null | sed 's/^/   /'
     ended=${EPOCHREALTIME/[.,]/}
     say "   ($(((ended - begun) / 1000)) ms)"
+}
+
+# The words as a person would type them.
+quoted() {
+    local word
+    for word; do
+        if [[ $word =~ ^[[:alnum:]/._-]+$ ]]; then printf ' %s' "$word"; else printf ' %s' "${word@Q}"; fi
+    done
 }
 
 clean_up() {
