@@ -117,7 +117,7 @@ impl Chain {
             return Err(error);
         }
         // The old writer is settled and has nothing left to write; its lock ends here.
-        drop(std::mem::replace(&mut self.leaf, next));
+        std::mem::replace(&mut self.leaf, next).retire();
         let locked = frozen_file.lock(Lock::Read);
         self.parents.push(frozen);
         self.paths.insert(1, plan.frozen.clone());

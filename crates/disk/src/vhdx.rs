@@ -10,8 +10,8 @@
 //!          payload blocks         the guest's bytes
 //!          sector bitmap blocks   child: which sectors are here  bitmap
 //! ```
-//! A [`layer`] is one open file. Reading it needs the BAT's pages only as they are touched ([`pages`]);
-//! writing ([`write`]) changes pages in memory, and a flush ([`commit`]) puts all of them in one log entry.
+//! A `layer` is one open file. Reading it needs the BAT's pages only as they are touched (`pages`);
+//! writing (`write`) changes pages in memory, and a flush (`commit`) puts all of them in one log entry.
 //! Source: [MS-VHDX]; a differencing disk reads sectors it does not hold from the next file of its chain.
 
 mod bat;

@@ -152,6 +152,11 @@ impl Layer {
         Ok(())
     }
 
+    /// Lets go of a layer that was settled and not written since, without settling it again.
+    pub(crate) fn retire(mut self) {
+        self.writer = None;
+    }
+
     /// Changes pages as one step. `change` may edit the pages at `places` and no others.
     pub(super) fn publish(&self, places: &[u64], change: impl FnOnce(&mut Edit<'_>)) -> Result<()> {
         let writer = self.writer()?;
