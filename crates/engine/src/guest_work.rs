@@ -3,7 +3,7 @@
 use crate::blocking::blocking;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::monitor::lost;
+use crate::monitor::{lost, remove_sockets};
 use crate::names::random_hex;
 use crate::plan::bare_guest;
 use crate::shim_client::ShimSocket;
@@ -41,9 +41,12 @@ impl Engine {
         .await?;
         let socket = ShimSocket::in_folder(&plan.runtime_dir);
         let mut process = self.spawn_shim(&plan)?;
-        process.reach(&socket, &shim_log(&plan.state_dir)).await?;
-        let answer = socket.ask(Request::Wait, LONGEST).await;
+        let answer = match process.reach(&socket, &shim_log(&plan.state_dir)).await {
+            Ok(()) => socket.ask(Request::Wait, LONGEST).await,
+            Err(error) => Err(error.into()),
+        };
         process.end_within(FAREWELL).await;
+        remove_sockets(&plan.runtime_dir);
         let ended = match answer {
             Ok(Answer::Ended(record)) => record,
             Ok(_) => lost(&plan.vm),

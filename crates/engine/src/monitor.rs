@@ -4,6 +4,7 @@
 //! the disk is free when the container is shown exited. Then: record, `die`, and removal or
 //! another start where the container asks for it.
 
+use crate::blocking::blocking;
 use crate::container::Container;
 use crate::durable;
 use crate::engine::Engine;
@@ -15,6 +16,7 @@ use crate::state::{ContainerRecord, LastRun, RunState};
 use ireko_protocol::plan::{self, ExitRecord};
 use ireko_protocol::shim::Answer;
 use jiff::Timestamp;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,7 +43,9 @@ impl Engine {
     pub(crate) fn monitor(&self, container: &Arc<Container>, run: Run) {
         let (engine, container) = (self.clone(), Arc::clone(container));
         tokio::spawn(async move {
+            let runtime_dir = engine.places().vm_dir(&run.vm);
             let ended = wait_for_end(&container, run).await;
+            remove_sockets(&runtime_dir);
             engine.run_ended(&container, ended).await;
         });
     }
@@ -82,13 +86,24 @@ impl Engine {
             ("execDuration", length.as_secs().to_string()),
         ];
         self.emit(&record, "die", &attributes);
+        let verb = container.verb.lock().await;
+        self.settle_commits(container).await;
         if record.spec.auto_remove {
-            let _verb = container.verb.lock().await;
             if let Err(error) = self.remove_locked(container).await {
                 tracing::error!(error = error.chain(), "a container could not be removed");
             }
         } else if record.state == RunState::Restarting {
             self.restart_later(container, pause_before(record.restart_count));
+        }
+        drop(verb);
+    }
+
+    /// Finishes commits that a former daemon began and this run's shim carried out.
+    async fn settle_commits(&self, container: &Container) {
+        let (store, scratch) = (Arc::clone(&self.store), container.scratch());
+        let settled = blocking(move || Ok(store.settle_commits(&scratch)?)).await;
+        if let Err(error) = settled {
+            tracing::error!(error = error.chain(), id = container.id, "a commit is not settled");
         }
     }
 
@@ -129,6 +144,16 @@ pub(crate) fn timestamp(nanos: u64) -> Timestamp {
 /// Now, as a shim writes it.
 pub(crate) fn now_nanos() -> u64 {
     u64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(0)
+}
+
+/// Removes a VM's folder of sockets, which a shim that was killed could not.
+pub(crate) fn remove_sockets(runtime_dir: &Path) {
+    match std::fs::remove_dir_all(runtime_dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(%error, folder = %runtime_dir.display(), "sockets are left over");
+        }
+        _ => {}
+    }
 }
 
 /// What is known of a VM whose shim left no `exit.json`.

@@ -17,7 +17,7 @@ use crate::durable;
 use crate::engine::Engine;
 use crate::error::{Attempt, Result};
 use crate::import::spool_folder;
-use crate::monitor::{Run, lost, timestamp};
+use crate::monitor::{Run, lost, remove_sockets, timestamp};
 use crate::remove::remove_folder;
 use crate::shim_client::{QUICK, ShimSocket};
 use crate::shim_process::ShimProcess;
@@ -78,6 +78,7 @@ impl Engine {
         match process {
             Some(process) => self.take_over(container, vm.to_owned(), socket, process).await,
             None => {
+                remove_sockets(&self.places().vm_dir(vm));
                 let exit = durable::read_json::<ExitRecord>(&container.folder.join("exit.json"))?;
                 self.run_ended(container, exit.unwrap_or_else(|| lost(vm))).await;
                 Ok(())

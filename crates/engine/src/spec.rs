@@ -107,7 +107,7 @@ impl Resources {
     pub fn vm_cpus(&self) -> (u32, Option<u64>) {
         let millis = self.cpu_millis.unwrap_or(1000).max(1);
         let vcpus = u32::try_from(millis.div_ceil(1000)).unwrap_or(u32::MAX);
-        (vcpus, (millis % 1000 != 0).then_some(millis))
+        (vcpus, (!millis.is_multiple_of(1000)).then_some(millis))
     }
 }
 

@@ -14,7 +14,7 @@ use crate::container::{Container, failed_start};
 use crate::durable;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
-use crate::monitor::{Run, timestamp};
+use crate::monitor::{Run, remove_sockets, timestamp};
 use crate::names::random_hex;
 use crate::shim_client::{AskError, BOOT, Connection, QUICK, Refusal, ShimSocket, unexpected};
 use crate::shim_process::{ShimProcess, early_end};
@@ -150,6 +150,7 @@ impl Engine {
             // It may be gone already, or never have listened.
             let _ = socket.ask(Request::PowerOff, QUICK).await;
             process.end_within(CLEAR_UP).await;
+            remove_sockets(&plan.runtime_dir);
         }
         Ok((started?, process))
     }

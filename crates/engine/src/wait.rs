@@ -59,7 +59,12 @@ impl Waiting {
             Err(_) => None,
         };
         match last_run {
-            Some(run) => Ending { exit_code: run.exit_code, error: run.error },
+            // Why a start failed is told to whoever started; clients take an error here for one of
+            // the wait itself.
+            Some(run) => Ending {
+                exit_code: run.exit_code,
+                error: run.error.filter(|_| run.started_at.is_some()),
+            },
             None => Ending { exit_code: 0, error: None },
         }
     }
@@ -97,7 +102,7 @@ mod tests {
         let ended = LastRun {
             exit_code: 42,
             error: Some("why".into()),
-            started_at: None,
+            started_at: Some(jiff::Timestamp::UNIX_EPOCH),
             finished_at: None,
         };
         container

@@ -146,7 +146,7 @@ fn operating_system() -> String {
 /// The host's memory in bytes.
 fn memory() -> u64 {
     let info = rustix::system::sysinfo();
-    u64::from(info.totalram).saturating_mul(u64::from(info.mem_unit))
+    info.totalram.saturating_mul(u64::from(info.mem_unit))
 }
 
 pub(crate) async fn disk_usage(State(app): State<App>, params: Params) -> ApiResult<Json<Value>> {
