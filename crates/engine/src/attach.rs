@@ -40,7 +40,7 @@ impl Engine {
         let AttachOptions { stdin, stdout, stderr } = options;
         let attach = PendingAttach { stdin, stdout, stderr, pump };
         if let Err((shim, attach)) = container.attach_or_wait(attach) {
-            connect(&shim, attach, record.spec.stdio.stdin_once).await?;
+            connect(&shim, attach, stdin_ends_with_client(&record)).await?;
         }
         self.emit(&record, "attach", &[]);
         Ok(client)
@@ -50,6 +50,12 @@ impl Engine {
     pub fn detached(&self, record: &ContainerRecord) {
         self.emit(record, "detach", &[]);
     }
+}
+
+/// Whether the process's stdin ends with the client that is attached to it. A terminal's does not:
+/// whoever leaves one may come back.
+pub(crate) fn stdin_ends_with_client(record: &ContainerRecord) -> bool {
+    record.spec.stdio.stdin_once && !record.spec.stdio.tty
 }
 
 /// Joins a client's ends to a shim; returns when no byte can be missed any more.

@@ -9,6 +9,7 @@
 //! Where any step fails the shim is ended and the container is at rest again, with docker's exit
 //! code and the reason in its record.
 
+use crate::attach;
 use crate::blocking::{blocking, to_its_end};
 use crate::container::{Container, failed_start};
 use crate::durable;
@@ -212,8 +213,8 @@ async fn bring_up(
     process.reach(socket, &shim_log(state_dir)).await?;
     let wait = socket.send(Request::Wait).await?;
     for waiting in container.go_live(socket) {
-        let once = container.record().spec.stdio.stdin_once;
-        crate::attach::connect(socket, waiting, once).await?;
+        let once = attach::stdin_ends_with_client(&container.record());
+        attach::connect(socket, waiting, once).await?;
     }
     let at = match socket.ask(Request::Start, BOOT).await {
         Ok(Answer::Started { started_at }) => timestamp(started_at),

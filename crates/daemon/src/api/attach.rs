@@ -4,7 +4,7 @@ use crate::api::App;
 use crate::api::detach_keys::DetachKeys;
 use crate::api::error::ApiResult;
 use crate::api::frames::Framing;
-use crate::api::hijack::{SessionEnd, carry, hijack};
+use crate::api::hijack::{InputEnd, Session, SessionEnd, carry, hijack};
 use crate::api::logs::replay;
 use crate::api::query::Params;
 use crate::dispatch::ApiVersion;
@@ -31,6 +31,11 @@ pub(crate) async fn attach(
     };
     let keys = DetachKeys::parse(params.get("detachKeys"))?;
     let keys = (tty && options.stdin).then_some(keys);
+    // As docker has it: only a stdin that is this client's alone ends with it.
+    let input_end = match options.stdin && (tty || !record.spec.stdio.stdin_once) {
+        true => InputEnd::Leaves,
+        false => InputEnd::Passes,
+    };
     let content_type = framing.content_type(version);
 
     let streams = match is_live {
@@ -44,7 +49,8 @@ pub(crate) async fn attach(
     };
     Ok(hijack(request, content_type, async move |client| {
         let streams = streams.unwrap_or_else(ireko_engine::Streams::ended);
-        let end = carry(client, streams, framing, keys, earlier).await;
+        let session = Session { framing, keys, input_end, replay: earlier };
+        let end = carry(client, streams, session).await;
         if end == SessionEnd::Detached {
             app.engine.detached(&record);
         }

@@ -5,7 +5,7 @@ use crate::api::containers::size;
 use crate::api::detach_keys::DetachKeys;
 use crate::api::error::{ApiError, ApiResult, words};
 use crate::api::frames::Framing;
-use crate::api::hijack::{Client, SessionEnd, carry, hijack};
+use crate::api::hijack::{Client, InputEnd, Session, SessionEnd, carry, hijack};
 use crate::api::query::{Params, read_json};
 use crate::api::types::exec::{ExecCreate, ExecStart};
 use crate::dispatch::ApiVersion;
@@ -83,7 +83,12 @@ async fn session(engine: Engine, exec: ExecInfo, size: (u16, u16), mut client: C
         true => DetachKeys::parse(Some(&exec.spec.detach_keys)).ok(),
         false => None,
     };
-    let end = carry(client, streams, framing, keys, Vec::new()).await;
+    let input_end = match keys {
+        Some(_) => InputEnd::Leaves,
+        None => InputEnd::Passes,
+    };
+    let session = Session { framing, keys, input_end, replay: Vec::new() };
+    let end = carry(client, streams, session).await;
     if end == SessionEnd::Detached {
         tracing::debug!(exec = exec.id, "a client detached");
     }

@@ -39,6 +39,15 @@ pub(crate) enum SessionEnd {
     Detached,
 }
 
+/// What the end of a client's input means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum InputEnd {
+    /// The process's stdin ends; its output still goes to the client.
+    Passes,
+    /// The client is leaving: the session ends, the process's stdin stays open.
+    Leaves,
+}
+
 /// Answers a request and hands its connection to `session`, as a task of its own.
 pub(crate) fn hijack<F>(
     mut request: Request,
@@ -75,20 +84,25 @@ where
     response
 }
 
-/// Carries bytes between a client and a process until the process closes its streams, the client
-/// goes, or detaches. `replay` is sent first.
-pub(crate) async fn carry(
-    client: Client,
-    streams: Streams,
-    framing: Framing,
-    keys: Option<DetachKeys>,
-    replay: Vec<Bytes>,
-) -> SessionEnd {
+/// How a session goes.
+pub(crate) struct Session {
+    pub(crate) framing: Framing,
+    /// What a client types to leave, where it can type.
+    pub(crate) keys: Option<DetachKeys>,
+    pub(crate) input_end: InputEnd,
+    /// Sent before all else.
+    pub(crate) replay: Vec<Bytes>,
+}
+
+/// Carries bytes between a client and a process until the process closes its streams, or the
+/// client goes or detaches.
+pub(crate) async fn carry(client: Client, streams: Streams, session: Session) -> SessionEnd {
+    let Session { framing, keys, input_end, replay } = session;
     let Client { input, mut output } = client;
     let Streams { input: to_process, output: from_process } = streams;
     let end = tokio::select! {
         end = send_output(&mut output, from_process, framing, replay) => end,
-        end = take_input(input, to_process, keys) => end,
+        end = take_input(input, to_process, keys, input_end) => end,
     };
     // The client may be gone.
     let _ = output.shutdown().await;
@@ -115,11 +129,12 @@ async fn send_output(
     SessionEnd::Closed
 }
 
-/// Ends only where the client detaches: one that has nothing more to say may still listen.
+/// Ends only where the client leaves: one that has nothing more to say may still listen.
 async fn take_input(
     mut input: impl AsyncRead + Unpin,
     mut to_process: InputWriter,
     mut keys: Option<DetachKeys>,
+    input_end: InputEnd,
 ) -> SessionEnd {
     let mut buffer = vec![0; PIECE];
     while let Ok(length @ 1..) = input.read(&mut buffer).await {
@@ -136,6 +151,9 @@ async fn take_input(
         if detached {
             return SessionEnd::Detached;
         }
+    }
+    if input_end == InputEnd::Leaves {
+        return SessionEnd::Closed;
     }
     drop(to_process);
     std::future::pending().await
