@@ -7,7 +7,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
-const DEADLINE: Duration = Duration::from_secs(300);
+const DEADLINE: Duration = Duration::from_secs(180);
 
 /// A program on a pty.
 pub struct Terminal {
@@ -76,7 +76,18 @@ impl Terminal {
     }
 
     /// Waits for the program's end; its exit code.
+    #[track_caller]
     pub fn exit_code(mut self) -> u32 {
-        self.child.wait().expect("wait").exit_code()
+        let (tell, ended) = mpsc::channel();
+        let mut killer = self.child.clone_killer();
+        thread::spawn(move || tell.send(self.child.wait()));
+        match ended.recv_timeout(DEADLINE) {
+            Ok(status) => status.expect("wait").exit_code(),
+            Err(_) => {
+                // It may have ended this moment.
+                let _ = killer.kill();
+                panic!("the program does not end; the screen shows {:?}", self.seen);
+            }
+        }
     }
 }

@@ -29,7 +29,12 @@ fn four_runs(command: impl Fn(&[&str]) -> Command) {
     // The shell learns of the new size by a signal on its way; ask until it knows.
     terminal.type_keys("until stty size | grep '33 99'; do :; done\r");
     terminal.expect("33 99\r\n");
-    terminal.type_keys("cat\r");
+    // Typed once the shell has left its line editor, which takes keys raw; and the interrupt once
+    // `cat` reads: before, the shell would take it itself.
+    terminal.type_keys("echo rea''dy; cat\r");
+    terminal.expect("ready\r\n");
+    terminal.type_keys("echoed\r");
+    terminal.expect("echoed\r\nechoed");
     terminal.type_keys("\u{3}");
     terminal.expect("# ");
     terminal.type_keys("exit 7\r");
