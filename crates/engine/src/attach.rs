@@ -3,7 +3,7 @@
 //! A client may attach before the start; then it is kept, and connected before the process runs,
 //! so that it sees the first byte.
 
-use crate::container::PendingAttach;
+use crate::container::{Container, PendingAttach};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::shim_client::{QUICK, ShimSocket, unexpected};
@@ -40,7 +40,7 @@ impl Engine {
         let AttachOptions { stdin, stdout, stderr } = options;
         let attach = PendingAttach { stdin, stdout, stderr, pump };
         if let Err((shim, attach)) = container.attach_or_wait(attach) {
-            connect(&shim, attach, stdin_ends_with_client(&record)).await?;
+            connect(&container, &shim, attach).await?;
         }
         self.emit(&record, "attach", &[]);
         Ok(client)
@@ -52,24 +52,21 @@ impl Engine {
     }
 }
 
-/// Whether the process's stdin ends with the client that is attached to it. A terminal's does not:
-/// whoever leaves one may come back.
-pub(crate) fn stdin_ends_with_client(record: &ContainerRecord) -> bool {
-    record.spec.stdio.stdin_once && !record.spec.stdio.tty
-}
-
 /// Joins a client's ends to a shim; returns when no byte can be missed any more.
 pub(crate) async fn connect(
+    container: &Container,
     shim: &ShimSocket,
     attach: PendingAttach,
-    stdin_once: bool,
 ) -> Result<()> {
     let PendingAttach { stdin, stdout, stderr, pump } = attach;
+    let stdio = &container.record().spec.stdio;
+    // A terminal's stdin does not end: whoever leaves one may come back.
+    let stdin_once = stdio.stdin_once && !stdio.tty;
     let request = Request::Attach { stdin, stdin_once, stdout, stderr };
     match shim.open(request, QUICK).await {
         Ok((Answer::Attached, connection)) => {
             // Ends with the connection or the client.
-            tokio::spawn(pump.run(connection));
+            container.sessions.spawn(pump.run(connection));
             Ok(())
         }
         Ok((other, _)) => Err(unexpected("attach", &other)),

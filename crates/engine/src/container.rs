@@ -14,6 +14,7 @@ use ireko_protocol::places::Places;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use tokio::sync::{Notify, watch};
+use tokio_util::task::TaskTracker;
 
 /// A client that attached before there was a VM.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub(crate) struct Container {
     now: watch::Sender<Moment>,
     /// Where an attach goes: to the shim, or to those who wait for one.
     streams: Mutex<AttachPoint>,
+    /// Clients whose streams are joined to the shim's.
+    pub(crate) sessions: TaskTracker,
     /// Asks the monitor to kill a shim that does not end by itself.
     pub(crate) give_up: Notify,
 }
@@ -66,6 +69,7 @@ impl Container {
             writing: Mutex::new(()),
             now: watch::Sender::new(Moment { record: Arc::new(record), removed: false }),
             streams: Mutex::new(AttachPoint::Waiting(Vec::new())),
+            sessions: TaskTracker::new(),
             give_up: Notify::new(),
         })
     }
@@ -153,6 +157,13 @@ impl Container {
             AttachPoint::Waiting(waiting) => waiting,
             AttachPoint::Live(_) => Vec::new(),
         }
+    }
+
+    /// Returns when every client has what the run wrote; each has so much time for it.
+    pub(crate) async fn end_sessions(&self) {
+        self.sessions.close();
+        self.sessions.wait().await;
+        self.sessions.reopen();
     }
 
     /// From now on attaches wait for the next start; the streams of those that waited in vain end.

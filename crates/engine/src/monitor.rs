@@ -178,6 +178,8 @@ async fn wait_for_end(container: &Container, run: Run) -> ExitRecord {
     let ended = tokio::select! {
         answer = said => {
             process.end_within(FAREWELL).await;
+            // Clients take the end for the last word: all output has to be out before.
+            container.end_sessions().await;
             answer
         }
         () = container.give_up.notified() => {

@@ -213,8 +213,7 @@ async fn bring_up(
     process.reach(socket, &shim_log(state_dir)).await?;
     let wait = socket.send(Request::Wait).await?;
     for waiting in container.go_live(socket) {
-        let once = attach::stdin_ends_with_client(&container.record());
-        attach::connect(socket, waiting, once).await?;
+        attach::connect(container, socket, waiting).await?;
     }
     let at = match socket.ask(Request::Start, BOOT).await {
         Ok(Answer::Started { started_at }) => timestamp(started_at),

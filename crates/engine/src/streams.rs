@@ -16,9 +16,13 @@ use ireko_protocol::agent::ExitStatus;
 use ireko_protocol::frame::{Frame, FrameDecoder, FrameKind, MAX_DATA, WINDOW};
 use ireko_protocol::shim::{Answer, STDERR, STDIN, STDOUT};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{Mutex, Semaphore, mpsc};
+
+/// Time for a client to take what its process wrote last.
+const FAREWELL: Duration = Duration::from_secs(10);
 
 /// One of the two streams a process writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +51,7 @@ pub struct InputWriter(mpsc::Sender<Bytes>);
 pub struct OutputReader {
     pieces: mpsc::UnboundedReceiver<Output>,
     taken: mpsc::UnboundedSender<(OutputStream, u32)>,
+    last: Option<(OutputStream, u32)>,
 }
 
 /// Both of a client's ends.
@@ -74,10 +79,15 @@ impl InputWriter {
 
 impl OutputReader {
     /// The next bytes; `None` when the process has closed its streams.
+    ///
+    /// Whoever asks for more has passed on what it got before: only then that counts as taken.
     pub async fn next(&mut self) -> Option<Output> {
+        if let Some(last) = self.last.take() {
+            // The pump may have ended already; then nobody counts any more.
+            let _ = self.taken.send(last);
+        }
         let piece = self.pieces.recv().await?;
-        // The pump may have ended already; then nobody counts any more.
-        let _ = self.taken.send((piece.stream, piece.bytes.len() as u32));
+        self.last = Some((piece.stream, piece.bytes.len() as u32));
         Some(piece)
     }
 }
@@ -97,7 +107,7 @@ pub(crate) fn pair() -> (Streams, Pump) {
     let (taken_in, taken_out) = mpsc::unbounded_channel();
     let client = Streams {
         input: InputWriter(input_in),
-        output: OutputReader { pieces: pieces_out, taken: taken_in },
+        output: OutputReader { pieces: pieces_out, taken: taken_in, last: None },
     };
     (client, Pump { input: input_out, pieces: pieces_in, taken: taken_out })
 }
@@ -108,20 +118,30 @@ impl Pump {
         self.pieces.is_closed()
     }
 
-    /// Moves bytes until the shim closes the connection or the client goes; returns how the
-    /// process ended where the shim said so. The client sees the end of its output only when the
+    /// Moves bytes until the shim closes the connection and the client has passed on all of them,
+    /// or the client goes; returns how the process ended where the shim said so. The client sees the end of its output only when the
     /// caller drops what is returned beside it, so that an exit status can be stored before.
     pub(crate) async fn run(self, connection: Connection) -> (Option<ExitStatus>, OutputEnd) {
-        let Self { input, pieces, taken } = self;
+        let Self { input, pieces, mut taken } = self;
         let (half, write_half) = connection.stream.into_split();
         let writer = Mutex::new(write_half);
         let flow = Flow { window: Semaphore::new(WINDOW as usize), ahead: Default::default() };
         let mut reader = Reader { half, decoder: connection.decoder, exit: None };
-        tokio::select! {
-            () = reader.run(&pieces, &flow) => {}
-            () = pieces.closed() => {}
-            () = send_credit(taken, &writer, &flow) => {}
-            () = send_input(input, &writer, &flow) => {}
+        let is_whole = tokio::select! {
+            is_whole = reader.run(&pieces, &flow) => is_whole,
+            () = pieces.closed() => false,
+            () = send_credit(&mut taken, &writer, &flow) => false,
+            () = send_input(input, &writer, &flow) => false,
+        };
+        let passed_on = async {
+            while flow.is_ahead()
+                && let Some((stream, bytes)) = taken.recv().await
+            {
+                flow.take(stream, bytes);
+            }
+        };
+        if is_whole && tokio::time::timeout(FAREWELL, passed_on).await.is_err() {
+            tracing::debug!("a client does not take the last output of its process");
         }
         (reader.exit, OutputEnd { _pieces: pieces })
     }
@@ -148,11 +168,13 @@ struct Reader {
 }
 
 impl Reader {
-    /// Ends with the connection; a shim that breaks the rules is as good as one that is gone.
-    async fn run(&mut self, pieces: &mpsc::UnboundedSender<Output>, flow: &Flow) {
-        if let Err(reason) = self.read(pieces, flow).await {
+    /// Ends with the connection; `false` where the shim broke the rules, which is as good as gone.
+    async fn run(&mut self, pieces: &mpsc::UnboundedSender<Output>, flow: &Flow) -> bool {
+        let result = self.read(pieces, flow).await;
+        if let Err(reason) = &result {
             tracing::warn!(reason, "the streams of a VM's shim broke off");
         }
+        result.is_ok()
     }
 
     async fn read(
@@ -214,6 +236,15 @@ impl Flow {
         Ok(())
     }
 
+    fn take(&self, stream: OutputStream, bytes: u32) {
+        self.ahead[stream as usize].fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// There is output that the client has not passed on.
+    fn is_ahead(&self) -> bool {
+        self.ahead.iter().any(|bytes| bytes.load(Ordering::Relaxed) > 0)
+    }
+
     fn grant(&self, bytes: Option<u32>) -> Result<(), String> {
         let bytes = bytes.ok_or("a credit without a count")? as usize;
         if self.window.available_permits() + bytes > WINDOW as usize {
@@ -227,12 +258,12 @@ impl Flow {
 /// Gives back what the client took. Never ends: where the shim no longer reads, what it wrote is
 /// still to be read.
 async fn send_credit(
-    mut taken: mpsc::UnboundedReceiver<(OutputStream, u32)>,
+    taken: &mut mpsc::UnboundedReceiver<(OutputStream, u32)>,
     writer: &Mutex<OwnedWriteHalf>,
     flow: &Flow,
 ) {
     while let Some((stream, bytes)) = taken.recv().await {
-        flow.ahead[stream as usize].fetch_sub(bytes, Ordering::Relaxed);
+        flow.take(stream, bytes);
         let number = match stream {
             OutputStream::Stdout => STDOUT,
             OutputStream::Stderr => STDERR,
@@ -326,10 +357,12 @@ mod tests {
         assert_eq!((out.stream, &out.bytes[..]), (OutputStream::Stdout, &b"out"[..]));
         let err = output.next().await.unwrap();
         assert_eq!((err.stream, &err.bytes[..]), (OutputStream::Stderr, &b"err"[..]));
+        let rest = tokio::spawn(async move { output.next().await });
         let (exit, end) = pump.await.unwrap();
         assert_eq!(exit, Some(ExitStatus::Code(3)));
+        assert!(!rest.is_finished(), "the exit is known before the client sees the end");
         drop(end);
-        assert_eq!(output.next().await, None);
+        assert_eq!(rest.await.unwrap(), None);
         script.await.unwrap();
     }
 
