@@ -68,7 +68,8 @@ fn refused_run(message: &str) -> u8 {
 pub fn of_grammar(error: &clap::Error) -> Exit {
     use clap::error::ErrorKind::*;
     match error.kind() {
-        DisplayHelp | DisplayVersion => Exit::SUCCESS,
+        // Docker's command without a verb shows help, and that is all it was asked for.
+        DisplayHelp | DisplayVersion | DisplayHelpOnMissingArgumentOrSubcommand => Exit::SUCCESS,
         UnknownArgument | InvalidValue | ValueValidation | NoEquals | ArgumentConflict => Exit(125),
         _ => Exit::FAILURE,
     }

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Everything a command does goes through the socket, as it would for any other client; only
-//! finding and starting the daemon ([`reach`]) happens here. Read in this order: [`grammar`],
-//! [`commands`], [`container_options`], [`session`].
+//! finding and starting the daemon (`reach`) happens here. Read in this order: `grammar`,
+//! `commands`, `container_options`, `session`.
 //!
 //! ```no_run
 //! match ireko_cli::parse(std::env::args_os()) {

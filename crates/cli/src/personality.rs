@@ -77,8 +77,7 @@ pub fn parse(
     let personality = match line {
         Ok(line) => personality(line),
         Err(error) => {
-            // A closed output leaves nobody to be told.
-            let _ = error.print();
+            show(&error);
             return Err(ExitCode::from(exit::of_grammar(&error).0));
         }
     };
@@ -86,6 +85,21 @@ pub fn parse(
         output::note(error.report());
         ExitCode::from(exit::status(exit::Verb::Other, &error).0)
     })
+}
+
+/// Help and the version go to standard output as clap has them, mistakes to standard error with our
+/// own name before them.
+fn show(error: &clap::Error) {
+    // A closed output leaves nobody to be told.
+    let _ = match exit::of_grammar(error) {
+        Exit::SUCCESS => output::print(error.render()),
+        _ => {
+            let text = error.to_string();
+            let text = text.trim_end();
+            output::note(format_args!("ireko: {}", text.strip_prefix("error: ").unwrap_or(text)));
+            Ok(())
+        }
+    };
 }
 
 fn personality(Line { globals, verb }: Line) -> Result<Personality> {

@@ -59,7 +59,9 @@ impl Client {
 impl Waiting {
     /// The container's exit code, when it is there.
     pub async fn code(self) -> Result<i64> {
-        let body = self.0.into_body().collect().await.map_err(broken_off)?;
+        let body = self.0.into_body().collect().await.map_err(|error| {
+            broken_off(error).hint("the container does not depend on it: `ireko ps`")
+        })?;
         let ended: Ended = decode(&body.to_bytes())?;
         match ended.error {
             Some(Trouble { message }) if !message.is_empty() => {

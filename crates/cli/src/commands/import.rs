@@ -95,13 +95,13 @@ impl Archive {
     async fn open(args: &Args) -> Result<Self> {
         if args.file.as_os_str() == "-" {
             if crate::terminal::stdin_is_terminal() {
-                return Err(Error::usage("no archive on standard input: it is a terminal")
+                return Err(Error::local("no archive on standard input: it is a terminal")
                     .hint("ireko import - NAME < rootfs.tar"));
             }
             return Ok(Self::of(tokio::io::stdin(), None));
         }
         let cannot = |why: &str| {
-            let error = Error::usage(format!("cannot read {}: {why}", args.file.display()));
+            let error = Error::local(format!("cannot read {}: {why}", args.file.display()));
             match args.file.to_string_lossy().contains("://") {
                 true => error.hint("download the archive first and name the file"),
                 false => error,

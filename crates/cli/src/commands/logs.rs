@@ -44,7 +44,7 @@ pub struct Args {
 pub async fn execute(context: &Context, args: &Args) -> Result<Exit> {
     let now = jiff::Timestamp::now();
     let point = |text: &Option<String>| {
-        text.as_deref().map(|text| point_in_time(text, now)).transpose().map_err(Error::usage)
+        text.as_deref().map(|text| point_in_time(text, now)).transpose().map_err(Error::local)
     };
     let (since, until) = (point(&args.since)?, point(&args.until)?);
     let client = context.connect().await?;

@@ -162,3 +162,83 @@ pub async fn insisted(proxy: &Option<Proxy>) -> Error {
     Error::local("got 3 SIGTERM/SIGINTs, forcefully exiting")
         .hint("the container may still run: `ireko ps`")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reach::Reach;
+    use crate::testkit::Fake;
+    use clap::Parser;
+    use ireko_protocol::places::Places;
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Parser)]
+    #[command(disable_help_flag = true)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    /// Runs `words` against a daemon that starts containers as `start` says; returns the result
+    /// and the requests in the order they came.
+    async fn run(words: &[&str], start: (u16, &'static str)) -> (Result<Exit>, Vec<String>) {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let noted = asked.clone();
+        let fake = Fake::upgrading(
+            move |request| {
+                let verb = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
+                noted.lock().unwrap().push(match request.uri().query() {
+                    Some(query) => format!("{verb}?{query}"),
+                    None => verb.clone(),
+                });
+                match verb.as_str() {
+                    "create" => Fake::json(201, r#"{"Id":"0123","Warnings":[]}"#),
+                    "attach" => Fake::switch(),
+                    "wait" => Fake::json(200, r#"{"StatusCode":42}"#),
+                    "start" => Fake::json(start.0, start.1),
+                    _ => Fake::json(404, r#"{"message":"page not found"}"#),
+                }
+            },
+            |_| async {},
+        );
+        let places = Places { root: "/r".into(), cache: "/c".into(), runtime: "/run/r".into() };
+        let host = Some(fake.client().socket().to_owned());
+        let context = Context { reach: Reach { places, host, cache: None, accel: None } };
+        let line = Line::try_parse_from([&["run"], words].concat()).unwrap();
+        let result = execute(&context, &line.args).await;
+        let asked = asked.lock().unwrap().clone();
+        (result, asked)
+    }
+
+    const ATTACH: &str = "attach?stream=1&stdout=1&stderr=1&detachKeys=ctrl-p%2Cctrl-q";
+
+    #[tokio::test]
+    async fn stream_and_wait_are_in_place_before_the_start() {
+        let (result, asked) = run(&["--name", "web", "base"], (204, "")).await;
+        assert_eq!(result.unwrap(), Exit(42));
+        assert_eq!(asked, ["create?name=web", ATTACH, "wait?condition=next-exit", "start"]);
+    }
+
+    #[tokio::test]
+    async fn one_to_be_removed_is_waited_for_until_it_is_gone() {
+        let (result, asked) = run(&["--rm", "base"], (204, "")).await;
+        assert_eq!(result.unwrap(), Exit(42));
+        assert_eq!(asked, ["create", ATTACH, "wait?condition=removed", "start"]);
+    }
+
+    #[tokio::test]
+    async fn a_start_that_fails_is_the_error() {
+        let refusal = r#"{"message":"exec: \"zz\": executable file not found in $PATH"}"#;
+        for words in [&["base", "zz"][..], &["--rm", "base", "zz"]] {
+            let error = run(words, (400, refusal)).await.0.unwrap_err();
+            assert_eq!(crate::exit::status(crate::exit::Verb::Run, &error), Exit(127));
+        }
+    }
+
+    #[tokio::test]
+    async fn in_the_background_nothing_is_attached() {
+        let (result, asked) = run(&["-d", "base"], (204, "")).await;
+        assert_eq!(result.unwrap(), Exit::SUCCESS);
+        assert_eq!(asked, ["create", "start"]);
+    }
+}
