@@ -73,7 +73,12 @@ impl Error {
             io::ErrorKind::UnexpectedEof => ErrorKind::Corrupt,
             _ => ErrorKind::Io,
         };
-        Self { kind, message: message.into(), source: Some(Box::new(error)) }
+        let source: Box<dyn std::error::Error + Send + Sync> = match kind {
+            // The system's own words speak of buffers.
+            ErrorKind::Corrupt => "the file is truncated".into(),
+            _ => Box::new(error),
+        };
+        Self { kind, message: message.into(), source: Some(source) }
     }
 }
 
@@ -97,6 +102,14 @@ mod tests {
         let full = Error::io("write", io::Error::from(io::ErrorKind::StorageFull));
         let failing = Error::io("write", io::Error::from(io::ErrorKind::TimedOut));
         assert_eq!((full.kind(), failing.kind()), (ErrorKind::NoSpace, ErrorKind::Io));
+    }
+
+    #[test]
+    fn a_file_that_ends_too_early_is_called_truncated() {
+        let error = Error::io("read the header", io::Error::from(io::ErrorKind::UnexpectedEof));
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        let cause = std::error::Error::source(&error).unwrap();
+        assert_eq!(cause.to_string(), "the file is truncated");
     }
 
     #[test]

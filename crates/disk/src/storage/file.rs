@@ -31,6 +31,15 @@ pub enum Lock {
     None,
 }
 
+impl Drop for FileStorage {
+    /// Lets go of the lock at once: a process that is being forked by another thread holds a copy of every
+    /// descriptor until it executes its program, and would hold the lock with it.
+    fn drop(&mut self) {
+        // Closing unlocks as well, only later.
+        let _ = self.file.unlock();
+    }
+}
+
 impl FileStorage {
     /// Opens an existing file; for writing when `lock` is [`Lock::Write`].
     ///
