@@ -70,6 +70,15 @@ impl Failure {
         Self { exit_code: NOT_STARTED, kind: FailureKind::Other, message }
     }
 
+    /// The same with the remedy, where the VM's driver knows one, on a line of its own.
+    fn of_vm(what: &str, error: &ireko_vm::Error) -> Self {
+        let mut failure = Self::before_start(what, error);
+        if let Some(hint) = error.hint() {
+            failure.message += &format!("\nhint: {hint}");
+        }
+        failure
+    }
+
     fn of_guest(what: &str, error: GuestError) -> Self {
         match error {
             // The agent's sentence is docker's own; nothing is put in front of it.
@@ -217,11 +226,11 @@ fn boot(
         AccelChoice::Tcg => accel::Choice::Tcg,
     };
     let verdict = accel::verdict(&plan.cache, choice)
-        .map_err(|error| Failure::before_start("cannot accelerate the VM", &error))?;
+        .map_err(|error| Failure::of_vm("cannot accelerate the VM", &error))?;
     let kernel = GuestKernel::find(&plan.cache)
-        .map_err(|error| Failure::before_start("cannot boot the VM", &error))?;
+        .map_err(|error| Failure::of_vm("cannot boot the VM", &error))?;
     let initrd = kernel::initrd(&kernel, agent)
-        .map_err(|error| Failure::before_start("cannot make the VM's initramfs", &error))?;
+        .map_err(|error| Failure::of_vm("cannot make the VM's initramfs", &error))?;
     let port = plan.runtime_dir.join("agent.sock");
     let mut disks = vec![DiskAttachment {
         serial: DiskSerial::root().0,
@@ -252,7 +261,7 @@ fn boot(
     };
     let mut vm = Qemu::find()
         .and_then(|qemu| qemu.launch(&spec))
-        .map_err(|error| Failure::before_start("cannot start the VM", &error))?;
+        .map_err(|error| Failure::of_vm("cannot start the VM", &error))?;
     let accel_name = match verdict.accel {
         Accel::Kvm => "kvm",
         Accel::Tcg => "tcg",
