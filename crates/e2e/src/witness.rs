@@ -25,7 +25,7 @@ pub fn seven_zip_reads_the_same(chain: &[PathBuf], raw: Option<&Path>) {
     let mut theirs = child.stdout.take().expect("its output");
     let mut raw = raw.map(|path| File::create(path).expect("create the raw file"));
     let size = ours.geometry().virtual_size;
-    let (mut expected, mut seen) = (vec![0; PIECE], vec![0; PIECE]);
+    let (mut expected, mut seen, zeros) = (vec![0; PIECE], vec![0; PIECE], vec![0; PIECE]);
     let mut offset = 0;
     while offset < size {
         let count = PIECE.min((size - offset) as usize);
@@ -37,7 +37,7 @@ pub fn seven_zip_reads_the_same(chain: &[PathBuf], raw: Option<&Path>) {
             leaf.display()
         );
         if let Some(raw) = &mut raw
-            && seen[..count].iter().any(|byte| *byte != 0)
+            && seen[..count] != zeros[..count]
         {
             raw.seek(SeekFrom::Start(offset)).expect("seek");
             raw.write_all(&seen[..count]).expect("write the raw file");

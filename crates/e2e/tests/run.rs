@@ -51,7 +51,7 @@ fn ireko_runs_commands_in_vms() {
 #[test]
 fn docker_clients_run_commands_in_vms() {
     let clients = docker::clients();
-    assert!(!clients.is_empty(), "no docker client: `make setup` gets Debian's");
+    assert!(!clients.is_empty(), "no docker client: `make fixtures` gets Debian's");
     for (client, version) in clients {
         let world = World::new(&version, Vms::One);
         // The daemon is ours to start: docker knows nothing of it.
