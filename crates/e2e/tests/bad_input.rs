@@ -138,7 +138,7 @@ fn a_machine_without_qemu_or_kernel_says_so_with_the_cure() {
     world.ok(&["daemon", "stop"]);
     let empty = world.root().join("empty-cache");
     let mut start = world.ireko(&["--cache", empty.to_str().expect("a path"), "start", "any"]);
-    ireko_e2e::run(&mut start.env_remove("IREKO_CACHE")).fails_with(1, "ireko setup");
+    ireko_e2e::run(start.env_remove("IREKO_CACHE")).fails_with(1, "ireko setup");
 }
 
 #[test]

@@ -3,6 +3,8 @@
 use ireko_e2e::World;
 use ireko_e2e::programs::{await_death, kill};
 use ireko_e2e::slots::Vms;
+use std::fs;
+use std::time::{Duration, Instant};
 
 #[test]
 fn a_container_outlives_the_daemon() {
@@ -54,4 +56,46 @@ fn a_killed_shim_loses_nothing_that_was_synced() {
 
     world.ok(&["start", "db"]);
     assert_eq!(world.ok(&["exec", "db", "sha256sum", "/data"]), hash);
+}
+
+#[test]
+fn a_commit_whose_daemon_is_killed_is_made_or_not_made() {
+    let world = World::new("daemon killed in a commit", Vms::One);
+    world.ok(&["run", "-d", "--name", "web", "base", "sleep", "1000"]);
+    for round in 0..3 {
+        let file = format!("/kept{round}");
+        world.ok(&["exec", "web", "sh", "-c", &format!("echo {round} > {file}; sync")]);
+        let daemon = world.process("daemon");
+        let name = format!("half{round}");
+        let mut commit = world.ireko(&["commit", "web", &name]).spawn().expect("run ireko");
+        await_journal_entry(&world);
+        kill(daemon);
+        await_death(daemon);
+        commit.wait().expect("wait for ireko");
+
+        // The container goes on, whatever became of the commit, and the next one takes it up.
+        assert_eq!(world.ok(&["exec", "web", "cat", &file]), round.to_string());
+        let whole = format!("whole{round}");
+        world.ok(&["commit", "web", &whole]);
+        assert!(world.ok(&["images"]).contains(&whole));
+    }
+    world.ok(&["rm", "-f", "web"]);
+    let seen = world.ok(&["run", "--rm", "whole2", "sh", "-c", "cat /kept0 /kept1 /kept2"]);
+    assert_eq!(seen, "0\n1\n2");
+    assert_eq!(journal(&world), 0, "no commit is left half done");
+}
+
+/// The moment to kill: a commit is under way from its journal entry on.
+fn await_journal_entry(world: &World) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while journal(world) == 0 {
+        assert!(Instant::now() < deadline, "the commit never began");
+        std::thread::yield_now();
+    }
+}
+
+/// How many verbs are under way: a folder each, beside the store's reserve.
+fn journal(world: &World) -> usize {
+    let entries = fs::read_dir(world.root().join("journal")).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.path().is_dir()).count()
 }
