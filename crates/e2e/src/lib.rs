@@ -7,10 +7,10 @@
 
 pub mod docker;
 pub mod programs;
-pub mod slots;
 pub mod terminal;
 pub mod witness;
 pub mod world;
 
+pub use ireko_testkit::slots;
 pub use programs::{Ran, run};
 pub use world::World;

@@ -1,7 +1,7 @@
 //! One root with its daemon, thrown away at the end.
 
 use crate::programs::{self, Ran, run};
-use crate::slots::{self, Slots, Vms};
+use ireko_testkit::slots::{self, Slots, Vms};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,7 @@
 //! VMs that really boot. They need QEMU and the guest kernel that set-up leaves in the cache, named
 //! by `IREKO_CACHE`; without them each test says so and passes.
 
+use ireko_testkit::slots::{self, Slots, Vms};
 use ireko_vm::accel::{self, Choice};
 use ireko_vm::driver::ExitCause;
 use ireko_vm::kernel::{self, GuestKernel};
@@ -26,6 +27,7 @@ struct Bench {
     qemu: Qemu,
     accel: Accel,
     boot: KernelBoot,
+    _slot: Slots,
 }
 
 impl Bench {
@@ -49,7 +51,7 @@ impl Bench {
             initrd: kernel::initrd(&own, test_guest()).unwrap(),
             command_line: kernel::command_line(accel, kernel::host_tsc_khz()),
         };
-        Some(Self { folder, qemu, accel, boot })
+        Some(Self { folder, qemu, accel, boot, _slot: slots::take(Vms::One) })
     }
 
     fn path(&self, name: &str) -> PathBuf {

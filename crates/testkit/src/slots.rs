@@ -41,7 +41,7 @@ pub fn take(vms: Vms) -> Slots {
 }
 
 fn lock(slot: usize) -> File {
-    let path = std::env::temp_dir().join(format!("ireko-e2e-slot-{slot}"));
+    let path = std::env::temp_dir().join(format!("ireko-test-vm-{slot}"));
     let file = File::options().create(true).append(true).open(&path).expect("open a slot's file");
     file.lock().expect("lock a slot");
     file
