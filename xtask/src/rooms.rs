@@ -1,12 +1,6 @@
 //! Which of our crates may depend on which.
 //!
-//! ```text
-//!   ireko ► cli, daemon, shim, setup           daemon ► engine ► images ► oci, disk
-//!   shim ► block-export ► disk;  vm;  disk     setup ► disk
-//!   cli, daemon, engine, shim, agent ► protocol
-//! ```
-//!
-//! An edge that is not in [`ALLOWED`] fails `cargo xtask rooms`: adding one here is a change of the
+//! The drawing is in ARCHITECTURE.md. An edge that is not in [`ALLOWED`] fails `cargo xtask rooms`: adding one here is a change of the
 //! architecture, and belongs in ARCHITECTURE.md too.
 
 use std::collections::BTreeSet;

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use ireko_protocol::agent::{FailureKind, Spawn};
 use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 use rustix::thread::ThreadNameSpaceType;
 
@@ -88,13 +89,30 @@ pub fn spawn(machine: &Machine, wanted: &Spawn, target: &Target) -> Result<Child
         .ok_or_else(|| Failure::new(FailureKind::BadInput, "a process needs a program to run"))?;
     let cwd = if wanted.cwd.starts_with('/') { &wanted.cwd } else { "/" };
     let identity = users::look_up(&root, &wanted.user)?;
-    root.ensure_folder(cwd.as_bytes())
-        .during(|| format!("make the working directory {cwd} in the container's root"))?;
+    match target {
+        Target::First => root
+            .ensure_folder(cwd.as_bytes())
+            .during(|| format!("make the working directory {cwd} in the container's root"))?,
+        Target::Beside { .. } => root
+            .open_at(cwd.as_bytes(), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC)
+            .map_err(|cause| no_working_directory(cwd, cause))?,
+    };
     let program = program::find(&root, name, &wanted.env, cwd)?;
     let image = Image::new(wanted, &program, cwd, &identity)?;
     let (ends, stdio) = open_streams(wanted, &identity, matches!(target, Target::First))?;
     let started = image.start(machine, wanted, target, &identity, &stdio)?;
     Ok(Child { pidfd: started.pidfd, pid: started.pid, container_pid: started.container_pid, ends })
+}
+
+/// Only a container's first process has its working directory made.
+fn no_working_directory(cwd: &str, cause: Errno) -> Failure {
+    match cause {
+        Errno::NOENT => Failure::new(
+            FailureKind::NotFound,
+            format!("chdir to cwd (\"{cwd}\") failed: no such file or directory"),
+        ),
+        cause => Failure::of(format_args!("chdir to cwd (\"{cwd}\")"), cause),
+    }
 }
 
 fn gone() -> Failure {

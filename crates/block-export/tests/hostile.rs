@@ -1,8 +1,8 @@
 //! Clients that mean harm, or have lost their way.
 
-mod common;
+mod client;
 
-use common::*;
+use client::*;
 use ireko_disk::Disk;
 use std::io::Write;
 use std::net::Shutdown;

@@ -1,8 +1,8 @@
 //! What is agreed on before the first request.
 
-mod common;
+mod client;
 
-use common::*;
+use client::*;
 
 const ERR_UNSUP: u32 = 0x8000_0001;
 const ERR_INVALID: u32 = 0x8000_0003;

@@ -1,9 +1,9 @@
 //! Clients that we did not write: libnbd's tools and QEMU's. A test whose tool is not installed
 //! says so and passes.
 
-mod common;
+mod client;
 
-use common::*;
+use client::*;
 use ireko_block_export::Export;
 use ireko_disk::Disk;
 use std::ffi::OsStr;

@@ -1,8 +1,8 @@
 //! Requests, their answers and what they do to the disk.
 
-mod common;
+mod client;
 
-use common::*;
+use client::*;
 use ireko_disk::{Disk, ErrorKind, Extent, ExtentKind, Geometry, Result};
 use std::io::Write;
 use std::sync::atomic::Ordering;

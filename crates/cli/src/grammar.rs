@@ -31,7 +31,8 @@ pub struct Globals {
     #[arg(long, global = true, value_name = "choice")]
     pub accel: Option<AccelChoice>,
 
-    /// Machine-wide folder of the guest kernel and base image (default: IREKO_CACHE)
+    /// Folder of guest kernel and base image, for all roots of a user (default: $IREKO_CACHE, else
+    /// /var/cache/ireko for root, ~/.cache/ireko for others)
     #[arg(long, global = true, value_name = "dir")]
     pub cache: Option<PathBuf>,
 
@@ -39,7 +40,8 @@ pub struct Globals {
     #[arg(short = 'H', long, global = true, value_name = "socket", value_parser = unix_socket)]
     pub host: Option<PathBuf>,
 
-    /// Folder of images and containers (default: IREKO_ROOT)
+    /// Folder of images and containers (default: $IREKO_ROOT, else /var/lib/ireko for root,
+    /// ~/.local/share/ireko for others)
     #[arg(long, global = true, value_name = "dir")]
     pub root: Option<PathBuf>,
 }

@@ -73,8 +73,23 @@ fn recognise(head: &[u8]) -> Result<Compression> {
         [0x1f, 0x9d, ..] => refused("compress"),
         [0x04, 0x22, 0x4d, 0x18, ..] => refused("lz4"),
         head if is_tar(head) => Ok(Compression::None),
-        _ => Err(Error::bad_parameter("the archive is not a tar archive")),
+        [] => Err(Error::bad_parameter("the archive is empty")),
+        head => Err(match disk_format(head) {
+            Some(format) => Error::bad_parameter(format!(
+                "this is a disk image ({format}), not an archive: Ireko does not import disk \
+                 images yet"
+            )),
+            None => Error::bad_parameter("the archive is not a tar archive")
+                .hint("give a root file system's tar archive, plain or by gzip, xz or zstd"),
+        }),
     }
+}
+
+/// What people may take for an archive: the disk of a VM, by its first bytes.
+fn disk_format(head: &[u8]) -> Option<&'static str> {
+    let formats: [(&[u8], &str); 4] =
+        [(b"vhdxfile", "VHDX"), (b"QFI\xfb", "QCOW2"), (b"conectix", "VHD"), (b"KDMV", "VMDK")];
+    formats.into_iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, name)| name)
 }
 
 /// The first block of a tar archive carries the sum of its own bytes.

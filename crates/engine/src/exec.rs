@@ -216,7 +216,8 @@ impl Engine {
         let result = self.exec_whole(&exec, size).await;
         if let Err(error) = &result {
             let exit_code = match error.kind() {
-                ErrorKind::StartFailed { exit_code } => exit_code,
+                ErrorKind::StartFailed { exit_code: exit_code @ (126 | 127) } => exit_code,
+                // An exec has no 125: whatever kept its program from running is 126.
                 _ => 126,
             };
             exec.set(ExecState::Ended { exit_code });

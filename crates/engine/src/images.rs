@@ -69,7 +69,7 @@ impl Engine {
         for one in &removed {
             match one {
                 Removed::Untagged(name) => {
-                    self.emit_image(&id.to_string(), "untag", &name.to_string());
+                    self.emit_image(&id.to_string(), "untag", &name.familiar());
                 }
                 Removed::Deleted(id) => {
                     self.emit_image(&id.to_string(), "delete", &id.to_string());

@@ -10,6 +10,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use hyper::StatusCode;
+use ireko_engine::oci::Reference;
 use ireko_engine::{ImageInfo, Removed};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -36,7 +37,8 @@ pub(crate) async fn list(State(app): State<App>, params: Params) -> ApiResult<Js
             && since.is_none_or(|time| image.created > time)
             && until.is_none_or(|time| image.created < time)
     });
-    Ok(Json(shown.map(summary).collect()))
+    let named = |name: &Reference| is_named(&filters, name);
+    Ok(Json(shown.map(|image| summary(image, named)).collect()))
 }
 
 /// A time, as RFC 3339 or seconds since 1970.
@@ -50,11 +52,17 @@ fn is_wanted(image: &ImageInfo, filters: &Filters) -> bool {
     filters.labels(labels)
         && filters.any("dangling", |value| matches!(value, "true" | "1") == is_dangling)
         && filters.any("reference", |pattern| {
-            image.references.iter().any(|name| {
-                matches_glob(pattern, &name.familiar())
-                    || matches_glob(pattern, &name.familiar_name())
-            })
+            image.references.iter().any(|name| matches_reference(pattern, name))
         })
+}
+
+/// Whether a name of an image that is shown is to be shown: only those that were asked for.
+fn is_named(filters: &Filters, name: &Reference) -> bool {
+    filters.any("reference", |pattern| matches_reference(pattern, name))
+}
+
+fn matches_reference(pattern: &str, name: &Reference) -> bool {
+    matches_glob(pattern, &name.familiar()) || matches_glob(pattern, &name.familiar_name())
 }
 
 /// `*` for any characters but a slash, `?` for one.
@@ -84,14 +92,19 @@ fn matches_glob(pattern: &str, text: &str) -> bool {
     matches(pattern.as_bytes(), text.as_bytes())
 }
 
-pub(crate) fn summary(image: &ImageInfo) -> Value {
+/// An image in a list, with those of its names that are to be shown.
+pub(crate) fn summary(image: &ImageInfo, named: impl Fn(&Reference) -> bool) -> Value {
+    let names: Vec<_> =
+        image.references.iter().filter(|name| named(name)).map(Reference::familiar).collect();
     json!({
         "Id": image.id.to_string(),
         "ParentId": image.parent_image.map(|id| id.to_string()).unwrap_or_default(),
-        "RepoTags": names(image),
+        "RepoTags": names,
         "RepoDigests": [],
         "Created": image.created.as_second(),
         "Size": image.total_bytes,
+        // What clients before API 1.44 read in its place.
+        "VirtualSize": image.total_bytes,
         "SharedSize": -1,
         "Containers": -1,
         "Labels": image.config.document().config.labels,
@@ -151,8 +164,11 @@ async fn inspect(app: &App, name: &str) -> ApiResult<Json<Value>> {
         "Architecture": document.architecture,
         "Os": document.os,
         "Size": image.total_bytes,
-        "VirtualSize": image.virtual_size,
-        "GraphDriver": { "Name": "vhdx", "Data": { "File": image.file } },
+        "VirtualSize": image.total_bytes,
+        "GraphDriver": {
+            "Name": "vhdx",
+            "Data": { "File": image.file, "DiskSize": image.virtual_size.to_string() },
+        },
         "RootFS": { "Type": "layers", "Layers": layers },
         "Metadata": { "LastTagTime": "0001-01-01T00:00:00Z" },
     })))

@@ -69,8 +69,8 @@ pub fn prove() -> Proof {
         },
         How::Spoke(..) => fails("KVM runs guest kernel code wrongly".into()),
         How::Interrupted => fails(format!(
-            "KVM is there but far too slow: guest kernel code did not do in {} ms what takes a CPU \
-             a few{}",
+            "KVM is there but far too slow: guest kernel code did not finish in {} ms what takes a \
+             CPU a few ms{}",
             GUEST_DEADLINE.as_millis(),
             emulation_named()
         )),
