@@ -68,6 +68,7 @@ impl Link {
 
     /// Says that no more bytes come on a stream.
     pub fn send_eof(&self, stream: u32) -> io::Result<()> {
+        self.state.lock().credit.remove(&stream);
         self.write(&Frame::eof(stream))
     }
 
@@ -126,9 +127,10 @@ impl Link {
                 }
                 FrameKind::Credit => {
                     let bytes = frame.credit_bytes().ok_or_else(|| broken("malformed credit"))?;
-                    let mut state = self.state.lock();
-                    let credit = state.credit.entry(frame.stream).or_insert(WINDOW);
-                    *credit = credit.saturating_add(bytes).min(WINDOW);
+                    // Only for what was sent: a peer cannot make us remember streams of its own.
+                    if let Some(credit) = self.state.lock().credit.get_mut(&frame.stream) {
+                        *credit = credit.saturating_add(bytes).min(WINDOW);
+                    }
                     self.changed.notify_all();
                 }
             }
@@ -137,6 +139,10 @@ impl Link {
     }
 
     fn queue(&self, stream: u32, bytes: Vec<u8>) -> io::Result<()> {
+        // Costs no credit, so it must cost no memory.
+        if bytes.is_empty() {
+            return Ok(());
+        }
         let mut state = self.state.lock();
         // A stream nobody opened, or whose reader went away: the bytes have no taker.
         let Some(inbound) = state.inbound.get_mut(&stream) else { return Ok(()) };
@@ -276,6 +282,23 @@ mod tests {
         }
         assert_eq!(seen, total);
         sending.join().unwrap().close();
+    }
+
+    #[test]
+    fn frames_that_cost_no_credit_cost_no_memory() {
+        let (left, mut rude) = UnixStream::pair().unwrap();
+        let reader = left.try_clone().unwrap();
+        let link = Link::new(left).unwrap();
+        let _stream = link.open_stream(4);
+        for stream in 100..200 {
+            rude.write_all(&Frame::credit(stream, 1).encode()).unwrap();
+            rude.write_all(&Frame::data(4, Vec::new()).encode()).unwrap();
+        }
+        drop(rude);
+        link.read_frames(reader, |_| Ok(())).unwrap();
+        let state = link.state.lock();
+        assert!(state.credit.is_empty());
+        assert!(state.inbound[&4].chunks.is_empty());
     }
 
     #[test]

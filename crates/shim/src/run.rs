@@ -139,11 +139,12 @@ fn run(plan_file: &Path, agent: &[u8]) -> io::Result<()> {
             record
         }
     };
-    records::write_exit_record(&plan.state_dir, &record)?;
+    // On a full disk the record cannot be written: the engine still learns it from who waits.
+    let written = records::write_exit_record(&plan.state_dir, &record);
     shared.progress.ended(record);
     shared.fanout.finish(FAREWELL_LIMIT);
     shared.progress.drain_requests(FAREWELL_LIMIT);
-    fs::remove_dir_all(&plan.runtime_dir)
+    written.and(fs::remove_dir_all(&plan.runtime_dir))
 }
 
 fn exit_record(shared: &Shared, exit_code: i32, error: Option<String>) -> ExitRecord {
