@@ -21,11 +21,12 @@ use tokio::time::timeout;
 
 /// Time for requests that a shim answers without the guest.
 pub(crate) const QUICK: Duration = Duration::from_secs(10);
-/// Time for requests that a running guest answers.
-pub(crate) const GUEST: Duration = Duration::from_secs(30);
-/// Time for a guest to boot and start its first process. An emulated one on a busy machine takes
-/// tens of seconds.
-pub(crate) const BOOT: Duration = Duration::from_secs(330);
+/// Time for requests that a running guest answers: more than the 60 s after which a shim gives up,
+/// so that what is called failed here was given up there.
+pub(crate) const GUEST: Duration = Duration::from_secs(90);
+/// Time for a guest to boot, be configured and start its first process; again more than the shim's.
+/// An emulated one on a busy machine takes tens of seconds.
+pub(crate) const BOOT: Duration = Duration::from_secs(450);
 /// Time for a commit: its first sync writes back all that the guest's host page cache holds.
 pub(crate) const COMMIT: Duration = Duration::from_secs(600);
 
