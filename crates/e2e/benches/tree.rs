@@ -34,7 +34,7 @@ fn main() {
     let empty = median(|round| commit(&world, &format!("empty{round}")));
     println!("commit of a running container, empty     {:>9.1} ms", ms(empty));
 
-    let write = format!("dd if=/dev/urandom of=/big bs=1M count={mib} 2>/dev/null");
+    let write = format!("dd if=/dev/zero of=/big bs=1M count={mib} 2>/dev/null");
     world.ok(&["exec", "c", "sh", "-c", &format!("{write}; sync")]);
     let synced = commit(&world, "synced");
     println!(
