@@ -31,8 +31,7 @@ pub struct Globals {
     #[arg(long, global = true, value_name = "choice")]
     pub accel: Option<AccelChoice>,
 
-    /// Folder of guest kernel and base image, for all roots of a user (default: $IREKO_CACHE, else
-    /// /var/cache/ireko for root, ~/.cache/ireko for others)
+    /// Folder of guest kernel and base image ($IREKO_CACHE; else /var/cache/ireko, ~/.cache/ireko)
     #[arg(long, global = true, value_name = "dir")]
     pub cache: Option<PathBuf>,
 
@@ -40,8 +39,7 @@ pub struct Globals {
     #[arg(short = 'H', long, global = true, value_name = "socket", value_parser = unix_socket)]
     pub host: Option<PathBuf>,
 
-    /// Folder of images and containers (default: $IREKO_ROOT, else /var/lib/ireko for root,
-    /// ~/.local/share/ireko for others)
+    /// Folder of images and containers ($IREKO_ROOT; else /var/lib/ireko, ~/.local/share/ireko)
     #[arg(long, global = true, value_name = "dir")]
     pub root: Option<PathBuf>,
 }

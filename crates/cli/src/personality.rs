@@ -7,6 +7,7 @@ use crate::grammar::{self, ClientVerb, Globals, Line, Verb};
 use crate::output;
 use crate::reach::Reach;
 use clap::FromArgMatches;
+use clap::error::ContextKind;
 use ireko_protocol::places::{Environment, Places};
 use ireko_protocol::plan::AccelChoice;
 use std::ffi::OsString;
@@ -76,7 +77,9 @@ pub fn parse(
         .and_then(|matches| Line::from_arg_matches(&matches));
     let personality = match line {
         Ok(line) => personality(line),
-        Err(error) => {
+        Err(mut error) => {
+            // Advice such as to write `-- --flag`, which would make the flag an image's name.
+            error.remove(ContextKind::Suggested);
             show(&error);
             return Err(ExitCode::from(exit::of_grammar(&error).0));
         }
