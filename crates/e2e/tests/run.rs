@@ -84,12 +84,18 @@ fn the_docker_client_sees_the_whole_life_of_a_container() {
         assert_eq!(ok(&["exec", "web", "sh", "-c", "echo $((40+2))"]), "42");
         run(&mut docker(&client, &world, &["exec", "web", "sh", "-c", "exit 5"])).fails_with(5, "");
         run(&mut docker(&client, &world, &["exec", "web", "nonesuch"])).fails_with(127, "");
+        let elsewhere = ["exec", "-w", "/nope", "web", "true"];
+        run(&mut docker(&client, &world, &elsewhere)).fails_with(127, "");
+        run(&mut docker(&client, &world, &["exec", "web", "ls", "/nope"])).fails_with(1, "No such");
         let logs = run(&mut docker(&client, &world, &["logs", "web"]));
         assert_eq!((logs.stdout.as_str(), logs.stderr.as_str()), ("up\n", "err\n"));
         assert!(ok(&["inspect", "web"]).contains("\"Running\": true"));
 
         ok(&["commit", "web", "webimage:v1"]);
         assert!(ok(&["images"]).contains("webimage"));
+        ok(&["tag", "webimage:v1", "other:v2"]);
+        assert!(!ok(&["images", "other"]).contains("webimage"), "only what was asked for");
+        ok(&["rmi", "other:v2"]);
         ok(&["stop", "-t", "1", "web"]);
         assert_eq!(ok(&["inspect", "-f", "{{.State.ExitCode}}", "web"]), "137");
         ok(&["rm", "web"]);
