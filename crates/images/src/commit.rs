@@ -238,9 +238,14 @@ impl Store {
             Ok(Recovered::Forward) => Ok(Freezing::Done),
             Ok(Recovered::Back) => Ok(Freezing::NotDone),
             Err(error) if error.kind() == ErrorKind::InUse => Ok(Freezing::Undecided),
-            // The container was removed while its commit was in doubt: nothing was frozen.
-            Err(error) if error.kind() == ErrorKind::NotFound && !durable::exists(&frozen)? => {
-                Ok(Freezing::NotDone)
+            // The container was removed while its commit was in doubt. It needs no child any more.
+            Err(error)
+                if error.kind() == ErrorKind::NotFound && !durable::exists(&commit.leaf)? =>
+            {
+                match durable::exists(&frozen)? {
+                    true => Ok(Freezing::Done),
+                    false => Ok(Freezing::NotDone),
+                }
             }
             Err(error) => Err(error),
         }

@@ -8,6 +8,7 @@
 //!     a removal                           ─► finish it
 //!     a living shim holds the disk        ─► leave it to `settle_commits`
 //!     else                                ─► forget it
+//!     any of these fails                  ─► leave it to the next start, and sweep nothing
 //!   take in foreign files; sweep what nothing needs
 //! ```
 
@@ -30,7 +31,9 @@ pub(crate) fn recover(store: &Store) -> Result<()> {
     sweep_containers(store)?;
     for (work, intent) in store.journal.entries()? {
         tracing::info!(?intent, "settling a verb that was interrupted");
-        store.reserve.spend(|| settle(store, &mut index, &work, &intent))?;
+        if let Err(error) = store.reserve.spend(|| settle(store, &mut index, &work, &intent)) {
+            leave(&mut index, &intent, &crate::error::chain(&error).to_string());
+        }
     }
     foreign::take_in(store, &mut index)?;
     sweep(store, &mut index);
@@ -129,6 +132,15 @@ fn settle(store: &Store, index: &mut Index, work: &Work, intent: &Intent) -> Res
                 references.iter().map(|name| named_one(name)).collect::<Result<_>>()?;
             store.finish_removal(index, work, file, &references)
         }
+    }
+}
+
+/// Leaves a verb that cannot be settled to the next start. Until then its file is not taken for a
+/// foreign one, and nothing that it may stand on is swept.
+fn leave(index: &mut Index, intent: &Intent, reason: &str) {
+    tracing::error!(?intent, reason, "an interrupted verb cannot be settled; it is left");
+    if let Intent::Arrive { file, .. } | Intent::Commit { file, .. } = intent {
+        index.damaged.insert(file.clone(), reason.to_owned());
     }
 }
 

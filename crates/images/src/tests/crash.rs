@@ -210,6 +210,48 @@ fn a_freeze_cut_before_its_renames_goes_back() {
 }
 
 #[test]
+fn a_frozen_disk_whose_container_is_gone_becomes_an_image() {
+    let folder = folder();
+    prepare(folder.path());
+    let places = Places::under(folder.path());
+    let leaf = places.container("c").join("base.vhdx");
+    let store = places.open();
+    let pending = store.begin_commit(&leaf, new_image(Some("web"))).unwrap();
+    store.freeze_stopped(&pending).unwrap();
+    drop(store);
+    std::fs::remove_dir_all(places.container("c")).unwrap();
+    let store = places.open();
+    assert_eq!(read(&store, &store.find("web").unwrap().file), 2);
+    picture(&store, &places);
+}
+
+#[test]
+fn a_verb_that_cannot_be_settled_stays_and_the_store_opens() {
+    let folder = folder();
+    prepare(folder.path());
+    let places = Places::under(folder.path());
+    let leaf = places.container("c").join("base.vhdx");
+    let store = places.open();
+    let pending = store.begin_commit(&leaf, new_image(Some("web"))).unwrap();
+    store.freeze_stopped(&pending).unwrap();
+    let sidecar = store.journal.entries().unwrap()[0].0.path(crate::journal::IMAGE);
+    drop(store);
+    let hidden = sidecar.with_file_name("hidden");
+    std::fs::rename(&sidecar, &hidden).unwrap();
+
+    let store = places.open();
+    assert!(store.find("web").is_err());
+    assert!(store.find("base").is_ok());
+    assert!(store.collect().is_empty());
+    drop(store);
+
+    std::fs::rename(&hidden, &sidecar).unwrap();
+    let store = places.open();
+    assert_eq!(read(&store, &store.find("web").unwrap().file), 2);
+    picture(&store, &places);
+}
+
+#[test]
 fn debris_of_earlier_lives_is_swept() {
     let folder = folder();
     prepare(folder.path());
