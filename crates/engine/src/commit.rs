@@ -4,13 +4,17 @@
 //!   begin (journal) ─► shim: freeze the live leaf  ─► publish (sidecar, tag) ─► image
 //!                   └► store: freeze the leaf at rest ─┘       └ on failure: abort
 //! ```
+//!
+//! A shim that gives no answer may still freeze the disk. Such a commit is neither published nor
+//! aborted: the store settles it at the container's next commit, at the end of its run, or when it
+//! is removed.
 
 use crate::blocking::{blocking, to_its_end};
 use crate::changes::apply_changes;
 use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::shim_client::{COMMIT, unexpected};
+use crate::shim_client::{AskError, COMMIT, unexpected};
 use crate::state::{ContainerRecord, RunState};
 use crate::store::oci::{Reference, RunConfig};
 use crate::store::{ImageInfo, NewImage};
@@ -48,7 +52,8 @@ impl Engine {
     /// Commits a container.
     ///
     /// Errors where it is being started or removed, where a name or a change is malformed, and
-    /// where the freeze fails; then the container and the store are as they were.
+    /// where the freeze fails; then the container and the store are as they were. Where the VM's
+    /// shim does not answer, the image may still come to be.
     pub async fn commit(&self, reference: &str, options: CommitOptions) -> Result<CommitReport> {
         let container = self.find(reference)?;
         let engine = self.clone();
@@ -82,24 +87,34 @@ impl Engine {
                 next_parent: pending.next_parent.clone(),
                 freeze_guest: options.freeze_guest,
             };
-            let frozen = self.freeze_running(container, request).await;
-            (pending, frozen)
+            (pending, self.freeze_running(container, request).await)
         } else {
             let store = Arc::clone(&self.store);
             let frozen = Frozen { is_consistent: was_shut_down(&record), hold_micros: 0 };
             blocking(move || {
                 let result = store.freeze_stopped(&pending);
-                Ok((pending, result.map(|()| frozen).map_err(Error::from)))
+                let freeze = match result {
+                    Ok(()) => Freeze::Done(frozen),
+                    Err(error) => Freeze::Failed(error.into()),
+                };
+                Ok((pending, freeze))
             })
             .await?
         };
         let store = Arc::clone(&self.store);
         blocking(move || match frozen {
-            Ok(Frozen { is_consistent, hold_micros }) => {
+            Freeze::Done(Frozen { is_consistent, hold_micros }) => {
                 let image = store.publish_commit(pending)?;
                 Ok(CommitReport { image, is_consistent, hold_micros })
             }
-            Err(error) => {
+            Freeze::InDoubt(error) => {
+                drop(pending);
+                Err(error.hint(
+                    "the image may still be made: that shows when the container is committed \
+                     again or ends",
+                ))
+            }
+            Freeze::Failed(error) => {
                 if let Err(abort) = store.abort_commit(pending) {
                     let abort = Error::from(abort).chain();
                     tracing::error!(error = abort, "a failed commit was not undone");
@@ -110,21 +125,13 @@ impl Engine {
         .await
     }
 
-    async fn freeze_running(
-        &self,
-        container: &Container,
-        request: CommitRequest,
-    ) -> Result<Frozen> {
-        let shim = container.running_shim(self.places())?;
-        match shim.ask(Request::Commit(request), COMMIT).await {
-            Ok(Answer::Committed(done)) => Ok(Frozen {
-                is_consistent: done.file_system_consistent,
-                hold_micros: done.hold_micros,
-            }),
-            Ok(other) => Err(unexpected("commit", &other)),
-            Err(error) => {
-                Err(error.into_error(|| format!("commit container {}", container.record().name)))
+    async fn freeze_running(&self, container: &Container, request: CommitRequest) -> Freeze {
+        match container.running_shim(self.places()) {
+            Ok(shim) => {
+                let answer = shim.ask(Request::Commit(request), COMMIT).await;
+                freeze_of(answer, &container.record().name)
             }
+            Err(error) => Freeze::Failed(error),
         }
     }
 
@@ -151,10 +158,35 @@ impl Engine {
     }
 }
 
+/// What is known of a freeze.
+#[derive(Debug)]
+enum Freeze {
+    Done(Frozen),
+    /// Nobody is at it any more.
+    Failed(Error),
+    /// The shim may be at it still.
+    InDoubt(Error),
+}
+
 /// What became of a leaf.
+#[derive(Debug)]
 struct Frozen {
     is_consistent: bool,
     hold_micros: u64,
+}
+
+/// What a shim's answer to a commit says.
+fn freeze_of(answer: std::result::Result<Answer, AskError>, name: &str) -> Freeze {
+    let what = || format!("commit container {name}");
+    match answer {
+        Ok(Answer::Committed(done)) => Freeze::Done(Frozen {
+            is_consistent: done.file_system_consistent,
+            hold_micros: done.hold_micros,
+        }),
+        Ok(other) => Freeze::InDoubt(unexpected("commit", &other)),
+        Err(refused @ AskError::Refused(_)) => Freeze::Failed(refused.into_error(what)),
+        Err(broken @ AskError::Broken(_)) => Freeze::InDoubt(broken.into_error(what)),
+    }
 }
 
 /// The guest of the last run unmounted its disk, or there was none.
@@ -186,7 +218,9 @@ fn merged_config(record: &ContainerRecord, image: RunConfig) -> RunConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shim_client::Refusal;
     use crate::state::tests::sample;
+    use ireko_protocol::agent::FailureKind;
 
     #[test]
     fn the_new_image_runs_what_the_container_ran() {
@@ -204,6 +238,16 @@ mod tests {
         assert_eq!(config.exposed_ports.len(), 2);
         assert_eq!(config.labels["a"], "b");
         assert_eq!(config.stop_signal, "");
+    }
+
+    #[test]
+    fn only_a_shim_that_says_no_has_left_the_disk_alone() {
+        let refusal = Refusal { kind: FailureKind::Other, message: "no".into() };
+        let refused = freeze_of(Err(AskError::Refused(refusal)), "c");
+        assert!(matches!(refused, Freeze::Failed(_)));
+        let broken = freeze_of(Err(AskError::Broken(Error::internal("gone"))), "c");
+        assert!(matches!(broken, Freeze::InDoubt(_)));
+        assert!(matches!(freeze_of(Ok(Answer::Done), "c"), Freeze::InDoubt(_)));
     }
 
     #[test]

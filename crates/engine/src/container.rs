@@ -1,7 +1,8 @@
 //! One container: its record, who may change it, and what is attached to it.
 //!
-//! The record on disk and the one in memory are the same: it is changed by [`Container::update`]
-//! only, which returns when the change is durable. Verbs that must not meet (start, commit, rename,
+//! The record on disk and the one in memory are the same: it is changed by [`Container::update`],
+//! which returns when the change is durable. Only what happened on a full disk is known in memory
+//! alone ([`Container::update_regardless`]). Verbs that must not meet (start, commit, rename,
 //! remove) hold [`Container::verb`]; stop and kill do not, they only ask the VM.
 
 use crate::blocking::{blocking, lock};
@@ -41,8 +42,17 @@ pub(crate) struct Container {
     streams: Mutex<AttachPoint>,
     /// Clients whose streams are joined to the shim's.
     pub(crate) sessions: TaskTracker,
-    /// Asks the monitor to kill a shim that does not end by itself.
-    pub(crate) give_up: Notify,
+    /// The run that goes on or is being begun.
+    run: Mutex<Option<CurrentRun>>,
+}
+
+/// A run, from the first thought of its VM to the end of its shim.
+#[derive(Debug)]
+struct CurrentRun {
+    vm: String,
+    /// Asks whoever watches over it to end it by force. It keeps a request that comes before
+    /// anybody listens, so it must not outlive the run.
+    give_up: Arc<Notify>,
 }
 
 /// Where an attach goes.
@@ -70,7 +80,7 @@ impl Container {
             now: watch::Sender::new(Moment { record: Arc::new(record), removed: false }),
             streams: Mutex::new(AttachPoint::Waiting(Vec::new())),
             sessions: TaskTracker::new(),
-            give_up: Notify::new(),
+            run: Mutex::new(None),
         })
     }
 
@@ -107,14 +117,73 @@ impl Container {
         let container = Arc::clone(self);
         blocking(move || {
             let _one = lock(&container.writing);
-            let mut next = ContainerRecord::clone(&container.record());
-            change(&mut next);
-            durable::write_json(&config_path(&container.folder), &next)?;
-            let next = Arc::new(next);
-            container.now.send_modify(|moment| moment.record = Arc::clone(&next));
+            let next = container.changed(change);
+            container.save(&next)?;
+            container.show(&next);
             Ok(next)
         })
         .await
+    }
+
+    /// Changes the record as [`Container::update`] does; where it cannot be saved, on a full disk,
+    /// it is changed in memory all the same. For what has happened already, whatever the disk says.
+    pub(crate) async fn update_regardless(
+        self: &Arc<Self>,
+        change: impl FnOnce(&mut ContainerRecord) + Send + 'static,
+    ) -> Result<()> {
+        let container = Arc::clone(self);
+        blocking(move || {
+            let _one = lock(&container.writing);
+            let next = container.changed(change);
+            let saved = container.save(&next);
+            container.show(&next);
+            saved
+        })
+        .await
+    }
+
+    fn changed(&self, change: impl FnOnce(&mut ContainerRecord)) -> Arc<ContainerRecord> {
+        let mut next = ContainerRecord::clone(&self.record());
+        change(&mut next);
+        Arc::new(next)
+    }
+
+    fn save(&self, record: &ContainerRecord) -> Result<()> {
+        durable::write_json(&config_path(&self.folder), record)
+    }
+
+    fn show(&self, record: &Arc<ContainerRecord>) {
+        self.now.send_modify(|moment| moment.record = Arc::clone(record));
+    }
+
+    /// What asks for the forced end of this VM's run; the same from its beginning to its end.
+    pub(crate) fn run_of(&self, vm: &str) -> Arc<Notify> {
+        let mut run = lock(&self.run);
+        if let Some(current) = run.as_ref().filter(|current| current.vm == vm) {
+            return Arc::clone(&current.give_up);
+        }
+        let give_up = Arc::new(Notify::new());
+        *run = Some(CurrentRun { vm: vm.to_owned(), give_up: Arc::clone(&give_up) });
+        give_up
+    }
+
+    /// Asks for the forced end of this VM's run; nothing where that is over.
+    pub(crate) fn give_up(&self, vm: &str) {
+        if let Some(current) = lock(&self.run).as_ref().filter(|current| current.vm == vm) {
+            current.give_up.notify_one();
+        }
+    }
+
+    /// Forgets a run that is over, and what was asked of it.
+    pub(crate) fn end_run(&self, vm: &str) {
+        lock(&self.run).take_if(|current| current.vm == vm);
+    }
+
+    /// Returns when this VM is no longer the container's.
+    pub(crate) async fn is_rid_of(&self, vm: &str) {
+        let gone = |moment: &Moment| moment.removed || moment.record.vm() != Some(vm);
+        // The sender lives in `self`.
+        let _ = self.watch().wait_for(gone).await;
     }
 
     /// Tells everyone who waits that it is gone.
@@ -180,4 +249,58 @@ pub(crate) fn config_path(folder: &Path) -> PathBuf {
 /// The last run of a container whose process never started.
 pub(crate) fn failed_start(exit_code: i32, error: String) -> LastRun {
     LastRun { exit_code, error: Some(error), started_at: None, finished_at: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::tests::sample;
+    use std::time::Duration;
+    use tokio::time::timeout;
+
+    async fn is_asked(give_up: &Notify) -> bool {
+        timeout(Duration::from_millis(20), give_up.notified()).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn a_request_to_end_a_run_by_force_is_kept_for_that_run_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let container = Container::new(folder.path().to_owned(), sample());
+        let first = container.run_of("one");
+        container.give_up("one");
+        assert!(is_asked(&container.run_of("one")).await);
+        container.give_up("one");
+        container.end_run("one");
+
+        let second = container.run_of("two");
+        container.give_up("one");
+        container.end_run("one");
+        assert!(!is_asked(&second).await);
+        container.give_up("two");
+        assert!(is_asked(&second).await);
+        drop(first);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_saved_is_shown_only_where_it_has_happened() {
+        let root = tempfile::tempdir().unwrap();
+        let container = Container::new(root.path().join("missing"), sample());
+        assert!(container.update(|record| record.ended_runs = 1).await.is_err());
+        assert_eq!(container.record().ended_runs, 0);
+        assert!(container.update_regardless(|record| record.ended_runs = 1).await.is_err());
+        assert_eq!(container.record().ended_runs, 1);
+    }
+
+    #[tokio::test]
+    async fn a_vm_is_gone_when_the_record_names_another_or_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let container = Container::new(folder.path().to_owned(), sample());
+        container.is_rid_of("one").await;
+        let starting = RunState::Starting { vm: "one".into() };
+        container.update(|record| record.state = starting).await.unwrap();
+        let short = Duration::from_millis(20);
+        assert!(timeout(short, container.is_rid_of("one")).await.is_err());
+        container.update(|record| record.state = RunState::Exited).await.unwrap();
+        container.is_rid_of("one").await;
+    }
 }

@@ -1,7 +1,7 @@
 //! The engine's one error type.
 
 use std::error::Error as StdError;
-use std::fmt;
+use std::{fmt, io};
 
 /// What the engine's functions return.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -110,6 +110,21 @@ impl Error {
         self.kind
     }
 
+    /// It comes of a file system, or a quota, that is full.
+    pub(crate) fn is_full_disk(&self) -> bool {
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            if let Some(io) = error.downcast_ref::<io::Error>() {
+                return matches!(
+                    io.kind(),
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+                );
+            }
+            cause = error.source();
+        }
+        false
+    }
+
     /// The message and its causes on one line, joined by colons.
     pub fn chain(&self) -> String {
         chain(self)
@@ -151,5 +166,21 @@ pub(crate) trait Attempt<T> {
 impl<T, E: Into<Box<dyn StdError + Send + Sync>>> Attempt<T> for std::result::Result<T, E> {
     fn attempt(self, what: impl FnOnce() -> String) -> Result<T> {
         self.map_err(|error| Error::caused(what(), error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_known_through_every_wrapping() {
+        let full = |kind: io::ErrorKind| {
+            let inner: Result<()> = Err(io::Error::from(kind)).attempt(|| "write x".into());
+            inner.attempt(|| "save the record".into()).unwrap_err().is_full_disk()
+        };
+        assert!(full(io::ErrorKind::StorageFull));
+        assert!(full(io::ErrorKind::QuotaExceeded));
+        assert!(!full(io::ErrorKind::PermissionDenied));
     }
 }

@@ -19,6 +19,7 @@ use jiff::Timestamp;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// Time for a shim that has said how its VM ended to end itself; it waits for slow clients.
 const FAREWELL: Duration = Duration::from_secs(30);
@@ -42,10 +43,12 @@ impl Engine {
     /// Watches over a run to its end and beyond.
     pub(crate) fn monitor(&self, container: &Arc<Container>, run: Run) {
         let (engine, container) = (self.clone(), Arc::clone(container));
+        let give_up = container.run_of(&run.vm);
         tokio::spawn(async move {
-            let runtime_dir = engine.places().vm_dir(&run.vm);
-            let ended = wait_for_end(&container, run).await;
-            remove_sockets(&runtime_dir);
+            let vm = run.vm.clone();
+            let ended = wait_for_end(&container, run, &give_up).await;
+            container.end_run(&vm);
+            remove_sockets(&engine.places().vm_dir(&vm));
             engine.run_ended(&container, ended).await;
         });
     }
@@ -65,7 +68,7 @@ impl Engine {
         };
         let length = last_run.length();
         let saved = container
-            .update(move |record| {
+            .update_regardless(move |record| {
                 if length >= LONG_RUN {
                     record.restart_count = 0;
                 }
@@ -98,8 +101,9 @@ impl Engine {
         drop(verb);
     }
 
-    /// Finishes commits that a former daemon began and this run's shim carried out.
-    async fn settle_commits(&self, container: &Container) {
+    /// Finishes commits that are in doubt: a former daemon began them, or the shim did not answer.
+    /// The caller holds the container's verb lock, and its shim is gone.
+    pub(crate) async fn settle_commits(&self, container: &Container) {
         let (store, scratch) = (Arc::clone(&self.store), container.scratch());
         let settled = blocking(move || Ok(store.settle_commits(&scratch)?)).await;
         if let Err(error) = settled {
@@ -167,7 +171,7 @@ pub(crate) fn lost(vm: &str) -> ExitRecord {
     }
 }
 
-async fn wait_for_end(container: &Container, run: Run) -> ExitRecord {
+async fn wait_for_end(container: &Container, run: Run, give_up: &Notify) -> ExitRecord {
     let Run { vm, mut process, wait } = run;
     let said = async {
         match wait {
@@ -182,7 +186,7 @@ async fn wait_for_end(container: &Container, run: Run) -> ExitRecord {
             container.end_sessions().await;
             answer
         }
-        () = container.give_up.notified() => {
+        () = give_up.notified() => {
             process.kill();
             process.ended().await;
             None

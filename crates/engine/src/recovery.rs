@@ -22,6 +22,7 @@ use crate::remove::remove_folder;
 use crate::shim_client::{QUICK, ShimSocket};
 use crate::shim_process::ShimProcess;
 use crate::spec::RestartPolicy;
+use crate::start::remove_plan;
 use crate::state::{ContainerRecord, RunState};
 use ireko_protocol::plan::ExitRecord;
 use ireko_protocol::shim::{Answer, Phase, Request, Status};
@@ -30,9 +31,13 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::{Instant, sleep};
 
 /// Time for a shim that was being started to put its VM away.
 const CLEAR_UP: Duration = Duration::from_secs(30);
+
+/// Time for a shim that a daemon started with its last breath to write `shim.json`.
+const APPEAR: Duration = Duration::from_secs(5);
 
 impl Engine {
     /// Reads every container and brings what is recorded and what is true together.
@@ -73,9 +78,7 @@ impl Engine {
             return self.resume_at_rest(container, &record).await;
         };
         let socket = ShimSocket::in_folder(&self.places().vm_dir(vm));
-        let folder = container.folder.clone();
-        let process = blocking(move || ShimProcess::adopt(&folder)).await?;
-        match process {
+        match find_shim(&container.folder, &record.state, APPEAR).await? {
             Some(process) => self.take_over(container, vm.to_owned(), socket, process).await,
             None => {
                 remove_sockets(&self.places().vm_dir(vm));
@@ -156,6 +159,35 @@ impl Engine {
     }
 }
 
+/// The living shim of a container that had one; `None` where it has ended.
+///
+/// The shim of one that is starting may not have written `shim.json` yet. It is waited for; one
+/// that comes later still finds no plan and ends.
+async fn find_shim(
+    folder: &Path,
+    state: &RunState,
+    patience: Duration,
+) -> Result<Option<ShimProcess>> {
+    let deadline = Instant::now() + patience;
+    let is_starting = matches!(state, RunState::Starting { .. });
+    while is_starting && !has_appeared(folder) && Instant::now() < deadline {
+        sleep(Duration::from_millis(50)).await;
+    }
+    let folder = folder.to_owned();
+    blocking(move || {
+        if is_starting {
+            remove_plan(&folder)?;
+        }
+        ShimProcess::adopt(&folder)
+    })
+    .await
+}
+
+/// A shim has left a trace since its plan was written.
+fn has_appeared(folder: &Path) -> bool {
+    folder.join("shim.json").exists() || folder.join("exit.json").exists()
+}
+
 fn starts_with_the_daemon(record: &ContainerRecord) -> bool {
     match (record.spec.restart, &record.state) {
         (RestartPolicy::Always, RunState::Exited) => true,
@@ -222,6 +254,23 @@ mod tests {
         assert_eq!(found, [(whole.clone(), sample())]);
         let there = [&whole, &half, &leaving, &newer, &foreign].map(|path| path.exists());
         assert_eq!(there, [true, false, false, true, true]);
+    }
+
+    #[tokio::test]
+    async fn a_starting_shim_is_waited_for_and_one_that_comes_too_late_has_no_plan() {
+        let folder = tempfile::tempdir().unwrap();
+        let plan = folder.path().join("plan.json");
+        fs::write(&plan, "{}").unwrap();
+        let starting = RunState::Starting { vm: "0123456789ab".into() };
+        let (begun, short) = (Instant::now(), Duration::from_millis(60));
+        assert!(find_shim(folder.path(), &starting, short).await.unwrap().is_none());
+        assert!(begun.elapsed() >= short);
+        assert!(!plan.exists());
+
+        fs::write(folder.path().join("exit.json"), "{}").unwrap();
+        let (begun, long) = (Instant::now(), Duration::from_secs(600));
+        assert!(find_shim(folder.path(), &starting, long).await.unwrap().is_none());
+        assert!(begun.elapsed() < long);
     }
 
     #[test]

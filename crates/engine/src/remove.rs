@@ -1,13 +1,12 @@
 //! Removing a container: its disk, its record, its name.
 
 use crate::blocking::{blocking, to_its_end};
-use crate::container::Container;
+use crate::container::{Container, config_path};
 use crate::durable;
 use crate::engine::Engine;
 use crate::error::{Attempt, Error, ErrorKind, Result};
 use crate::start::Cause;
 use crate::state::RunState;
-use crate::wait::{WaitFor, Waiting};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -21,7 +20,10 @@ impl Engine {
         let engine = self.clone();
         to_its_end(async move {
             let record = container.record();
-            let state = record.status();
+            let state = match record.state {
+                RunState::Starting { .. } => "starting",
+                _ => record.status(),
+            };
             let at_rest = matches!(state, "created" | "exited");
             if !at_rest && !force {
                 let cure = match state {
@@ -35,14 +37,10 @@ impl Engine {
                     record.name
                 )));
             }
-            if record.is_running() {
+            if force {
                 engine.kill_to_the_end(&container).await?;
             }
-            if record.spec.auto_remove && record.vm().is_some() {
-                // Its own end removes it.
-                Waiting::new(&container, WaitFor::Removed).ending().await;
-                return Ok(());
-            }
+            // The end of one with `--rm` removes it as well; whoever comes first does.
             let _verb = container.verb.lock().await;
             engine.remove_locked(&container).await
         })
@@ -62,7 +60,8 @@ impl Engine {
                 container.record().name
             )));
         }
-        container.update(|record| record.state = RunState::Removing).await?;
+        self.settle_commits(container).await;
+        mark_removing(container).await?;
         let (folder, store) = (container.folder.clone(), Arc::clone(&self.store));
         blocking(move || {
             remove_folder(&folder)?;
@@ -88,7 +87,7 @@ impl Engine {
         let signal = signal.map(crate::signal::parse_signal).transpose()?;
         let engine = self.clone();
         to_its_end(async move {
-            if container.record().spec.auto_remove && container.record().is_running() {
+            if container.record().spec.auto_remove && container.record().vm().is_some() {
                 return Err(Error::unsupported(
                     "Ireko does not restart a container that is removed at its end (--rm)",
                 ));
@@ -125,6 +124,25 @@ impl Engine {
             Ok(())
         })
         .await
+    }
+}
+
+/// Records that a container is on its way out.
+///
+/// On a full disk its record goes instead, so that the removal can free some space: a folder
+/// without one means the same.
+async fn mark_removing(container: &Arc<Container>) -> Result<()> {
+    match container.update(|record| record.state = RunState::Removing).await {
+        Err(error) if error.is_full_disk() => {
+            tracing::warn!(error = error.chain(), id = container.id, "removed without a record");
+            let folder = container.folder.clone();
+            blocking(move || {
+                durable::remove_file(&config_path(&folder))?;
+                durable::sync_folder(&folder)
+            })
+            .await
+        }
+        result => result.map(drop),
     }
 }
 

@@ -71,6 +71,8 @@ impl Engine {
     ) -> Result<()> {
         check_startable(container)?;
         let vm = random_hex(12);
+        // Before anybody can see the VM and want its end.
+        container.run_of(&vm);
         let starting = RunState::Starting { vm: vm.clone() };
         container
             .update(move |record| {
@@ -84,6 +86,7 @@ impl Engine {
         match self.launch(container, &vm).await {
             Ok((started, process)) => self.now_runs(container, vm, started, process).await,
             Err(error) => {
+                container.end_run(&vm);
                 self.did_not_start(container, &error).await;
                 Err(error)
             }
@@ -103,10 +106,10 @@ impl Engine {
             started_at: started.at,
             paused: false,
         };
-        let saved = container.update(move |record| record.state = running).await;
+        let saved = container.update_regardless(move |record| record.state = running).await;
         self.emit(&container.record(), "start", &[]);
         self.monitor(container, Run { vm, process, wait: Some(started.wait) });
-        saved.map(drop)
+        saved
     }
 
     async fn did_not_start(&self, container: &Arc<Container>, error: &Error) {
@@ -117,7 +120,7 @@ impl Engine {
         };
         let last_run = failed_start(exit_code, error.chain());
         let saved = container
-            .update(move |record| {
+            .update_regardless(move |record| {
                 record.state = record.at_rest();
                 record.last_run = Some(last_run);
             })
@@ -146,7 +149,14 @@ impl Engine {
         .await?;
         let socket = ShimSocket::in_folder(&plan.runtime_dir);
         let mut process = self.spawn_shim(&plan)?;
-        let started = bring_up(container, &socket, &mut process, &plan.state_dir).await;
+        let give_up = container.run_of(vm);
+        let started = tokio::select! {
+            biased;
+            () = give_up.notified() => {
+                Err(Error::conflict("the container was stopped before its process started"))
+            }
+            started = bring_up(container, &socket, &mut process, &plan.state_dir) => started,
+        };
         if started.is_err() {
             // It may be gone already, or never have listened.
             let _ = socket.ask(Request::PowerOff, QUICK).await;
@@ -175,6 +185,11 @@ fn inputs(state_dir: &Path) -> Inputs {
 /// Where a shim's own messages go.
 pub(crate) fn shim_log(state_dir: &Path) -> PathBuf {
     state_dir.join("shim.log")
+}
+
+/// Removes a plan: a shim that was started with it and has not read it yet ends.
+pub(crate) fn remove_plan(state_dir: &Path) -> Result<()> {
+    durable::remove_file(&inputs(state_dir).plan_file)
 }
 
 /// Writes a plan for the shim to find, and removes what an earlier shim left beside it.

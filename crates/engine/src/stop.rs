@@ -4,6 +4,7 @@
 //!   signal ──timeout──► SIGKILL ──guest answers──► wait for sync and power-off ──► PowerOff
 //!                               └─guest is silent────────────────────────────────► PowerOff
 //!                                                                  PowerOff ─► kill the shim
+//!   still starting ─► the start is broken off: PowerOff ─► kill the shim
 //! ```
 //!
 //! A guest that still answers is given time to write back what it holds, also after a SIGKILL.
@@ -29,6 +30,15 @@ const PATIENCE: i64 = 10;
 const POWER_OFF: Duration = Duration::from_secs(150);
 /// Time for QEMU and the shim to end once they were told to.
 const SWITCH_OFF: Duration = Duration::from_secs(30);
+
+/// Time for a start that is broken off to put its VM away.
+const BREAK_OFF: Duration = Duration::from_secs(60);
+
+/// The VM of a process that runs.
+struct Target {
+    vm: String,
+    shim: ShimSocket,
+}
 
 /// What became of a signal.
 enum Delivery {
@@ -82,20 +92,23 @@ impl Engine {
             container.update(settle).await?;
             return Ok(());
         }
-        let shim = container
-            .running_shim(self.places())
+        if let RunState::Starting { vm } = &record.state {
+            return self.break_off(container, vm).await;
+        }
+        let target = self
+            .target(container)
             .map_err(|_| Error::new(ErrorKind::NotModified, "the container is not running"))?;
         let own = parse_signal(&record.process.stop_signal).unwrap_or(TERM);
         let signal = signal.unwrap_or(own);
         let patience = patience.or(record.spec.stop_timeout).unwrap_or(PATIENCE);
         let waiting = Waiting::new(container, WaitFor::NextExit);
-        container.update(|record| record.stopped_by_user = true).await?;
+        stopped_by_user(container).await;
         if record.is_paused() {
             self.unpause_container(container).await?;
         }
         self.emit(&record, "kill", &[("signal", signal.to_string())]);
         let mut ending = Box::pin(waiting.ending());
-        if !matches!(send(&shim, signal).await, Delivery::Silent(_)) {
+        if !matches!(send(&target.shim, signal).await, Delivery::Silent(_)) {
             match u64::try_from(patience) {
                 Ok(seconds) => {
                     if timeout(Duration::from_secs(seconds), &mut ending).await.is_ok() {
@@ -109,30 +122,40 @@ impl Engine {
             }
         }
         self.emit(&record, "kill", &[("signal", KILL.to_string())]);
-        self.end_by_force(container, &shim).await
+        self.end_by_force(container, &target).await
     }
 
-    /// Kills a running container's process and returns when its run has ended.
+    /// Kills a container's process, or breaks its start off, and returns when it has no VM any
+    /// more; at once where it has none.
     pub(crate) async fn kill_to_the_end(&self, container: &Arc<Container>) -> Result<()> {
-        let shim = container.running_shim(self.places())?;
-        container.update(|record| record.stopped_by_user = true).await?;
+        if let RunState::Starting { vm } = &container.record().state {
+            self.break_off(container, vm).await?;
+        }
+        let Ok(target) = self.target(container) else { return Ok(()) };
+        stopped_by_user(container).await;
         self.emit(&container.record(), "kill", &[("signal", KILL.to_string())]);
-        self.end_by_force(container, &shim).await
+        self.end_by_force(container, &target).await
     }
 
     async fn kill_container(&self, container: &Arc<Container>, signal: i32) -> Result<()> {
         let record = container.record();
-        let shim = container.running_shim(self.places()).map_err(|error| {
+        let own = parse_signal(&record.process.stop_signal).unwrap_or(TERM);
+        let is_end = signal == KILL || signal == own;
+        if let (RunState::Starting { vm }, true) = (&record.state, is_end) {
+            self.break_off(container, vm).await?;
+            self.emit(&record, "kill", &[("signal", signal.to_string())]);
+            return Ok(());
+        }
+        let target = self.target(container).map_err(|error| {
             Error::conflict(format!("cannot kill container: {}: {error}", record.name))
         })?;
-        let own = parse_signal(&record.process.stop_signal).unwrap_or(TERM);
-        if signal == KILL || signal == own {
-            container.update(|record| record.stopped_by_user = true).await?;
+        if is_end {
+            stopped_by_user(container).await;
         }
-        match send(&shim, signal).await {
+        match send(&target.shim, signal).await {
             Delivery::Silent(error) if signal == KILL => {
                 tracing::warn!(error = error.chain(), "the guest takes no signal");
-                self.switch_off(container, &shim).await?;
+                self.switch_off(container, &target).await?;
             }
             Delivery::Silent(error) => return Err(error),
             Delivery::Delivered | Delivery::NoProcess => {}
@@ -142,27 +165,62 @@ impl Engine {
     }
 
     /// SIGKILL, and what follows where that is not enough.
-    async fn end_by_force(&self, container: &Arc<Container>, shim: &ShimSocket) -> Result<()> {
-        let ending = Waiting::new(container, WaitFor::NotRunning).ending();
-        if let Delivery::Silent(error) = send(shim, KILL).await {
+    async fn end_by_force(&self, container: &Arc<Container>, target: &Target) -> Result<()> {
+        if let Delivery::Silent(error) = send(&target.shim, KILL).await {
             tracing::warn!(error = error.chain(), "the guest takes no signal");
-        } else if timeout(POWER_OFF, ending).await.is_ok() {
+        } else if timeout(POWER_OFF, container.is_rid_of(&target.vm)).await.is_ok() {
             return Ok(());
         }
-        self.switch_off(container, shim).await
+        self.switch_off(container, target).await
     }
 
     /// Ends the VM without the guest's help.
-    async fn switch_off(&self, container: &Arc<Container>, shim: &ShimSocket) -> Result<()> {
-        let ended = || Waiting::new(container, WaitFor::NotRunning).ending();
+    async fn switch_off(&self, container: &Arc<Container>, target: &Target) -> Result<()> {
+        let Target { vm, shim } = target;
         let asked = shim.ask(Request::PowerOff, QUICK).await;
-        if asked.is_ok() && timeout(SWITCH_OFF, ended()).await.is_ok() {
+        if asked.is_ok() && timeout(SWITCH_OFF, container.is_rid_of(vm)).await.is_ok() {
             return Ok(());
         }
-        container.give_up.notify_one();
-        timeout(SWITCH_OFF, ended()).await.map(drop).map_err(|_| {
+        self.give_up_on(container, vm, SWITCH_OFF).await
+    }
+
+    /// Ends a start that is under way; whoever waits for it gets an error.
+    ///
+    /// The start itself puts its VM away, and it may not even have a shim yet. It holds the
+    /// container's verb lock, so this must not be called with it.
+    async fn break_off(&self, container: &Arc<Container>, vm: &str) -> Result<()> {
+        stopped_by_user(container).await;
+        self.give_up_on(container, vm, BREAK_OFF).await
+    }
+
+    /// Asks whoever watches over a VM to end it, and waits until it has.
+    async fn give_up_on(
+        &self,
+        container: &Arc<Container>,
+        vm: &str,
+        patience: Duration,
+    ) -> Result<()> {
+        container.give_up(vm);
+        timeout(patience, container.is_rid_of(vm)).await.map_err(|_| {
             Error::internal(format!("the VM of container {} does not end", container.id))
         })
+    }
+
+    fn target(&self, container: &Container) -> Result<Target> {
+        match &container.record().state {
+            RunState::Running { vm, .. } => {
+                let shim = ShimSocket::in_folder(&self.places().vm_dir(vm));
+                Ok(Target { vm: vm.clone(), shim })
+            }
+            _ => Err(container.not_running()),
+        }
+    }
+}
+
+/// Notes whose wish the coming end is. A full disk must not keep a container from being stopped.
+async fn stopped_by_user(container: &Arc<Container>) {
+    if let Err(error) = container.update_regardless(|record| record.stopped_by_user = true).await {
+        tracing::warn!(error = error.chain(), "that a user stops it could not be recorded");
     }
 }
 
