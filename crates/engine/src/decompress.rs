@@ -164,7 +164,8 @@ mod tests {
         let message = |archive: &[u8]| copied(archive).unwrap_err().to_string();
         assert!(message(b"BZh91AY").contains("bzip2"));
         assert!(message(b"hello").contains("not a tar archive"));
-        assert!(message(b"").contains("not a tar archive"));
+        assert!(message(b"").contains("is empty"));
+        assert!(message(b"vhdxfile").contains("disk image (VHDX)"));
         let whole = gzip(&EMPTY_TAR);
         assert!(message(&whole[..whole.len() - 9]).contains("cannot read the archive"));
     }
