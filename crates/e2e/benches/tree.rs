@@ -30,12 +30,12 @@ fn main() {
         ms(create)
     );
 
-    world.ok(&["run", "-d", "--name", "c", "base", "sh", "-c", STALL_METER]);
+    world.ok(&["run", "-d", "--name", "load", "base", "sh", "-c", STALL_METER]);
     let empty = median(|round| commit(&world, &format!("empty{round}")));
     println!("commit of a running container, empty     {:>9.1} ms", ms(empty));
 
     let write = format!("dd if=/dev/zero of=/big bs=1M count={mib} 2>/dev/null");
-    world.ok(&["exec", "c", "sh", "-c", &format!("{write}; sync")]);
+    world.ok(&["exec", "load", "sh", "-c", &format!("{write}; sync")]);
     let synced = commit(&world, "synced");
     println!(
         "  {mib} MiB written and synced             {:>9.1} ms  {:.2} x empty",
@@ -43,7 +43,7 @@ fn main() {
         ratio(synced, empty)
     );
 
-    world.ok(&["exec", "c", "sh", "-c", &write]);
+    world.ok(&["exec", "load", "sh", "-c", &write]);
     let dirty = commit(&world, "dirty");
     println!(
         "  {mib} MiB written, not synced            {:>9.1} ms  {:.2} x empty",
@@ -51,11 +51,11 @@ fn main() {
         ratio(dirty, empty)
     );
 
-    let stall = world.ok(&["exec", "c", "cat", "/longest"]);
+    let stall = world.ok(&["exec", "load", "cat", "/longest"]);
     println!("the guest's longest write stall          {stall:>9} ms  (10 ms steps, all commits)");
 
-    world.ok(&["stop", "-t", "0", "c"]);
-    let stopped = time(|| drop(world.ok(&["commit", "c", "stopped"])));
+    world.ok(&["stop", "-t", "0", "load"]);
+    let stopped = time(|| drop(world.ok(&["commit", "load", "stopped"])));
     println!("commit of a stopped container            {:>9.1} ms", ms(stopped));
 }
 
@@ -68,9 +68,9 @@ const STALL_METER: &str = "longest=0; last=; while :; do \
     last=$now; done";
 
 fn commit(world: &World, name: &str) -> Duration {
-    world.ok(&["exec", "c", "sh", "-c", "touch /armed; [ -e /longest ] || echo 0 > /longest"]);
-    let took = time(|| drop(world.ok(&["commit", "c", name])));
-    world.ok(&["exec", "c", "rm", "/armed"]);
+    world.ok(&["exec", "load", "sh", "-c", "touch /armed; [ -e /longest ] || echo 0 > /longest"]);
+    let took = time(|| drop(world.ok(&["commit", "load", name])));
+    world.ok(&["exec", "load", "rm", "/armed"]);
     took
 }
 
