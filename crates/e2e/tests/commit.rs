@@ -17,6 +17,9 @@ fn a_stopped_container_becomes_an_image_that_others_start_from() {
         "-c",
         "echo one > /one; rm /etc/os-release",
     ]);
+    let scratch = world.container_dir("first").join("base.vhdx");
+    let info = ireko_disk::vhdx::info(&scratch).expect("read the scratch disk");
+    assert!(!info.dirty_log, "a container that ended leaves a clean disk");
     world.ok(&["commit", "first", "one"]);
     world.ok(&["rm", "first"]);
     assert_eq!(world.ok(&["run", "--rm", "one", "cat", "/one"]), "one");

@@ -10,7 +10,7 @@ use ireko_disk::{Chain, Disk, Error, Extent, FreezePlan, Geometry, Result};
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 /// Written bytes after which they are pushed to the disk without being asked.
 const BACKLOG: u64 = 64 * 1024 * 1024;
@@ -21,6 +21,7 @@ pub struct LiveDisk {
     geometry: Geometry,
     written: AtomicU64,
     pace: Pace,
+    writeback: Mutex<Option<JoinHandle<()>>>,
 }
 
 #[derive(Default)]
@@ -38,9 +39,12 @@ impl LiveDisk {
             chain: RwLock::new(chain),
             written: AtomicU64::new(0),
             pace: Pace::default(),
+            writeback: Mutex::default(),
         });
         let pacing = Arc::clone(&disk);
-        thread::Builder::new().name("writeback".into()).spawn(move || pacing.write_back())?;
+        let thread =
+            thread::Builder::new().name("writeback".into()).spawn(move || pacing.write_back())?;
+        *disk.writeback.lock() = Some(thread);
         Ok(disk)
     }
 
@@ -49,10 +53,20 @@ impl LiveDisk {
         self.chain.write().freeze(plan)
     }
 
-    /// Ends the writeback thread, so that the chain is closed with the last reference.
-    pub fn retire(&self) {
+    /// Ends the writeback thread and closes the chain; on return its files are clean and free.
+    ///
+    /// A commit that is still at work keeps the chain; it is then closed when that ends.
+    pub fn close(self: Arc<Self>) -> Result<()> {
         self.pace.over.store(true, Ordering::Relaxed);
         self.wake();
+        if let Some(thread) = self.writeback.lock().take() {
+            // A panic there has been said already, and lost no acknowledged byte.
+            let _ = thread.join();
+        }
+        match Arc::into_inner(self) {
+            Some(disk) => disk.chain.into_inner().close(),
+            None => Ok(()),
+        }
     }
 
     fn note_written(&self, bytes: usize) {
