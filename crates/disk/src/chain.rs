@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 
 use crate::disk::{Disk, Extent, ExtentKind, Geometry};
 use crate::error::{Error, ErrorKind, Result};
-use crate::vhdx::layer::{Layer, Place, Run};
-use crate::vhdx::write::Clearing;
+use crate::layer::{Clearing, Place, Run};
+use crate::vhdx::layer::Layer;
 use index::Index;
 
 /// Blocks that one call of [`Disk::extents`] looks at before it stops early.

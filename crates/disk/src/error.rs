@@ -40,6 +40,8 @@ pub enum ErrorKind {
     InUse,
     /// The file does not exist.
     NotFound,
+    /// Whoever watched the operation stopped it; what it had begun is undone.
+    Cancelled,
 }
 
 impl Error {

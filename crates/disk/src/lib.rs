@@ -54,11 +54,13 @@ mod guid;
 
 mod disk;
 mod storage;
+mod watch;
 
 pub mod vhdx;
 
 mod chain;
 pub mod freeze;
+mod layer;
 
 pub use chain::{Access, Chain};
 pub use disk::{Disk, Extent, ExtentKind, Geometry};
@@ -66,3 +68,4 @@ pub use error::{Error, ErrorKind, Result};
 pub use freeze::FreezePlan;
 pub use guid::Guid;
 pub use storage::{FileStorage, Lock, MemoryStorage, Storage};
+pub use watch::Watch;

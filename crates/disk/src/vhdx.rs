@@ -29,7 +29,7 @@ mod pages;
 mod region;
 mod relink;
 mod space;
-pub(crate) mod write;
+mod write;
 
 use std::ops::Range;
 

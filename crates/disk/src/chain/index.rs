@@ -17,8 +17,8 @@ use parking_lot::RwLock;
 use super::ExtentList;
 use crate::disk::ExtentKind;
 use crate::error::Result;
-use crate::vhdx::layer::{Layer, Place, Run};
-use crate::vhdx::write::Below;
+use crate::layer::{Below, Place, Run};
+use crate::vhdx::layer::Layer;
 
 /// Bytes of the virtual disk in a region: a child's usual block.
 const REGION: u64 = 2 << 20;

@@ -20,6 +20,7 @@ use super::{MAX_FILE, MIB, PAGE, ParentLink, overlap};
 use crate::disk::Geometry;
 use crate::error::{During, Error, ErrorKind, Result};
 use crate::guid::Guid;
+use crate::layer::{Place, Run};
 use crate::storage::Storage;
 
 /// Pages that a layer keeps in memory when it is alone; parents of long chains keep fewer.
@@ -39,25 +40,6 @@ pub(crate) struct Layer {
     pub(super) length: AtomicU64,
     pub(super) pages: RwLock<Pages>,
     pub(super) writer: Option<Writer>,
-}
-
-/// Where a run of bytes is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// In this file, at this offset.
-    Here(u64),
-    /// Nowhere; it is zeros by this layer's word.
-    Zero,
-    /// In the parent, if there is one.
-    Below,
-}
-
-/// Bytes of the virtual disk that lie in one place; runs follow one another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Run {
-    /// In bytes, at least 1.
-    pub length: u64,
-    pub place: Place,
 }
 
 /// What the BAT says of a block, checked. Offsets are bytes of the file.

@@ -20,26 +20,11 @@ use super::bat::{Payload, Piece, encode_bitmap};
 use super::bitmap;
 use super::bytes::FieldsMut;
 use super::commit::{Edit, Writer};
-use super::layer::{Block, Layer, Place, Run};
+use super::layer::{Block, Layer};
 use super::space::Allocation;
 use super::{MIB, PAGE};
 use crate::error::{During, Error, ErrorKind, Result};
-
-/// The layers under a writable one, read as a disk.
-pub(crate) trait Below {
-    fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<()>;
-    /// Whether the range is known to read as zeros without reading it.
-    fn is_zero(&self, range: Range<u64>) -> Result<bool>;
-}
-
-/// Why a range becomes zeros.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Clearing {
-    /// The guest wants zeros: every byte.
-    Zeroes,
-    /// The guest no longer cares: whole blocks, and parts where it is free of cost.
-    Discard,
-}
+use crate::layer::{Below, Clearing, Place, Run};
 
 /// What to store at a piece that needs a block or bits of its own.
 enum Content<'a> {
