@@ -14,5 +14,5 @@ mod image;
 pub mod random;
 pub mod slots;
 
-pub use crash::{CrashStorage, Damage, Trace};
+pub use crash::{CrashStorage, Damage, GroupTrace, Trace};
 pub use image::Image;
