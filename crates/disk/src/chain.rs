@@ -7,16 +7,21 @@
 //! The leaf is asked first, through its own metadata. What it does not hold is looked up in the
 //! [`index`] over all parents, so that a read costs the same over one parent as over two hundred.
 
+pub(crate) mod find;
 pub(crate) mod index;
 mod open;
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::disk::{Disk, Extent, ExtentKind, Geometry};
 use crate::error::{Error, ErrorKind, Result};
-use crate::layer::{Clearing, Place, Run};
-use crate::vhdx::layer::Layer;
-use index::Index;
+use crate::format::Format;
+use crate::layer::{Clearing, Layer, Place, Run};
+use crate::storage::Storage;
+use crate::vhdx;
+use index::{Index, Source};
 
 /// Blocks that one call of [`Disk::extents`] looks at before it stops early.
 const EXTENT_BLOCKS: usize = 65_536;
@@ -30,7 +35,7 @@ pub enum Access {
     ReadWrite,
 }
 
-/// An open chain of VHDX files.
+/// An open chain of files of one format: a disk and its parents.
 ///
 /// Holds a write lock on a writable leaf and read locks on everything else, until dropped. Dropping
 /// closes the leaf cleanly if it can; [`Chain::close`] also tells whether it could.
@@ -42,20 +47,39 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// Opens files as one disk, leaf first, base last.
+    /// Opens files as one disk, leaf first, base last; [`crate::find_chain`] lists them.
     ///
-    /// Every link is verified: DataWriteGuid, sector size, disk size, no file twice. A leaf opened for writing gets new write GUIDs, durably, and its
+    /// Every link is verified: identity, sector size, disk size, no file twice. A VHDX leaf opened for writing gets new write GUIDs, durably, and its
     /// log is replayed. Time depends on the number of files only.
     ///
     /// Fails with [`ErrorKind::InUse`] when another process holds a file, with [`ErrorKind::ParentMismatch`] when a
     /// file is not what its child was made from.
     pub fn open(paths: &[PathBuf], access: Access) -> Result<Self> {
-        open::files(paths, access)
+        open::files(paths, access, open::Bottom::Base)
+    }
+
+    /// Opens the topmost layers of a chain for reading: what the last one's parent holds is [`ExtentKind::Absent`], and reads as zeros.
+    pub fn open_top(paths: &[PathBuf]) -> Result<Self> {
+        open::files(paths, Access::ReadOnly, open::Bottom::Any)
+    }
+
+    /// Opens one file whose format is not to be guessed: a raw disk, above all.
+    pub fn open_as(path: &Path, format: Format, access: Access) -> Result<Self> {
+        open::file(path, format, access)
     }
 
     /// Opens storages as one disk, leaf first: as [`Chain::open`], without locks.
-    pub fn over(storages: Vec<std::sync::Arc<dyn crate::Storage>>, access: Access) -> Result<Self> {
-        open::storages(storages, access)
+    pub fn over(storages: Vec<Arc<dyn Storage>>, access: Access) -> Result<Self> {
+        open::storages(storages, None, access)
+    }
+
+    /// As [`Chain::over`], of a format that is not to be guessed.
+    pub fn over_as(
+        storages: Vec<Arc<dyn Storage>>,
+        format: Format,
+        access: Access,
+    ) -> Result<Self> {
+        open::storages(storages, Some(format), access)
     }
 
     /// The leaf's file; an empty path for a chain over storages.
@@ -63,19 +87,42 @@ impl Chain {
         self.paths.first().map_or(Path::new(""), PathBuf::as_path)
     }
 
+    /// The format of every file.
+    pub fn format(&self) -> Format {
+        self.leaf.format()
+    }
+
     /// Number of layers, the leaf included.
     pub fn depth(&self) -> usize {
         self.parents.depth() + 1
     }
 
-    /// The leaf's DataWriteGuid: constant while the chain is open.
-    pub fn data_write_guid(&self) -> crate::Guid {
-        self.leaf.data_write_guid()
+    /// What a new child of a VHDX leaf takes over from it; constant while the chain is open. `None` for other formats.
+    pub fn identity(&self) -> Option<vhdx::ParentIdentity> {
+        match &self.leaf {
+            Layer::Vhdx(leaf) => Some(leaf.as_parent()),
+            _ => None,
+        }
     }
 
-    /// What a new child of the leaf takes over from it.
-    pub fn identity(&self) -> crate::vhdx::ParentIdentity {
-        self.leaf.as_parent()
+    /// Lists where the bytes of a range lie, layer by layer: at most `limit` stretches, contiguous from `offset`.
+    ///
+    /// May stop before the end of the range; for a range and a limit that are not empty, at least one is returned.
+    pub fn stretches(&self, offset: u64, length: u64, limit: usize) -> Result<Vec<Stretch>> {
+        self.check("map", offset, length)?;
+        let mut stretches: Vec<Stretch> = Vec::new();
+        let outcome = self.visit(offset..offset + length, |at, length, source| {
+            let held = self.held(source);
+            let full = stretches.len() == limit;
+            match stretches.last_mut() {
+                Some(last) if last.is_followed_by(held) => last.length += length,
+                _ if full => return Ok(false),
+                _ => stretches.push(Stretch { offset: at, length, held }),
+            }
+            Ok(true)
+        });
+        outcome.map_err(|error| self.failed("map", offset)(error))?;
+        Ok(stretches)
     }
 
     /// Makes everything durable and leaves the leaf's log empty, so that any reader can open it.
@@ -109,39 +156,44 @@ impl Chain {
         move |error| error.context(place)
     }
 
-    fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        let mut rest = buffer;
-        for piece in self.leaf.pieces(offset, rest.len() as u64) {
-            let (now, later) = rest.split_at_mut(piece.length as usize);
-            let _held = self.leaf.hold(&piece);
-            self.leaf.read_piece(&piece, now, &self.parents)?;
-            rest = later;
+    /// Calls `visit(offset, length, source)` for what lies in a range, until it answers `false` or many blocks were looked at.
+    fn visit(
+        &self,
+        range: Range<u64>,
+        mut visit: impl FnMut(u64, u64, Source) -> Result<bool>,
+    ) -> Result<()> {
+        let block = u64::from(self.leaf.block_size());
+        let (mut at, mut runs) = (range.start, Vec::new());
+        for _ in 0..EXTENT_BLOCKS {
+            if at >= range.end {
+                break;
+            }
+            let end = (at / block + 1).saturating_mul(block).min(range.end);
+            runs.clear();
+            self.leaf.map(at..end, &mut runs)?;
+            for Run { length, place } in runs.drain(..) {
+                let go_on = match place {
+                    Place::Here(place) => visit(at, length, self.parents.source_above(place))?,
+                    Place::Zero => visit(at, length, Source::Zero)?,
+                    Place::Below => self.parents.visit(at..at + length, &mut visit)?,
+                };
+                if !go_on {
+                    return Ok(());
+                }
+                at += length;
+            }
         }
         Ok(())
     }
 
-    fn list_extents(&self, offset: u64, length: u64, limit: usize) -> Result<Vec<Extent>> {
-        let mut list = ExtentList { extents: Vec::new(), limit };
-        let mut runs = Vec::new();
-        for piece in self.leaf.pieces(offset, length).take(EXTENT_BLOCKS) {
-            runs.clear();
-            let held = self.leaf.hold(&piece);
-            self.leaf.map_piece(&piece, &mut runs)?;
-            drop(held);
-            let mut at = self.leaf.offset_of(&piece);
-            for Run { length, place } in runs.drain(..) {
-                match place {
-                    Place::Here(_) => list.push(at, length, ExtentKind::Data),
-                    Place::Zero => list.push(at, length, ExtentKind::Zero),
-                    Place::Below => self.parents.extents(at..at + length, &mut list)?,
-                }
-                at += length;
+    fn held(&self, source: Source) -> Held {
+        match source {
+            Source::Data { layer, at } => {
+                Held::In { layer: self.parents.depth() - layer as usize, at }
             }
-            if list.is_full() {
-                break;
-            }
+            Source::Zero => Held::Zero,
+            Source::Absent => Held::Nowhere,
         }
-        Ok(list.finish())
     }
 }
 
@@ -152,7 +204,8 @@ impl Disk for Chain {
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         self.check("read", offset, buffer.len() as u64)?;
-        self.read(offset, buffer).map_err(|error| self.failed("read", offset)(error))
+        let outcome = self.leaf.read(offset, buffer, &self.parents);
+        outcome.map_err(|error| self.failed("read", offset)(error))
     }
 
     fn write_at(&self, offset: u64, data: &[u8]) -> Result<()> {
@@ -175,8 +228,23 @@ impl Disk for Chain {
 
     fn extents(&self, offset: u64, length: u64, limit: usize) -> Result<Vec<Extent>> {
         self.check("map", offset, length)?;
-        let outcome = self.list_extents(offset, length, limit);
-        outcome.map_err(|error| self.failed("map", offset)(error))
+        let mut extents: Vec<Extent> = Vec::new();
+        let outcome = self.visit(offset..offset + length, |at, length, source| {
+            let kind = match source {
+                Source::Data { .. } => ExtentKind::Data,
+                Source::Zero => ExtentKind::Zero,
+                Source::Absent => ExtentKind::Absent,
+            };
+            let full = extents.len() == limit;
+            match extents.last_mut() {
+                Some(last) if last.kind == kind => last.length += length,
+                _ if full => return Ok(false),
+                _ => extents.push(Extent { offset: at, length, kind }),
+            }
+            Ok(true)
+        });
+        outcome.map_err(|error| self.failed("map", offset)(error))?;
+        Ok(extents)
     }
 
     /// A chain open for reading has nothing to flush.
@@ -190,29 +258,40 @@ impl Disk for Chain {
     }
 }
 
-/// Extents as they are found; neighbours of one kind become one.
-pub(crate) struct ExtentList {
-    extents: Vec<Extent>,
-    limit: usize,
+/// Where some bytes of a chain lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stretch {
+    /// Where it starts on the virtual disk, in bytes.
+    pub offset: u64,
+    /// How long it is, in bytes; never 0.
+    pub length: u64,
+    /// Who holds it.
+    pub held: Held,
 }
 
-impl ExtentList {
-    /// One more than the limit, so that the last one wanted is complete.
-    fn is_full(&self) -> bool {
-        self.extents.len() > self.limit
-    }
+/// Who holds some bytes of a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// A file of the chain.
+    In {
+        /// Number of the file, 0 for the leaf.
+        layer: usize,
+        /// Where in the file, in bytes.
+        at: u64,
+    },
+    /// No file: a layer says that it is zeros.
+    Zero,
+    /// No file: no layer knows it. Reads as zeros.
+    Nowhere,
+}
 
-    pub(crate) fn push(&mut self, offset: u64, length: u64, kind: ExtentKind) {
-        let full = self.is_full();
-        match self.extents.last_mut() {
-            Some(last) if last.kind == kind => last.length += length,
-            _ if full => {}
-            _ => self.extents.push(Extent { offset, length, kind }),
+impl Stretch {
+    fn is_followed_by(&self, held: Held) -> bool {
+        match (self.held, held) {
+            (Held::In { layer, at }, Held::In { layer: next_layer, at: next }) => {
+                layer == next_layer && at + self.length == next
+            }
+            (held, next) => held == next,
         }
-    }
-
-    fn finish(mut self) -> Vec<Extent> {
-        self.extents.truncate(self.limit);
-        self.extents
     }
 }

@@ -24,6 +24,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::chain::Chain;
 use crate::error::{During, Error, ErrorKind, Result};
+use crate::layer;
 use crate::storage::{FileStorage, Lock, Storage};
 use crate::vhdx::layer::Layer;
 use crate::vhdx::{ChildOptions, format_child};
@@ -91,11 +92,9 @@ impl Chain {
         let Some(leaf_path) = self.paths.first().cloned() else {
             return Err(Error::new(ErrorKind::Unsupported, "only a chain of files can be frozen"));
         };
-        if !self.leaf.is_writable() {
-            return Err(Error::new(ErrorKind::ReadOnly, "the disk is open for reading"));
-        }
+        let leaf = self.freezable_leaf()?;
         let next_path = next_path(&leaf_path);
-        let old_link = self.leaf.parent().and_then(|link| link.relative_path.clone());
+        let old_link = leaf.parent().and_then(|link| link.relative_path.clone());
         let prepared = self
             .prepare(plan, &leaf_path, &next_path, reached)
             .and_then(|prepared| rename_new(&leaf_path, &plan.frozen).map(|()| prepared));
@@ -117,13 +116,29 @@ impl Chain {
             return Err(error);
         }
         // The old writer is settled and has nothing left to write; its lock ends here.
-        std::mem::replace(&mut self.leaf, next).retire();
+        if let layer::Layer::Vhdx(old) = std::mem::replace(&mut self.leaf, next.into()) {
+            old.retire();
+        }
         let locked = frozen_file.lock(Lock::Read);
-        self.parents.push(frozen);
+        self.parents.push(frozen.into());
         self.paths.insert(1, plan.frozen.clone());
         reached(Step::ChildMoved)?;
         seal(&leaf_path, &plan.frozen)?;
         locked
+    }
+
+    fn freezable_leaf(&self) -> Result<&Layer> {
+        match &self.leaf {
+            layer::Layer::Vhdx(leaf) if leaf.is_writable() => Ok(leaf),
+            layer::Layer::Vhdx(_) => {
+                Err(Error::new(ErrorKind::ReadOnly, "the disk is open for reading"))
+            }
+            other => {
+                let message =
+                    format!("a {} file cannot be frozen in use; VHDX can", other.format());
+                Err(Error::new(ErrorKind::Unsupported, message))
+            }
+        }
     }
 
     /// Everything before the first rename.
@@ -138,10 +153,11 @@ impl Chain {
             let message = format!("{} exists already", plan.frozen.display());
             return Err(Error::new(ErrorKind::OutOfRange, message));
         }
+        let leaf = self.freezable_leaf()?;
         if let Some(path) = &plan.frozen_parent {
-            self.leaf.relink(path)?;
+            leaf.relink(path)?;
         }
-        self.leaf.settle()?;
+        leaf.settle()?;
         reached(Step::Settled)?;
 
         // Left over from a freeze that a crash ended; the leaf is ours, so this is too.
@@ -151,7 +167,7 @@ impl Chain {
         }
         let file = Arc::new(FileStorage::create(next_path)?);
         let options = ChildOptions::default();
-        format_child(&*file, &self.leaf.as_parent(), &plan.next_parent, &options)?;
+        format_child(&*file, &leaf.as_parent(), &plan.next_parent, &options)?;
         sync_folder(leaf_path)?;
         let file: Arc<dyn Storage> = file;
         let next = Layer::open(file.clone())?.into_writable(file)?;
@@ -166,8 +182,10 @@ impl Chain {
     /// Takes back what was prepared. The parent's path is put back as far as possible; stores find parents by name.
     fn undo(&self, plan: &FreezePlan, next_path: &Path, old_link: Option<&str>) {
         let _ = fs::remove_file(next_path);
-        if let (Some(_), Some(path)) = (&plan.frozen_parent, old_link) {
-            let _ = self.leaf.relink(path).and_then(|()| self.leaf.flush());
+        if let (Some(_), Some(path), Ok(leaf)) =
+            (&plan.frozen_parent, old_link, self.freezable_leaf())
+        {
+            let _ = leaf.relink(path).and_then(|()| leaf.flush());
         }
     }
 }

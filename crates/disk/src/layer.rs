@@ -1,8 +1,16 @@
-//! One file of a chain: what formats have in common.
+//! One file of a chain, whatever its format.
+//!
+//! A layer holds some of its virtual disk's bytes and says of the others that they are zeros or its
+//! parent's. What a format makes of that is its own affair; here is what a chain asks of all of them.
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use crate::error::Result;
+use crate::disk::Geometry;
+use crate::error::{Error, ErrorKind, Result};
+use crate::format::Format;
+use crate::storage::Storage;
+use crate::{raw, vhdx};
 
 /// Where a run of bytes is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,4 +45,162 @@ pub(crate) enum Clearing {
     Zeroes,
     /// The guest no longer cares: whole blocks, and parts where it is free of cost.
     Discard,
+}
+
+/// An open file of a chain.
+pub(crate) enum Layer {
+    Vhdx(Box<vhdx::layer::Layer>),
+    Raw(raw::Layer),
+}
+
+impl From<vhdx::layer::Layer> for Layer {
+    fn from(layer: vhdx::layer::Layer) -> Self {
+        Self::Vhdx(Box::new(layer))
+    }
+}
+
+/// The same call on whichever format it is.
+macro_rules! of_format {
+    ($layer:expr, $inner:ident => $call:expr) => {
+        match $layer {
+            Layer::Vhdx($inner) => $call,
+            Layer::Raw($inner) => $call,
+        }
+    };
+}
+
+impl Layer {
+    /// Opens a file for reading, whatever its size.
+    pub fn open(file: Arc<dyn Storage>, format: Format) -> Result<Self> {
+        match format {
+            Format::Vhdx => vhdx::layer::Layer::open(file).map(Self::from),
+            Format::Raw => raw::Layer::open(file).map(Self::Raw),
+        }
+    }
+
+    /// Makes the disk ready to be written; `file` is what the layer was opened on, and writable.
+    pub fn into_writable(self, file: Arc<dyn Storage>) -> Result<Self> {
+        match self {
+            Self::Vhdx(layer) => layer.into_writable(file).map(Self::from),
+            Self::Raw(layer) => layer.into_writable(file).map(Self::Raw),
+        }
+    }
+
+    /// Bounds the metadata kept in memory, in pages of 4 KiB; for the parents of long chains.
+    pub fn with_page_limit(self, limit: usize) -> Self {
+        match self {
+            Self::Vhdx(layer) => layer.with_page_limit(limit).into(),
+            Self::Raw(layer) => Self::Raw(layer),
+        }
+    }
+
+    pub fn format(&self) -> Format {
+        match self {
+            Self::Vhdx(_) => Format::Vhdx,
+            Self::Raw(_) => Format::Raw,
+        }
+    }
+
+    pub fn geometry(&self) -> Geometry {
+        of_format!(self, layer => layer.geometry())
+    }
+
+    /// The unit in which space is taken, in bytes.
+    pub fn block_size(&self) -> u32 {
+        of_format!(self, layer => layer.block_size())
+    }
+
+    pub fn is_writable(&self) -> bool {
+        of_format!(self, layer => layer.is_writable())
+    }
+
+    /// Whether it needs a parent to be read.
+    pub fn has_parent(&self) -> bool {
+        match self {
+            Self::Vhdx(layer) => layer.parent().is_some(),
+            Self::Raw(_) => false,
+        }
+    }
+
+    /// File names, without folders, that the parent may have; the likeliest first.
+    pub fn parent_names(&self) -> Vec<String> {
+        match self {
+            Self::Vhdx(layer) => {
+                layer.parent().and_then(|link| link.base_name()).into_iter().collect()
+            }
+            Self::Raw(_) => Vec::new(),
+        }
+    }
+
+    /// Checks that `parent` is the file this one was made from.
+    ///
+    /// Fails with [`ErrorKind::ParentMismatch`] where it is another one, or another version of it.
+    pub fn check_parent(&self, parent: &Self) -> Result<()> {
+        let mismatch = |message: String| Err(Error::new(ErrorKind::ParentMismatch, message));
+        match (self, parent) {
+            (Self::Vhdx(child), Self::Vhdx(parent)) => child.check_parent(parent)?,
+            (child, parent) => {
+                let (child, parent) = (child.format(), parent.format());
+                return mismatch(format!("a {child} file has no {parent} file as its parent"));
+            }
+        }
+        let (child, parent) = (self.geometry(), parent.geometry());
+        if child.logical_sector != parent.logical_sector {
+            return mismatch(format!(
+                "the child has sectors of {} bytes, the parent of {}",
+                child.logical_sector, parent.logical_sector
+            ));
+        }
+        if child.virtual_size < parent.virtual_size {
+            return mismatch(format!(
+                "the child is a disk of {} bytes, smaller than the parent's {}",
+                child.virtual_size, parent.virtual_size
+            ));
+        }
+        Ok(())
+    }
+
+    /// Appends the runs of a range of the virtual disk. What lies past this layer's disk is below.
+    pub fn map(&self, range: Range<u64>, runs: &mut Vec<Run>) -> Result<()> {
+        of_format!(self, layer => layer.map(range, runs))
+    }
+
+    /// Reads bytes of this file that a [`Place::Here`] pointed at.
+    pub fn read_here(&self, place: u64, buffer: &mut [u8]) -> Result<()> {
+        of_format!(self, layer => layer.read_here(place, buffer))
+    }
+
+    /// Reads through this layer and those below; the range lies within the disk.
+    pub fn read(&self, offset: u64, buffer: &mut [u8], below: &dyn Below) -> Result<()> {
+        match self {
+            Self::Vhdx(layer) => layer.read(offset, buffer, below),
+            Self::Raw(layer) => layer.read_here(offset, buffer),
+        }
+    }
+
+    /// Writes bytes; the range lies within the disk.
+    pub fn write(&self, offset: u64, data: &[u8], below: &dyn Below) -> Result<()> {
+        match self {
+            Self::Vhdx(layer) => layer.write(offset, data, below),
+            Self::Raw(layer) => layer.write(offset, data),
+        }
+    }
+
+    /// Makes a range zeros.
+    pub fn clear(&self, range: Range<u64>, how: Clearing, below: &dyn Below) -> Result<()> {
+        match self {
+            Self::Vhdx(layer) => layer.clear(range, how, below),
+            Self::Raw(layer) => layer.clear(range),
+        }
+    }
+
+    /// Makes every completed change durable.
+    pub fn flush(&self) -> Result<()> {
+        of_format!(self, layer => layer.flush())
+    }
+
+    /// Makes everything durable and leaves the file as one that was closed. It can still be written afterwards.
+    pub fn settle(&self) -> Result<()> {
+        of_format!(self, layer => layer.settle())
+    }
 }

@@ -56,15 +56,19 @@ mod disk;
 mod storage;
 mod watch;
 
+mod format;
+mod layer;
+pub mod raw;
 pub mod vhdx;
 
 mod chain;
 pub mod freeze;
-mod layer;
 
-pub use chain::{Access, Chain};
+pub use chain::find::find_chain;
+pub use chain::{Access, Chain, Held, Stretch};
 pub use disk::{Disk, Extent, ExtentKind, Geometry};
 pub use error::{Error, ErrorKind, Result};
+pub use format::Format;
 pub use freeze::FreezePlan;
 pub use guid::Guid;
 pub use storage::{FileStorage, Lock, MemoryStorage, Storage};

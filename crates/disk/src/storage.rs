@@ -4,6 +4,7 @@ mod file;
 mod memory;
 
 use std::io;
+use std::ops::Range;
 
 pub use file::{FileStorage, Lock};
 pub use memory::MemoryStorage;
@@ -31,4 +32,12 @@ pub trait Storage: Send + Sync {
 
     /// Makes the range read as zeros, giving its space back where possible; the length stays.
     fn punch_hole(&self, offset: u64, length: u64) -> io::Result<()>;
+
+    /// Returns the next range at or after `offset` that may hold other bytes than zeros; `None` when there is none.
+    ///
+    /// May call zeros data where it does not know better, never data zeros.
+    fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        let length = self.len()?;
+        Ok((offset < length).then_some(offset..length))
+    }
 }

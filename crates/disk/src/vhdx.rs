@@ -19,7 +19,7 @@ mod bitmap;
 mod bytes;
 pub(crate) mod commit;
 mod create;
-mod header;
+pub(crate) mod header;
 mod info;
 pub(crate) mod layer;
 mod locator;

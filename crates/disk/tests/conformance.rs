@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use ireko_disk::vhdx::{self, ChildOptions, CreateOptions};
-use ireko_disk::{Access, Chain, Disk, ExtentKind};
+use ireko_disk::{Access, Chain, Disk, ExtentKind, Format};
 
 /// Makes a chain of so many layers, leaf first, each with something written to it.
 fn chain(folder: &std::path::Path, depth: usize, block: u32, sector: u32) -> Vec<PathBuf> {
@@ -85,4 +85,13 @@ fn a_discarded_disk_is_known_to_be_zeros() {
 #[test]
 fn a_deep_chain_is_a_disk() {
     check(6, 2, 512);
+}
+
+#[test]
+fn a_raw_file_behaves_as_a_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("disk.raw");
+    ireko_disk::raw::create(&path, 20 << 20).unwrap();
+    let disk = Chain::open_as(&path, Format::Raw, Access::ReadWrite).unwrap();
+    ireko_testkit::conformance::check(&disk);
 }

@@ -84,7 +84,7 @@ fn child() -> (Arc<Faulty>, Chain, Arc<dyn Storage>) {
     vhdx::format(&*base, &options).unwrap();
     let disk = Chain::over(vec![base.clone()], Access::ReadWrite).unwrap();
     disk.write_at(0, &vec![0xBA; 6 * MIB as usize]).unwrap();
-    let identity = disk.identity();
+    let identity = disk.identity().unwrap();
     disk.close().unwrap();
     let leaf = CrashStorage::default();
     let options = ChildOptions { block_size: 1 << 20 };

@@ -21,7 +21,7 @@ fn dirty_chain() -> [Image; 2] {
     let disk = Chain::over(vec![base.clone()], Access::ReadWrite).unwrap();
     disk.write_at(0, &[1; 5000]).unwrap();
     disk.close().unwrap();
-    let identity = Chain::over(vec![base.clone()], Access::ReadOnly).unwrap().identity();
+    let identity = Chain::over(vec![base.clone()], Access::ReadOnly).unwrap().identity().unwrap();
     let leaf = Arc::new(CrashStorage::default());
     let options = ChildOptions { block_size: 1 << 20 };
     vhdx::format_child(&*leaf, &identity, r".\base.vhdx", &options).unwrap();

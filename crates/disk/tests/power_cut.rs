@@ -65,7 +65,7 @@ impl Workload {
             let parent =
                 Chain::over(vec![Arc::new(CrashStorage::new(image.clone()))], Access::ReadOnly);
             let options = ChildOptions { block_size: 1 << 20 };
-            let identity = parent.unwrap().identity();
+            let identity = parent.unwrap().identity().unwrap();
             vhdx::format_child(&*leaf, &identity, r".\base.vhdx", &options).unwrap();
             (vec![image], stamps)
         } else {
@@ -237,7 +237,7 @@ fn changes_that_exceed_one_log_entry_survive_too() {
     const STEP: u64 = 17 * MIB;
     let base = Arc::new(CrashStorage::default());
     vhdx::format(&*base, &CreateOptions::new(WRITES * STEP)).unwrap();
-    let parent = Chain::over(vec![base.clone()], Access::ReadOnly).unwrap().identity();
+    let parent = Chain::over(vec![base.clone()], Access::ReadOnly).unwrap().identity().unwrap();
     let leaf = Arc::new(CrashStorage::default());
     vhdx::format_child(&*leaf, &parent, r".\base.vhdx", &ChildOptions::default()).unwrap();
     let leaf = Arc::new(CrashStorage::new(leaf.image()));

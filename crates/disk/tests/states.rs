@@ -27,7 +27,7 @@ fn base_and_child() -> [Image; 2] {
     let base = Arc::new(format_base(4 * MIB));
     let disk = Chain::over(vec![base.clone()], Access::ReadWrite).unwrap();
     disk.write_at(0, &vec![b'B'; 4 * MIB as usize]).unwrap();
-    let identity = disk.identity();
+    let identity = disk.identity().unwrap();
     disk.close().unwrap();
     let leaf = Arc::new(CrashStorage::default());
     let options = ChildOptions { block_size: 1 << 20 };
@@ -117,7 +117,7 @@ fn extents_tell_data_zeros_and_what_nobody_knows() {
     let base = Arc::new(format_base(8 * MIB));
     let disk = Chain::over(vec![base.clone()], Access::ReadWrite).unwrap();
     disk.write_at(0, &vec![1; 2 * MIB as usize]).unwrap();
-    let identity = disk.identity();
+    let identity = disk.identity().unwrap();
     disk.close().unwrap();
     let leaf = CrashStorage::default();
     let options = ChildOptions { block_size: 2 << 20 };

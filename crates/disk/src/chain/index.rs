@@ -14,11 +14,8 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 
-use super::ExtentList;
-use crate::disk::ExtentKind;
 use crate::error::Result;
-use crate::layer::{Below, Place, Run};
-use crate::vhdx::layer::Layer;
+use crate::layer::{Below, Layer, Place, Run};
 
 /// Bytes of the virtual disk in a region: a child's usual block.
 const REGION: u64 = 2 << 20;
@@ -57,9 +54,10 @@ struct Span {
     source: Source,
 }
 
+/// Where bytes lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Source {
-    /// In this layer's file, at this offset.
+pub(super) enum Source {
+    /// In this layer's file, at this offset. Layers count from the base up.
     Data {
         layer: u32,
         at: u64,
@@ -84,27 +82,19 @@ impl Index {
         self.layers.push(Arc::new(layer));
     }
 
-    /// Appends what is known of a range.
-    pub fn extents(&self, range: Range<u64>, list: &mut ExtentList) -> Result<()> {
-        self.visit(range, |start, length, source| {
-            let kind = match source {
-                Source::Data { .. } => ExtentKind::Data,
-                Source::Zero => ExtentKind::Zero,
-                Source::Absent => ExtentKind::Absent,
-            };
-            list.push(start, length, kind);
-            Ok(true)
-        })
+    /// The source of bytes that the leaf over these layers holds.
+    pub(super) fn source_above(&self, at: u64) -> Source {
+        Source::Data { layer: self.layers.len() as u32, at }
     }
 
-    /// Calls `visit(offset, length, source)` for each span of a range, until it answers `false`.
-    fn visit(
+    /// Calls `visit(offset, length, source)` for each span of a range, until it answers `false`. Returns whether it never did.
+    pub(super) fn visit(
         &self,
         range: Range<u64>,
         mut visit: impl FnMut(u64, u64, Source) -> Result<bool>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         if self.layers.is_empty() {
-            return visit(range.start, range.end - range.start, Source::Absent).map(drop);
+            return visit(range.start, range.end - range.start, Source::Absent);
         }
         let mut at = range.start;
         while at < range.end {
@@ -121,12 +111,12 @@ impl Index {
                 let span_end = end.min(start + u64::from(span.range.end));
                 let source = span.source.advanced(within);
                 if !visit(at, span_end - at, source)? {
-                    return Ok(());
+                    return Ok(false);
                 }
                 at = span_end;
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn region(&self, number: u64) -> Result<Arc<Region>> {
@@ -195,7 +185,8 @@ impl Below for Index {
             }
             rest = later;
             Ok(true)
-        })
+        })?;
+        Ok(())
     }
 
     fn is_zero(&self, range: Range<u64>) -> Result<bool> {

@@ -7,15 +7,31 @@ use std::sync::Arc;
 use super::index::Index;
 use super::{Access, Chain};
 use crate::error::{Error, ErrorKind, Result};
+use crate::format::Format;
+use crate::layer::Layer;
 use crate::storage::{FileStorage, Lock, Storage};
-use crate::vhdx::layer::Layer;
 
 /// Metadata pages that all parents of a chain keep together; at least [`MIN_PAGES`] each.
 const PARENT_PAGES: usize = 8192;
 const MIN_PAGES: usize = 32;
 
-pub(super) fn files(paths: &[PathBuf], access: Access) -> Result<Chain> {
-    let mut storages: Vec<Arc<dyn Storage>> = Vec::with_capacity(paths.len());
+/// What the last layer may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bottom {
+    /// A disk without parent.
+    Base,
+    /// Any: its parent is left out.
+    Any,
+}
+
+/// Files or storages with the names errors give them.
+struct Members {
+    storages: Vec<Arc<dyn Storage>>,
+    names: Vec<String>,
+}
+
+pub(super) fn files(paths: &[PathBuf], access: Access, bottom: Bottom) -> Result<Chain> {
+    let mut members = Members { storages: Vec::new(), names: Vec::new() };
     let mut seen = HashMap::new();
     for (index, path) in paths.iter().enumerate() {
         let lock = match (index, access) {
@@ -30,28 +46,53 @@ pub(super) fn files(paths: &[PathBuf], access: Access) -> Result<Chain> {
         if seen.insert(file.identity()?, path.clone()).is_some() {
             return Err(cycle(path));
         }
-        storages.push(Arc::new(file));
+        members.storages.push(Arc::new(file));
+        members.names.push(path.display().to_string());
     }
-    let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
-    let mut chain = assemble(storages, &names, access)?;
+    let mut chain = assemble(&members, None, access, bottom)?;
     chain.paths = paths.to_vec();
     Ok(chain)
 }
 
-pub(super) fn storages(storages: Vec<Arc<dyn Storage>>, access: Access) -> Result<Chain> {
-    let names: Vec<String> = (0..storages.len()).map(|index| format!("layer {index}")).collect();
-    assemble(storages, &names, access)
+pub(super) fn file(path: &Path, format: Format, access: Access) -> Result<Chain> {
+    let lock = match access {
+        Access::ReadOnly => Lock::Read,
+        Access::ReadWrite => Lock::Write,
+    };
+    let storages: Vec<Arc<dyn Storage>> = vec![Arc::new(FileStorage::open(path, lock)?)];
+    let members = Members { storages, names: vec![path.display().to_string()] };
+    let mut chain = assemble(&members, Some(format), access, Bottom::Base)?;
+    chain.paths = vec![path.to_owned()];
+    Ok(chain)
 }
 
-fn assemble(storages: Vec<Arc<dyn Storage>>, names: &[String], access: Access) -> Result<Chain> {
+pub(super) fn storages(
+    storages: Vec<Arc<dyn Storage>>,
+    format: Option<Format>,
+    access: Access,
+) -> Result<Chain> {
+    let names = (0..storages.len()).map(|index| format!("layer {index}")).collect();
+    assemble(&Members { storages, names }, format, access, Bottom::Base)
+}
+
+fn assemble(
+    members: &Members,
+    format: Option<Format>,
+    access: Access,
+    bottom: Bottom,
+) -> Result<Chain> {
+    let Members { storages, names } = members;
     let page_limit = (PARENT_PAGES / storages.len().max(1)).max(MIN_PAGES);
     let mut layers = Vec::with_capacity(storages.len());
-    for (index, storage) in storages.iter().enumerate() {
-        let layer = Layer::open(storage.clone())
-            .map_err(|error| error.context(format!("open {}", names[index])))?;
+    for (index, (storage, name)) in storages.iter().zip(names).enumerate() {
+        let open = || {
+            let format = format.map_or_else(|| Format::required(&**storage), Ok)?;
+            Layer::open(storage.clone(), format)
+        };
+        let layer = open().map_err(|error| error.context(format!("open {name}")))?;
         layers.push(if index == 0 { layer } else { layer.with_page_limit(page_limit) });
     }
-    verify(&layers, names)?;
+    verify(&layers, names, bottom)?;
     let mut layers = layers.into_iter();
     let no_leaf = || Error::new(ErrorKind::NotFound, "a chain has at least one file");
     let leaf = layers.next().ok_or_else(no_leaf)?;
@@ -65,37 +106,24 @@ fn assemble(storages: Vec<Arc<dyn Storage>>, names: &[String], access: Access) -
     Ok(Chain { leaf, parents, paths: Vec::new() })
 }
 
-/// Checks that each file is the parent of the one before it, and the last a base.
-fn verify(layers: &[Layer], names: &[String]) -> Result<()> {
-    let mismatch = |message| Err(Error::new(ErrorKind::ParentMismatch, message));
+/// Checks that each file is the parent of the one before it, and the last what it should be.
+fn verify(layers: &[Layer], names: &[String], bottom: Bottom) -> Result<()> {
     for (index, layer) in layers.iter().enumerate() {
-        let (link, parent) = (layer.parent(), layers.get(index + 1));
-        let (link, parent) = match (link, parent) {
-            (None, None) => return Ok(()),
-            (Some(_), None) => {
-                let message = format!("the parent of {} is missing from the chain", names[index]);
+        let name = &names[index];
+        match (layer.has_parent(), layers.get(index + 1)) {
+            (false, None) => {}
+            (true, None) if bottom == Bottom::Any => {}
+            (true, None) => {
+                let message = format!("the parent of {name} is missing from the chain");
                 return Err(Error::new(ErrorKind::NotFound, message));
             }
-            (None, Some(_)) => {
-                return mismatch(format!("{} has no parent, yet one is given", names[index]));
+            (false, Some(_)) => {
+                let message = format!("{name} has no parent, yet one is given");
+                return Err(Error::new(ErrorKind::ParentMismatch, message));
             }
-            (Some(link), Some(parent)) => (link, parent),
-        };
-        let (child_name, parent_name) = (&names[index], &names[index + 1]);
-        if !link.accepts(parent.data_write_guid()) {
-            return mismatch(format!(
-                "{child_name} was made from another version of {parent_name}: its parent linkage {} is not the \
-                 parent's data write GUID {}",
-                link.linkage,
-                parent.data_write_guid(),
-            ));
-        }
-        let (child, parent) = (layer.geometry(), parent.geometry());
-        if child.logical_sector != parent.logical_sector || child.virtual_size < parent.virtual_size
-        {
-            return mismatch(format!(
-                "{child_name} and {parent_name} differ in sector or disk size"
-            ));
+            (true, Some(parent)) => layer.check_parent(parent).map_err(|error| {
+                error.context(format!("{} is not the parent of {name}", names[index + 1]))
+            })?,
         }
     }
     Ok(())

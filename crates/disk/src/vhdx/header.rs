@@ -17,7 +17,7 @@ const SIGNATURE: &[u8; 4] = b"head";
 
 /// The content of a header that is valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Header {
+pub(crate) struct Header {
     pub sequence: u64,
     pub file_write_guid: Guid,
     pub data_write_guid: Guid,
@@ -29,7 +29,7 @@ pub(super) struct Header {
 
 /// The current header and the slot it lies in.
 #[derive(Clone, Debug)]
-pub(super) struct Current {
+pub(crate) struct Current {
     header: Header,
     slot: usize,
 }

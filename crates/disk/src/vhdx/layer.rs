@@ -20,7 +20,7 @@ use super::{MAX_FILE, MIB, PAGE, ParentLink, overlap};
 use crate::disk::Geometry;
 use crate::error::{During, Error, ErrorKind, Result};
 use crate::guid::Guid;
-use crate::layer::{Place, Run};
+use crate::layer::{Below, Place, Run};
 use crate::storage::Storage;
 
 /// Pages that a layer keeps in memory when it is alone; parents of long chains keep fewer.
@@ -176,25 +176,54 @@ impl Layer {
         self.writer.is_some()
     }
 
-    pub(crate) fn pieces(&self, offset: u64, length: u64) -> impl Iterator<Item = Piece> + use<> {
+    pub(super) fn pieces(&self, offset: u64, length: u64) -> impl Iterator<Item = Piece> + use<> {
         self.layout.pieces(offset, length)
     }
 
-    pub(crate) fn offset_of(&self, piece: &Piece) -> u64 {
+    pub(super) fn offset_of(&self, piece: &Piece) -> u64 {
         self.layout.offset_of(piece)
     }
 
+    /// Checks that `parent` holds the bytes this file was made over, by its DataWriteGuid.
+    pub(crate) fn check_parent(&self, parent: &Self) -> Result<()> {
+        let orphan = || Error::new(ErrorKind::ParentMismatch, "the file has no parent");
+        let link = self.link.as_ref().ok_or_else(orphan)?;
+        let found = parent.data_write_guid();
+        match link.accepts(found) {
+            true => Ok(()),
+            false => Err(Error::new(
+                ErrorKind::ParentMismatch,
+                format!(
+                    "the child was made from another version of it: its parent linkage {} is not the parent's data \
+                     write GUID {found}",
+                    link.linkage
+                ),
+            )),
+        }
+    }
+
     /// Keeps a block where it is while the guard lives. Read-only files need no guard.
-    pub(crate) fn hold(&self, piece: &Piece) -> Option<RwLockReadGuard<'_, ()>> {
+    fn hold(&self, piece: &Piece) -> Option<RwLockReadGuard<'_, ()>> {
         self.writer.as_ref().map(|writer| writer.stripe(piece.block).read())
     }
 
+    /// Reads bytes of the virtual disk through this layer and those below; the range lies within the disk.
+    pub(crate) fn read(&self, offset: u64, buffer: &mut [u8], below: &dyn Below) -> Result<()> {
+        let mut rest = buffer;
+        for piece in self.pieces(offset, rest.len() as u64) {
+            let (now, later) = rest.split_at_mut(piece.length as usize);
+            let _held = self.hold(&piece);
+            self.read_piece(&piece, now, below)?;
+            rest = later;
+        }
+        Ok(())
+    }
+
     /// Appends the runs of a range of the virtual disk. What lies past this layer's disk is below.
-    ///
-    /// Of a writable layer, ask one block at a time and [hold](Layer::hold) it.
     pub(crate) fn map(&self, range: Range<u64>, runs: &mut Vec<Run>) -> Result<()> {
         let end = range.end.min(self.layout.virtual_size).max(range.start);
         for piece in self.layout.pieces(range.start, end - range.start) {
+            let _held = self.hold(&piece);
             self.map_piece(&piece, runs)?;
         }
         if range.end > end {
@@ -204,7 +233,7 @@ impl Layer {
     }
 
     /// Appends the runs of a part of a block.
-    pub(crate) fn map_piece(&self, piece: &Piece, runs: &mut Vec<Run>) -> Result<()> {
+    pub(super) fn map_piece(&self, piece: &Piece, runs: &mut Vec<Run>) -> Result<()> {
         let whole = |place| Run { length: piece.length, place };
         match self.block(piece.block)? {
             Block::NotPresent => runs.push(whole(Place::Below)),

@@ -209,7 +209,7 @@ impl Layer {
     }
 
     /// Reads a piece through this layer and those below; the caller holds its block.
-    pub(crate) fn read_piece(
+    pub(super) fn read_piece(
         &self,
         piece: &Piece,
         buffer: &mut [u8],
