@@ -58,6 +58,8 @@ mod watch;
 
 mod format;
 mod layer;
+mod pages;
+mod piece;
 pub mod raw;
 pub mod vhdx;
 

@@ -25,7 +25,6 @@ pub(crate) mod layer;
 mod locator;
 mod log;
 mod metadata;
-mod pages;
 mod region;
 mod relink;
 mod space;

@@ -12,6 +12,8 @@ use std::num::NonZeroU64;
 
 use super::MIB;
 use crate::error::{Error, Result};
+pub(crate) use crate::piece::Piece;
+use crate::piece::pieces;
 
 /// Sectors that one 1 MiB bitmap block describes.
 const SECTORS_PER_CHUNK: u64 = 1 << 23;
@@ -23,16 +25,6 @@ pub(super) struct Layout {
     pub block_size: u64,
     pub sector: u64,
     chunk_ratio: NonZeroU64,
-}
-
-/// A part of one block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Piece {
-    pub block: u64,
-    /// First byte within the block.
-    pub start: u64,
-    /// In bytes; at least 1.
-    pub length: u64,
 }
 
 /// What a payload entry says; offsets are bytes of the file.
@@ -110,14 +102,7 @@ impl Layout {
 
     /// Cuts a range of the virtual disk at block borders. The range lies within the disk.
     pub fn pieces(&self, offset: u64, length: u64) -> impl Iterator<Item = Piece> + use<> {
-        let (block_size, end) = (self.block_size, offset + length);
-        let mut at = offset;
-        std::iter::from_fn(move || {
-            let (block, start) = (at / block_size, at % block_size);
-            let length = (block_size - start).min(end - at);
-            at += length;
-            (length > 0).then_some(Piece { block, start, length })
-        })
+        pieces(self.block_size, offset, length)
     }
 
     /// Returns where a piece starts on the virtual disk.

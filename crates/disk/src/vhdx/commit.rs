@@ -22,11 +22,11 @@ use super::header::Current;
 use super::layer::Layer;
 use super::log::entry::{self, LoggedPage};
 use super::log::ring::Ring;
-use super::pages::{Batch, Pages};
 use super::space::{Allocation, Census, Space};
 use super::{MIB, PAGE};
 use crate::error::{During, Error, ErrorKind, Result};
 use crate::guid::Guid;
+use crate::pages::{Batch, Pages};
 
 const STRIPES: usize = 256;
 /// The file grows by at least this much, so that its length rarely changes.
@@ -64,7 +64,7 @@ struct Log {
 
 /// Changes to pages that reach the log together or not at all.
 pub(super) struct Edit<'a> {
-    pages: RwLockWriteGuard<'a, Pages>,
+    pages: RwLockWriteGuard<'a, Pages<PAGE>>,
 }
 
 impl Edit<'_> {
@@ -212,7 +212,7 @@ impl Layer {
     }
 
     /// Writes and syncs an entry; puts the log in use before the first.
-    fn write_entry(&self, log: &mut Log, batch: &Batch, file_length: u64) -> Result<()> {
+    fn write_entry(&self, log: &mut Log, batch: &Batch<PAGE>, file_length: u64) -> Result<()> {
         if batch.pages.is_empty() {
             return Ok(());
         }

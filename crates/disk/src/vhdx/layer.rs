@@ -14,13 +14,13 @@ use super::header::{Current, Header};
 use super::locator::Locator;
 use super::log::replay::Replayed;
 use super::metadata::Metadata;
-use super::pages::Pages;
 use super::region::Regions;
 use super::{MAX_FILE, MIB, PAGE, ParentLink, overlap};
 use crate::disk::Geometry;
 use crate::error::{During, Error, ErrorKind, Result};
 use crate::guid::Guid;
 use crate::layer::{Below, Place, Run};
+use crate::pages::Pages;
 use crate::storage::Storage;
 
 /// Pages that a layer keeps in memory when it is alone; parents of long chains keep fewer.
@@ -38,7 +38,7 @@ pub(crate) struct Layer {
     link: Option<ParentLink>,
     /// Bytes in the file; every offset used is below.
     pub(super) length: AtomicU64,
-    pub(super) pages: RwLock<Pages>,
+    pub(super) pages: RwLock<Pages<PAGE>>,
     pub(super) writer: Option<Writer>,
 }
 

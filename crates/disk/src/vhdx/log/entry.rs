@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::super::bytes::{Fields, FieldsMut, checksum};
 use super::super::{MIB, PAGE, overlap};
 use crate::guid::Guid;
+use crate::pages::Taken;
 
 const SIGNATURE: &[u8; 4] = b"loge";
 const DATA_DESCRIPTOR: &[u8; 4] = b"desc";
@@ -16,7 +17,7 @@ const DESCRIPTOR: usize = 32;
 const FIRST_TARGET: u64 = 192 * 1024;
 
 /// A page of the file, whole.
-pub(crate) type LoggedPage = (u64, Box<[u8; PAGE]>);
+pub(crate) type LoggedPage = Taken<PAGE>;
 
 /// What replaying an entry does, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]

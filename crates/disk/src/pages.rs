@@ -1,51 +1,55 @@
-//! Pages of metadata in memory: BAT, sector bitmaps, metadata region.
+//! Pages of metadata in memory: allocation tables, sector bitmaps and the like.
 //!
 //! ```text
-//!   clean ──edit──► dirty ──taken for the log──► logged ──applied──► clean
-//!     ▲                ▲                            │
-//!   evictable          └────────edited again────────┘
+//!   clean ──edit──► dirty ──taken to be written──► taken ──applied──► clean
+//!     ▲                ▲                             │
+//!   evictable          └────────edited again─────────┘
 //! ```
-//! Only clean pages leave memory: what lies at their place in the file is what they hold.
+//! Only clean pages leave memory: what lies at their place in the file is what they hold. How taken pages
+//! reach the file, by a log or in an order that is safe, is the format's affair.
 
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::PAGE;
-use super::log::entry::LoggedPage;
 use crate::error::{During, Result};
 use crate::storage::Storage;
 
-/// A bounded cache of pages, with the changes that are not yet in the log.
-pub(super) struct Pages {
-    map: HashMap<u64, Page>,
+/// A page's offset in the file, and its bytes.
+pub(crate) type Taken<const N: usize> = (u64, Box<[u8; N]>);
+
+/// A bounded cache of pages of `N` bytes, with the changes that are not yet durable.
+pub(crate) struct Pages<const N: usize> {
+    map: HashMap<u64, Page<N>>,
     capacity: usize,
     dirty: usize,
-    /// Space that unlogged changes gave up, in bytes of the file.
+    /// Space that changes not yet taken gave up, in bytes of the file.
     freed: Vec<Range<u64>>,
 }
 
-struct Page {
-    bytes: Box<[u8; PAGE]>,
+struct Page<const N: usize> {
+    bytes: Box<[u8; N]>,
     dirty: bool,
-    logged: bool,
+    taken: bool,
     used: AtomicBool,
 }
 
-/// Changes taken to be written to the log.
-pub(super) struct Batch {
-    pub pages: Vec<LoggedPage>,
+/// Changes taken to be made durable together.
+pub(crate) struct Batch<const N: usize> {
+    /// In the order of their offsets.
+    pub pages: Vec<Taken<N>>,
+    /// Space that is free once they are durable.
     pub freed: Vec<Range<u64>>,
 }
 
-impl Pages {
+impl<const N: usize> Pages<N> {
     /// Keeps at most `capacity` clean pages.
     pub fn new(capacity: usize) -> Self {
         Self { map: HashMap::new(), capacity, dirty: 0, freed: Vec::new() }
     }
 
     /// Returns a page that is in memory.
-    pub fn get(&self, at: u64) -> Option<&[u8; PAGE]> {
+    pub fn get(&self, at: u64) -> Option<&[u8; N]> {
         let page = self.map.get(&at)?;
         if !page.used.load(Ordering::Relaxed) {
             page.used.store(true, Ordering::Relaxed);
@@ -54,12 +58,12 @@ impl Pages {
     }
 
     /// Returns a page, reading it from its place in the file if it is not in memory.
-    pub fn load(&mut self, storage: &dyn Storage, at: u64) -> Result<&[u8; PAGE]> {
+    pub fn load(&mut self, storage: &dyn Storage, at: u64) -> Result<&[u8; N]> {
         if !self.map.contains_key(&at) {
             self.make_room(1);
-            let mut bytes = Box::new([0; PAGE]);
+            let mut bytes = Box::new([0; N]);
             storage.read_at(at, bytes.as_mut_slice()).during("read a page of metadata")?;
-            let page = Page { bytes, dirty: false, logged: false, used: AtomicBool::new(true) };
+            let page = Page { bytes, dirty: false, taken: false, used: AtomicBool::new(true) };
             self.map.insert(at, page);
         }
         Ok(&self.map[&at].bytes)
@@ -79,7 +83,7 @@ impl Pages {
             self.map.retain(|_, page| {
                 let kept = excess == 0
                     || page.dirty
-                    || page.logged
+                    || page.taken
                     || (second_chance && page.used.swap(false, Ordering::Relaxed));
                 excess -= usize::from(!kept);
                 kept
@@ -98,7 +102,7 @@ impl Pages {
     }
 
     /// Returns a page to change; it was loaded before under the same lock, and counts as dirty from now on.
-    pub fn edit(&mut self, at: u64) -> &mut [u8; PAGE] {
+    pub fn edit(&mut self, at: u64) -> &mut [u8; N] {
         let page = self.map.get_mut(&at).expect("a page is loaded before it is edited");
         self.dirty += usize::from(!page.dirty);
         page.dirty = true;
@@ -106,13 +110,13 @@ impl Pages {
     }
 
     /// Replaces a whole page.
-    pub fn replace(&mut self, at: u64, bytes: Box<[u8; PAGE]>) {
-        let page = Page { bytes, dirty: false, logged: false, used: AtomicBool::new(true) };
-        let logged = self.map.insert(at, page).is_some_and(|old| {
+    pub fn replace(&mut self, at: u64, bytes: Box<[u8; N]>) {
+        let page = Page { bytes, dirty: false, taken: false, used: AtomicBool::new(true) };
+        let taken = self.map.insert(at, page).is_some_and(|old| {
             self.dirty -= usize::from(old.dirty);
-            old.logged
+            old.taken
         });
-        self.map.get_mut(&at).expect("just inserted").logged = logged;
+        self.map.get_mut(&at).expect("just inserted").taken = taken;
         self.edit(at);
     }
 
@@ -126,12 +130,12 @@ impl Pages {
         &self.freed
     }
 
-    /// Takes every change for the log. End with [`Pages::applied`] or [`Pages::give_back`].
-    pub fn take(&mut self) -> Batch {
+    /// Takes every change. End with [`Pages::applied`] or [`Pages::give_back`].
+    pub fn take(&mut self) -> Batch<N> {
         let mut pages = Vec::with_capacity(self.dirty);
         for (&at, page) in &mut self.map {
             if page.dirty {
-                (page.dirty, page.logged) = (false, true);
+                (page.dirty, page.taken) = (false, true);
                 pages.push((at, page.bytes.clone()));
             }
         }
@@ -140,11 +144,11 @@ impl Pages {
         Batch { pages, freed: std::mem::take(&mut self.freed) }
     }
 
-    /// The batch could not be logged: its changes wait for the next one.
-    pub fn give_back(&mut self, batch: Batch) {
+    /// The batch could not be made durable: its changes wait for the next one.
+    pub fn give_back(&mut self, batch: Batch<N>) {
         for (at, _) in batch.pages {
-            let page = self.map.get_mut(&at).expect("a logged page stays in memory");
-            page.logged = false;
+            let page = self.map.get_mut(&at).expect("a taken page stays in memory");
+            page.taken = false;
             self.dirty += usize::from(!page.dirty);
             page.dirty = true;
         }
@@ -152,9 +156,9 @@ impl Pages {
     }
 
     /// The pages lie at their places in the file.
-    pub fn applied(&mut self, pages: &[LoggedPage]) {
+    pub fn applied(&mut self, pages: &[Taken<N>]) {
         for (at, _) in pages {
-            self.map.get_mut(at).expect("a logged page stays in memory").logged = false;
+            self.map.get_mut(at).expect("a taken page stays in memory").taken = false;
         }
     }
 }
@@ -164,13 +168,15 @@ mod tests {
     use super::*;
     use crate::storage::MemoryStorage;
 
+    const PAGE: usize = 4096;
+
     fn storage() -> MemoryStorage {
         MemoryStorage::new((0..64).flat_map(|page| [page; PAGE]).collect())
     }
 
     #[test]
     fn memory_stays_bounded_and_changes_stay_in_memory() {
-        let (storage, mut pages) = (storage(), Pages::new(8));
+        let (storage, mut pages) = (storage(), Pages::<PAGE>::new(8));
         pages.load(&storage, 0).unwrap();
         pages.edit(0)[0] = 99;
         for round in 0..1000 {
@@ -182,8 +188,8 @@ mod tests {
     }
 
     #[test]
-    fn a_page_changed_while_it_is_logged_is_logged_again() {
-        let (storage, mut pages) = (storage(), Pages::new(8));
+    fn a_page_changed_while_it_is_taken_is_taken_again() {
+        let (storage, mut pages) = (storage(), Pages::<PAGE>::new(8));
         pages.load(&storage, 0).unwrap();
         pages.edit(0)[0] = 1;
         let first = pages.take();
