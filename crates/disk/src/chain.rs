@@ -87,6 +87,11 @@ impl Chain {
         self.paths.first().map_or(Path::new(""), PathBuf::as_path)
     }
 
+    /// The files, leaf first; empty for a chain over storages.
+    pub fn paths(&self) -> &[PathBuf] {
+        &self.paths
+    }
+
     /// The format of every file.
     pub fn format(&self) -> Format {
         self.leaf.format()
@@ -286,7 +291,8 @@ pub enum Held {
 }
 
 impl Stretch {
-    fn is_followed_by(&self, held: Held) -> bool {
+    /// Whether bytes held there, right behind this stretch, belong to it.
+    pub fn is_followed_by(&self, held: Held) -> bool {
         match (self.held, held) {
             (Held::In { layer, at }, Held::In { layer: next_layer, at: next }) => {
                 layer == next_layer && at + self.length == next

@@ -65,6 +65,7 @@ pub mod vhdx;
 
 mod chain;
 pub mod freeze;
+mod parent_path;
 
 pub use chain::find::find_chain;
 pub use chain::{Access, Chain, Held, Stretch};
@@ -73,5 +74,6 @@ pub use error::{Error, ErrorKind, Result};
 pub use format::Format;
 pub use freeze::FreezePlan;
 pub use guid::Guid;
+pub use parent_path::relative_parent_path;
 pub use storage::{FileStorage, Lock, MemoryStorage, Storage};
 pub use watch::Watch;
