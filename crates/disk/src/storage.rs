@@ -30,6 +30,14 @@ pub trait Storage: Send + Sync {
     /// Cuts or grows; new bytes are zeros.
     fn set_len(&self, length: u64) -> io::Result<()>;
 
+    /// Takes the space of the range, so that writing there cannot run out of it; what it reads stays.
+    ///
+    /// Storage that never runs out, or cannot tell, does nothing.
+    fn reserve(&self, offset: u64, length: u64) -> io::Result<()> {
+        let _ = (offset, length);
+        Ok(())
+    }
+
     /// Makes the range read as zeros, giving its space back where possible; the length stays.
     fn punch_hole(&self, offset: u64, length: u64) -> io::Result<()>;
 

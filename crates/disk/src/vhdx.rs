@@ -1,4 +1,4 @@
-//! VHDX files, version 1: dynamic and differencing disks.
+//! VHDX files, version 1: fixed, dynamic and differencing disks.
 //!
 //! ```text
 //!   0      file identifier        written once
@@ -33,9 +33,10 @@ mod write;
 use std::ops::Range;
 
 pub use create::{
-    ChildOptions, CreateOptions, ParentIdentity, create, create_child, format, format_child,
+    ChildOptions, CreateOptions, ParentIdentity, Provision, create, create_child, format,
+    format_child,
 };
-pub use info::{Info, info};
+pub use info::{Info, Kind, info};
 pub use locator::ParentLink;
 pub use relink::set_parent_path;
 

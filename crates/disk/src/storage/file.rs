@@ -129,6 +129,13 @@ impl Storage for FileStorage {
         self.file.set_len(length)
     }
 
+    fn reserve(&self, offset: u64, length: u64) -> io::Result<()> {
+        if length == 0 {
+            return Ok(());
+        }
+        Ok(rustix::fs::fallocate(&self.file, FallocateFlags::KEEP_SIZE, offset, length)?)
+    }
+
     fn punch_hole(&self, offset: u64, length: u64) -> io::Result<()> {
         if length == 0 {
             return Ok(());

@@ -75,6 +75,12 @@ impl Layout {
         block + block / self.chunk_ratio
     }
 
+    /// Returns the payload block whose entry a BAT slot holds; `None` for a bitmap entry.
+    pub fn block_of(&self, slot: u64) -> Option<u64> {
+        let chunk = slot / (self.chunk_ratio.get() + 1);
+        (!self.is_bitmap_slot(slot)).then_some(slot - chunk)
+    }
+
     /// Returns the BAT slot of the bitmap block that describes payload block `block`.
     pub fn bitmap_slot(&self, block: u64) -> u64 {
         let chunk = block / self.chunk_ratio;
@@ -188,6 +194,8 @@ mod tests {
         assert_eq!(layout.dynamic_entries(), 320 + 2);
         assert_eq!(layout.differencing_entries(), 3 * 129);
         assert!(layout.is_bitmap_slot(128) && !layout.is_bitmap_slot(129));
+        assert!((0..320).all(|block| layout.block_of(layout.payload_slot(block)) == Some(block)));
+        assert_eq!(layout.block_of(257), None);
     }
 
     #[test]

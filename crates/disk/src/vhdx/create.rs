@@ -4,11 +4,12 @@
 //!   0 ────── 1 MiB ─────── 5 MiB ──── 6 MiB ─────────┐
 //!   │ headers │ log (4 MiB) │ metadata │ BAT, zeros … │ end; blocks follow as they are written
 //! ```
+//! In a fixed disk all blocks follow at once, in order; the BAT then says so.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use super::bat::Layout;
+use super::bat::{Layout, Payload};
 use super::bytes::FieldsMut;
 use super::header::{Current, Header};
 use super::layer::Layer;
@@ -36,12 +37,35 @@ pub struct CreateOptions {
     pub logical_sector: u32,
     /// 512 or 4096 bytes.
     pub physical_sector: u32,
+    /// When blocks get their place in the file.
+    pub provision: Provision,
+}
+
+/// When the blocks of a new disk get their place in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Provision {
+    /// As they are written: a dynamic disk.
+    Dynamic,
+    /// All at once: a fixed disk, whose file is as long as it will ever be.
+    ///
+    /// The file is sparse; `preallocate` takes the host's space too, so that writing cannot run out of it. What the guest
+    /// discards goes back to the host in either case.
+    Fixed {
+        /// Whether to take the host's space.
+        preallocate: bool,
+    },
 }
 
 impl CreateOptions {
-    /// What Windows makes: 32 MiB blocks, 512-byte sectors on 4096-byte physical ones.
+    /// What Windows makes: a dynamic disk, 32 MiB blocks, 512-byte sectors on 4096-byte physical ones.
     pub fn new(virtual_size: u64) -> Self {
-        Self { virtual_size, block_size: 32 << 20, logical_sector: 512, physical_sector: 4096 }
+        Self {
+            virtual_size,
+            block_size: 32 << 20,
+            logical_sector: 512,
+            physical_sector: 4096,
+            provision: Provision::Dynamic,
+        }
     }
 }
 
@@ -59,9 +83,10 @@ impl Default for ChildOptions {
     }
 }
 
-/// Makes a dynamic disk without parent in a new file.
+/// Makes a disk without parent in a new file.
 ///
-/// The file is synced, its folder is not. Fails, leaving nothing, when `path` exists or an option is outside its limits.
+/// The file is synced, its folder is not. Fails, leaving nothing, when `path` exists or an option is outside its limits;
+/// with [`crate::ErrorKind::NoSpace`] when space cannot be preallocated.
 pub fn create(path: &Path, options: &CreateOptions) -> Result<()> {
     in_new_file(path, |file| format(file, options))
 }
@@ -105,16 +130,26 @@ impl Layer {
     }
 }
 
-/// Writes a dynamic disk without parent into empty storage, and syncs it.
+/// Writes a disk without parent into empty storage, and syncs it.
 pub fn format(storage: &dyn Storage, options: &CreateOptions) -> Result<()> {
     let geometry = Geometry {
         virtual_size: options.virtual_size,
         logical_sector: options.logical_sector,
         physical_sector: options.physical_sector,
     };
-    let page83 = Guid::random();
-    let metadata = Metadata { geometry, block_size: options.block_size, page83, locator: None };
-    write_file(storage, &metadata)
+    let metadata = Metadata {
+        geometry,
+        block_size: options.block_size,
+        fixed: matches!(options.provision, Provision::Fixed { .. }),
+        page83: Guid::random(),
+        locator: None,
+    };
+    write_file(storage, &metadata)?;
+    if options.provision == (Provision::Fixed { preallocate: true }) {
+        let length = storage.len().during("read the file's length")?;
+        storage.reserve(0, length).during("take the host's space")?;
+    }
+    storage.sync().during("sync the new file")
 }
 
 /// Writes a differencing disk into empty storage, and syncs it.
@@ -128,10 +163,12 @@ pub fn format_child(
     let metadata = Metadata {
         geometry: parent.geometry,
         block_size: options.block_size,
+        fixed: false,
         page83: parent.page83,
         locator: Some(Locator::new(parent.data_write_guid, relative_path)),
     };
-    write_file(storage, &metadata)
+    write_file(storage, &metadata)?;
+    storage.sync().during("sync the new file")
 }
 
 fn write_file(storage: &dyn Storage, metadata: &Metadata) -> Result<()> {
@@ -143,7 +180,8 @@ fn write_file(storage: &dyn Storage, metadata: &Metadata) -> Result<()> {
     // For every disk, so that one without parent can get one without moving its BAT.
     let bat_end = bat_start + (layout.differencing_entries() * 8).next_multiple_of(MIB);
 
-    storage.set_len(bat_end).during("grow the new file")?;
+    let blocks = if metadata.fixed { layout.blocks() } else { 0 };
+    storage.set_len(bat_end + blocks * layout.block_size).during("grow the new file")?;
     let mut identifier = [0; PAGE];
     identifier.put(0, b"vhdxfile");
     let creator: Vec<u8> = "Ireko".encode_utf16().flat_map(u16::to_le_bytes).collect();
@@ -160,7 +198,28 @@ fn write_file(storage: &dyn Storage, metadata: &Metadata) -> Result<()> {
     Current::create(storage, header)?;
     Regions::create(storage, bat_start..bat_end, metadata_start..bat_start)?;
     metadata.create(storage, metadata_start)?;
-    storage.sync().during("sync the new file")
+    if metadata.fixed {
+        place_blocks(storage, &layout, bat_start, bat_end)?;
+    }
+    Ok(())
+}
+
+/// Writes the BAT of a fixed disk: blocks lie in order from `data_start` on.
+fn place_blocks(
+    storage: &dyn Storage,
+    layout: &Layout,
+    bat_start: u64,
+    data_start: u64,
+) -> Result<()> {
+    let place = |block| Payload::Full(data_start + block * layout.block_size).encode();
+    let entry = |slot| layout.block_of(slot).map_or(0, place);
+    let (step, end) = (MIB / 8, layout.dynamic_entries());
+    for first in (0..end).step_by(step as usize) {
+        let slots = first..end.min(first + step);
+        let bytes: Vec<u8> = slots.flat_map(|slot| entry(slot).to_le_bytes()).collect();
+        storage.write_at(bat_start + first * 8, &bytes).during("write the BAT")?;
+    }
+    Ok(())
 }
 
 fn in_new_file(path: &Path, fill: impl FnOnce(&FileStorage) -> Result<()>) -> Result<()> {

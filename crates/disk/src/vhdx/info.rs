@@ -10,9 +10,22 @@ use crate::error::{ErrorKind, Result};
 use crate::guid::Guid;
 use crate::storage::{FileStorage, Lock, Storage};
 
+/// How a file gives its blocks space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Every block has its place in the file, and keeps it.
+    Fixed,
+    /// Blocks get a place when they are written.
+    Dynamic,
+    /// As dynamic; what the file does not hold is its parent's.
+    Differencing,
+}
+
 /// A VHDX file's description of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Info {
+    /// How blocks get their space.
+    pub kind: Kind,
     /// Size and sectors of the virtual disk.
     pub geometry: Geometry,
     /// Bytes in a payload block.
@@ -39,6 +52,7 @@ pub fn info(path: &Path) -> Result<Info> {
     let layer =
         look(&file).map_err(|error| error.context(format!("look at {}", path.display())))?;
     Ok(Info {
+        kind: layer.kind(),
         geometry: layer.geometry(),
         block_size: layer.block_size(),
         data_write_guid: layer.data_write_guid(),

@@ -15,7 +15,7 @@ use super::locator::Locator;
 use super::log::replay::Replayed;
 use super::metadata::Metadata;
 use super::region::Regions;
-use super::{MAX_FILE, MIB, PAGE, ParentLink, overlap};
+use super::{Kind, MAX_FILE, MIB, PAGE, ParentLink, overlap};
 use crate::disk::Geometry;
 use crate::error::{During, Error, ErrorKind, Result};
 use crate::guid::Guid;
@@ -147,6 +147,14 @@ impl Layer {
 
     pub fn block_size(&self) -> u32 {
         self.metadata.block_size
+    }
+
+    pub fn kind(&self) -> Kind {
+        match (&self.metadata.locator, self.metadata.fixed) {
+            (Some(_), _) => Kind::Differencing,
+            (None, true) => Kind::Fixed,
+            (None, false) => Kind::Dynamic,
+        }
     }
 
     pub fn page83(&self) -> Guid {

@@ -29,6 +29,7 @@ const PARENT_LOCATOR: Guid = Guid::of(0xA8D35F2D_B30B_454D_ABF7_D3D84834AB0C);
 const IS_USER: u32 = 1;
 const IS_VIRTUAL_DISK: u32 = 2;
 const IS_REQUIRED: u32 = 4;
+const LEAVE_ALLOCATED: u32 = 1;
 const HAS_PARENT: u32 = 2;
 
 /// Where the items of a new file start.
@@ -42,6 +43,8 @@ pub(super) struct Metadata {
     pub geometry: Geometry,
     /// Bytes in a payload block: a power of two, 1 MiB to 256 MiB.
     pub block_size: u32,
+    /// Blocks never leave their place in the file. No differencing disk is fixed.
+    pub fixed: bool,
     /// The SCSI identity of the virtual disk; a child has its parent's.
     pub page83: Guid,
     /// Present iff the disk is differencing.
@@ -92,18 +95,24 @@ impl Metadata {
         };
         let block_size = parameters.u32(0);
         check(geometry, block_size).map_err(|error| Error::corrupt(error.to_string()))?;
-        let locator = if parameters.u32(4) & HAS_PARENT != 0 {
+        let flags = parameters.u32(4);
+        let locator = if flags & HAS_PARENT != 0 {
             Some(Locator::decode(&get(PARENT_LOCATOR, "parent locator", 1)?)?)
         } else {
             None
         };
         let page83 = get(PAGE83, "page 83 data", 16)?.guid(0);
-        Ok(Self { geometry, block_size, page83, locator })
+        let fixed = flags & LEAVE_ALLOCATED != 0 && locator.is_none();
+        Ok(Self { geometry, block_size, fixed, page83, locator })
     }
 
     /// Writes the region of a new file, whose bytes are zeros so far.
     pub fn create(&self, storage: &dyn Storage, region_start: u64) -> Result<()> {
-        let flags = if self.locator.is_some() { HAS_PARENT } else { 0 };
+        let flags = match (&self.locator, self.fixed) {
+            (Some(_), _) => HAS_PARENT,
+            (None, true) => LEAVE_ALLOCATED,
+            (None, false) => 0,
+        };
         let mut parameters = self.block_size.to_le_bytes().to_vec();
         parameters.extend(flags.to_le_bytes());
         let geometry = self.geometry;
@@ -273,7 +282,7 @@ mod tests {
     fn metadata(locator: Option<Locator>) -> Metadata {
         let geometry =
             Geometry { virtual_size: 1 << 30, logical_sector: 512, physical_sector: 4096 };
-        Metadata { geometry, block_size: 2 << 20, page83: Guid::random(), locator }
+        Metadata { geometry, block_size: 2 << 20, fixed: false, page83: Guid::random(), locator }
     }
 
     fn stored(metadata: &Metadata) -> MemoryStorage {

@@ -12,6 +12,7 @@
 //!   partial        bits; full when all set  full               unmapped, zero; space freed
 //!   full           in place                 in place           unmapped, zero; space freed
 //! ```
+//! Blocks of a fixed disk stay full: what is discarded or zeroed becomes zeros in place.
 //! Source: [MS-VHDX] 2.5.1.1.
 
 use std::ops::Range;
@@ -22,7 +23,7 @@ use super::bytes::FieldsMut;
 use super::commit::{Edit, Writer};
 use super::layer::{Block, Layer};
 use super::space::Allocation;
-use super::{MIB, PAGE};
+use super::{Kind, MIB, PAGE};
 use crate::error::{During, Error, ErrorKind, Result};
 use crate::layer::{Below, Clearing, Place, Run};
 
@@ -81,6 +82,9 @@ impl Layer {
             Block::Zero => return Ok(()),
             Block::NotPresent if self.reads_zeros_below(piece, below)? => return Ok(()),
             Block::NotPresent => None,
+            Block::Full(data) if self.kind() == Kind::Fixed => {
+                return self.punch(data, self.layout.block_size);
+            }
             Block::Full(data) | Block::Partial { data, .. } => Some(data),
         };
         let state = match how {
