@@ -38,7 +38,7 @@ fn every_block_of_a_new_disk_lies_in_the_file_in_order() {
     assert!(file.blocks() * 512 < MIB, "{} blocks taken", file.blocks());
     assert_eq!(
         entries(&path, 5),
-        [0, 2, 4, 6].map(|mib| DATA + mib * MIB | 6).into_iter().chain([0]).collect::<Vec<_>>()
+        [0, 2, 4, 6].map(|mib| (DATA + mib * MIB) | 6).into_iter().chain([0]).collect::<Vec<_>>()
     );
     assert_eq!(vhdx::info(&path).unwrap().kind, Kind::Fixed);
     qemu_reads(&path, &vec![0; 7 * MIB as usize + 512]);
