@@ -64,11 +64,13 @@ pub mod raw;
 pub mod vhdx;
 
 mod chain;
+mod compact;
 pub mod freeze;
 mod parent_path;
 
 pub use chain::find::find_chain;
 pub use chain::{Access, Chain, Held, Stretch};
+pub use compact::{CompactOptions, Compacted, FileSize, compact, compact_storage};
 pub use disk::{Disk, Extent, ExtentKind, Geometry};
 pub use error::{Error, ErrorKind, Result};
 pub use format::Format;

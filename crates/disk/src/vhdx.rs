@@ -18,6 +18,7 @@ mod bat;
 mod bitmap;
 mod bytes;
 pub(crate) mod commit;
+pub(crate) mod compact;
 mod create;
 pub(crate) mod header;
 mod info;

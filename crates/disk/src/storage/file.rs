@@ -100,6 +100,11 @@ impl FileStorage {
         Ok((metadata.dev(), metadata.ino()))
     }
 
+    /// Returns the length in bytes; as [`Storage::len`], with the path in errors.
+    pub(crate) fn length(&self) -> Result<u64> {
+        self.len().during(format_args!("look at {}", self.path.display()))
+    }
+
     /// Returns the bytes the file takes on its file system.
     pub(crate) fn allocated(&self) -> Result<u64> {
         let metadata =

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 
 use super::bat::{Payload, decode_bitmap};
-use super::bytes::Fields;
+use super::bytes::{Fields, FieldsMut};
 use super::header::Current;
 use super::layer::Layer;
 use super::log::entry::{self, LoggedPage};
@@ -60,6 +60,14 @@ struct Log {
     served: u64,
     /// Set by a failed sync: what it should have made durable may be lost, and no later one can tell.
     broken: bool,
+}
+
+/// A BAT slot whose block has space, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Owner {
+    pub slot: u32,
+    /// The block's offset in the file, in MiB.
+    pub mib: u32,
 }
 
 /// Changes to pages that reach the log together or not at all.
@@ -175,6 +183,20 @@ impl Layer {
         }
     }
 
+    /// Changes a BAT entry, and gives up space with it.
+    pub(super) fn publish_slot(
+        &self,
+        slot: u64,
+        entry: u64,
+        freed: Option<Range<u64>>,
+    ) -> Result<()> {
+        let (page, within) = self.bat_place(slot);
+        self.publish(&[page], |edit| {
+            edit.page(page).put(within, &entry.to_le_bytes());
+            freed.into_iter().for_each(|place| edit.free(place));
+        })
+    }
+
     /// Replaces whole pages as one step.
     pub(super) fn publish_pages(&self, replacements: Vec<LoggedPage>) -> Result<()> {
         let places: Vec<u64> = replacements.iter().map(|page| page.0).collect();
@@ -258,23 +280,37 @@ impl Layer {
 
     /// Takes space for a block and grows the file to hold it.
     pub(super) fn allocate(&self, length: u64) -> Result<Allocation> {
+        self.allocate_by(|space| space.allocate(length))
+    }
+
+    /// Takes space that `choose` finds and grows the file to hold it.
+    pub(super) fn allocate_by(
+        &self,
+        choose: impl FnOnce(&mut Space) -> Result<Allocation>,
+    ) -> Result<Allocation> {
+        self.with_space(|space| {
+            let allocation = choose(space)?;
+            let present = self.length.load(Ordering::Acquire);
+            if allocation.place.end > present {
+                let grown = allocation.place.end.max(present.next_multiple_of(MIB) + GROWTH);
+                if let Err(error) = self.storage.set_len(grown) {
+                    space.free(allocation.place);
+                    return Err(Error::io("grow the file", error));
+                }
+                self.length.store(grown, Ordering::Release);
+            }
+            Ok(allocation)
+        })?
+    }
+
+    /// Shows the map of free space, making it first if need be. Fails when the BAT contradicts itself.
+    pub(super) fn with_space<T>(&self, look: impl FnOnce(&mut Space) -> T) -> Result<T> {
         let writer = self.writer()?;
         if writer.space.lock().is_none() {
             self.build_space(writer)?;
         }
         let mut space = writer.space.lock();
-        let space = space.as_mut().expect("built once, kept while the layer is open");
-        let allocation = space.allocate(length)?;
-        let present = self.length.load(Ordering::Acquire);
-        if allocation.place.end > present {
-            let grown = allocation.place.end.max(present.next_multiple_of(MIB) + GROWTH);
-            if let Err(error) = self.storage.set_len(grown) {
-                space.free(allocation.place);
-                return Err(Error::io("grow the file", error));
-            }
-            self.length.store(grown, Ordering::Release);
-        }
-        Ok(allocation)
+        Ok(look(space.as_mut().expect("built once, kept while the layer is open")))
     }
 
     /// Takes space back that is in no BAT entry: never published, or durably given up.
@@ -295,12 +331,31 @@ impl Layer {
             return Ok(());
         }
         let mut census = Census::new(self.length.load(Ordering::Acquire), &self.regions.reserved);
-        let entries = match self.parent() {
-            Some(_) => self.layout.differencing_entries(),
-            None => self.layout.dynamic_entries(),
-        };
+        self.each_owner(&pages, |_, place| census.add(place))?;
+        // Given up, but not durably: a crash would find it in use.
+        pages.freed().iter().try_for_each(|place| census.add(place.clone()))?;
+        *space = Some(census.finish()?);
+        Ok(())
+    }
+
+    /// Lists the blocks and bitmap blocks that have space, in the order of their BAT slots.
+    pub(super) fn owners(&self) -> Result<Vec<Owner>> {
+        let mut owners = Vec::new();
+        self.each_owner(&self.pages.read(), |slot, place| {
+            owners.push(Owner { slot: slot as u32, mib: (place.start / MIB) as u32 });
+            Ok(())
+        })?;
+        Ok(owners)
+    }
+
+    /// Calls `visit(slot, place)` for each BAT entry that owns bytes of the file.
+    fn each_owner(
+        &self,
+        pages: &Pages<PAGE>,
+        mut visit: impl FnMut(u64, Range<u64>) -> Result<()>,
+    ) -> Result<()> {
         let mut from_file = [0; PAGE];
-        for slot in 0..entries {
+        for slot in 0..self.entries(&self.layout) {
             let (at, within) = self.bat_place(slot);
             let page = match pages.get(at) {
                 Some(page) => page,
@@ -312,12 +367,9 @@ impl Layer {
                 }
             };
             if let Some(place) = self.used_by(slot, page.as_slice().u64(within))? {
-                census.add(place)?;
+                visit(slot, place)?;
             }
         }
-        // Given up, but not durably: a crash would find it in use.
-        pages.freed().iter().try_for_each(|place| census.add(place.clone()))?;
-        *space = Some(census.finish()?);
         Ok(())
     }
 

@@ -82,11 +82,7 @@ impl Layer {
         let geometry = metadata.geometry;
         let layout =
             Layout::new(geometry.virtual_size, metadata.block_size, geometry.logical_sector);
-        let entries = match metadata.locator {
-            Some(_) => layout.differencing_entries(),
-            None => layout.dynamic_entries(),
-        };
-        if entries * 8 > regions.bat.end - regions.bat.start {
+        if entries(&layout, metadata.locator.is_some()) * 8 > regions.bat.end - regions.bat.start {
             return Err(Error::corrupt("the BAT is too small for the disk"));
         }
         let link = metadata.locator.as_ref().map(Locator::link).transpose()?;
@@ -325,9 +321,14 @@ impl Layer {
         decode_bitmap(entry)?.map(|offset| self.bounded(offset, MIB)).transpose()
     }
 
-    fn bat_entry(&self, slot: u64) -> Result<u64> {
+    pub(super) fn bat_entry(&self, slot: u64) -> Result<u64> {
         let (page, within) = self.bat_place(slot);
         self.with_page(page, |page| page.as_slice().u64(within))
+    }
+
+    /// Number of BAT entries that a disk of this layout has, given its parent or none.
+    pub(super) fn entries(&self, layout: &Layout) -> u64 {
+        entries(layout, self.link.is_some())
     }
 
     /// Returns the page a BAT slot lies in, and where in it.
@@ -354,5 +355,12 @@ impl Layer {
         }
         // Reading under the lock: a page read outside it could be stale by the time it is kept.
         Ok(look(self.pages.write().load(&*self.storage, at)?))
+    }
+}
+
+fn entries(layout: &Layout, has_parent: bool) -> u64 {
+    match has_parent {
+        true => layout.differencing_entries(),
+        false => layout.dynamic_entries(),
     }
 }

@@ -75,26 +75,51 @@ impl Census {
 impl Space {
     /// Takes `length` bytes, a multiple of 1 MiB: from the first hole that is large enough, else at the end.
     pub fn allocate(&mut self, length: u64) -> Result<Allocation> {
-        let wanted = length / MIB;
-        let hole = self.holes.iter().find(|hole| *hole.1 >= wanted).map(|hole| (*hole.0, *hole.1));
-        let (start, used_before) = match hole {
-            Some((start, free)) => {
-                self.holes.remove(&start);
-                if free > wanted {
-                    self.holes.insert(start + wanted, free - wanted);
-                }
-                (start, true)
+        match self.first_hole(length, 0) {
+            Some(start) => {
+                self.take(start, length);
+                Ok(Allocation { place: start..start + length, used_before: true })
             }
-            None => {
-                let start = self.end;
-                if (start + wanted) * MIB > MAX_FILE {
-                    return Err(Error::corrupt("the file is larger than any disk"));
-                }
-                self.end += wanted;
-                (start, start < self.fresh)
-            }
-        };
-        Ok(Allocation { place: start * MIB..(start + wanted) * MIB, used_before })
+            None => self.allocate_at_end(length),
+        }
+    }
+
+    /// Takes `length` bytes behind everything in use.
+    pub fn allocate_at_end(&mut self, length: u64) -> Result<Allocation> {
+        let (start, wanted) = (self.end, length / MIB);
+        if (start + wanted) * MIB > MAX_FILE {
+            return Err(Error::corrupt("the file is larger than any disk"));
+        }
+        self.end += wanted;
+        let place = start * MIB..(start + wanted) * MIB;
+        Ok(Allocation { place, used_before: start < self.fresh })
+    }
+
+    /// Returns the start of the first hole, at or behind `from`, of at least `length` bytes.
+    pub fn first_hole(&self, length: u64, from: u64) -> Option<u64> {
+        let mut holes = self.holes.range(from / MIB..);
+        holes.find(|hole| *hole.1 >= length / MIB).map(|hole| hole.0 * MIB)
+    }
+
+    /// Returns the start of the smallest hole of at least `length` bytes.
+    pub fn smallest_hole(&self, length: u64) -> Option<u64> {
+        let holes = self.holes.iter().filter(|hole| *hole.1 >= length / MIB);
+        holes.min_by_key(|hole| *hole.1).map(|hole| hole.0 * MIB)
+    }
+
+    /// Returns the length of the hole that ends at `end`; 0 if there is none.
+    pub fn hole_before(&self, end: u64) -> u64 {
+        let hole = self.holes.range(..end / MIB).next_back();
+        hole.filter(|hole| hole.0 + hole.1 == end / MIB).map_or(0, |hole| hole.1 * MIB)
+    }
+
+    /// Takes the first bytes of the hole at `start`, which is long enough.
+    pub fn take(&mut self, start: u64, length: u64) {
+        let (start, wanted) = (start / MIB, length / MIB);
+        let free = self.holes.remove(&start).expect("a hole that was just found");
+        if free > wanted {
+            self.holes.insert(start + wanted, free - wanted);
+        }
     }
 
     /// Gives space back whose release is durable, or that was never published.
@@ -173,6 +198,20 @@ mod tests {
         takes(&mut space, 2, 36, false);
         space.free(36 * MIB..38 * MIB);
         takes(&mut space, 2, 36, true);
+    }
+
+    #[test]
+    fn holes_are_found_by_place_by_size_and_by_what_follows() {
+        let mut space = space(&[6..8, 9..10, 14..15]);
+        assert_eq!(
+            (space.first_hole(MIB, 0), space.first_hole(3 * MIB, 0)),
+            (Some(4 * MIB), Some(10 * MIB))
+        );
+        assert_eq!(space.first_hole(MIB, 5 * MIB), Some(8 * MIB));
+        assert_eq!((space.smallest_hole(MIB), space.smallest_hole(5 * MIB)), (Some(8 * MIB), None));
+        assert_eq!([6, 9, 14, 15].map(|end| space.hole_before(end * MIB) / MIB), [2, 1, 4, 0]);
+        space.take(10 * MIB, MIB);
+        assert_eq!((space.hole_before(14 * MIB), space.end()), (3 * MIB, 15 * MIB));
     }
 
     #[test]

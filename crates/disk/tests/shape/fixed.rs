@@ -71,7 +71,7 @@ fn others_read_what_is_written_to_a_fixed_disk_and_to_its_child() {
         let (folder, mut random) = (folder(), Random::new(seed));
         let [base, child]: [PathBuf; 2] =
             ["fixed.vhdx", "child.vhdx"].map(|name| folder.path().join(name));
-        // 7-Zip opens no disk that ends within a physical sector.
+        // 7-Zip opens disks of whole groups of eight sectors only.
         create(&base, 37 * MIB + 4096, block_mib, SPARSE);
         let disk = open(std::slice::from_ref(&base));
         scribble(&disk, u64::from(block_mib) * MIB, &mut random);

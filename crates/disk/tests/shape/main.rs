@@ -1,7 +1,10 @@
-//! The shape of files: fixed disks.
+//! The shape of files: fixed disks, compacting.
 //!
 //! What the disk reads must not depend on it; `qemu-img` and `7zz` say whether others agree. Where they are not there,
-//! that is said.
+//! that is said. `IREKO_SOAK=n` cuts the power under n times as many disks.
 
+mod anatomy;
+mod compact;
+mod faults;
 mod fixed;
 mod support;

@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
 
-use ireko_disk::{Access, Chain, Disk};
+use ireko_disk::{Access, Chain, Disk, Storage};
 use ireko_testkit::random::Random;
+use ireko_testkit::{CrashStorage, Image};
 
 pub const MIB: u64 = 1 << 20;
 
@@ -17,6 +19,13 @@ pub fn folder() -> tempfile::TempDir {
 
 pub fn open(paths: &[PathBuf]) -> Chain {
     Chain::open(paths, Access::ReadWrite).unwrap()
+}
+
+/// Opens images, leaf first; they stay as they are.
+#[track_caller]
+pub fn over(images: &[Image], access: Access) -> Chain {
+    let storages = images.iter().map(|image| Arc::new(CrashStorage::new(image.clone())) as _);
+    Chain::over(storages.collect::<Vec<Arc<dyn Storage>>>(), access).unwrap()
 }
 
 /// Everything a disk reads.
