@@ -50,6 +50,8 @@ impl Image {
         if length < self.length {
             let lost = self.length - length;
             self.punch(length, lost);
+            // The last page was punched in part where the file ended within it.
+            self.pages.split_off(&length.div_ceil(PAGE));
         }
         self.length = length;
     }
@@ -125,6 +127,7 @@ mod tests {
             let mut bytes = vec![1; model.len()];
             image.read(0, &mut bytes).unwrap();
             assert!(bytes == model);
+            assert!(image.pages().all(|page| page < image.length()));
         }
     }
 }
