@@ -7,7 +7,9 @@
 set -euo pipefail
 
 run_packages=(e2fsprogs qemu-system-x86 qemu-utils)
-test_packages=(7zip cpio fio jq libnbd-bin mmdebstrap xz-utils)
+test_packages=(
+    7zip cpio fio jq libnbd-bin libvhdi-utils mmdebstrap python3 python3-libvhdi xz-utils
+)
 # mmdebstrap makes a root file system without being root by means of it.
 ((EUID == 0)) || test_packages+=(uidmap)
 

@@ -1,11 +1,11 @@
 //! Others read what we write, and we read what others wrote.
 //!
-//! `qemu-img` reads bases and replays logs, `7zz` reads chains; the samples were made by Windows and
+//! `qemu-img` reads bases and replays logs, `7zz` and libvhdi read chains; the samples were made by Windows and
 //! Disk2vhd. What is not there is said to be skipped. With `IREKO_SOAK` set, larger disks too.
 
+mod outside;
+
 use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
@@ -13,87 +13,15 @@ use std::sync::Arc;
 use ireko_disk::vhdx::{self, ChildOptions, CreateOptions};
 use ireko_disk::{Access, Chain, Disk};
 use ireko_testkit::random::Random;
-use ireko_testkit::{CrashStorage, Image};
-use sha2::{Digest, Sha256};
-
-const MIB: u64 = 1 << 20;
-
-/// Returns whether a program is there; says what is skipped if not.
-fn has(program: &str) -> bool {
-    let found =
-        Command::new(program).arg("--help").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if found.is_err() {
-        println!("skipped: needs {program}");
-    }
-    found.is_ok()
-}
-
-#[track_caller]
-fn run(program: &str, arguments: &[&str]) -> Output {
-    let output = Command::new(program).args(arguments).output().unwrap();
-    let text = [&output.stdout[..output.stdout.len().min(2000)], &output.stderr].concat();
-    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&text));
-    output
-}
-
-fn hex(digest: &[u8]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn hash_of_reader(mut reader: impl Read) -> String {
-    let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
-    loop {
-        match reader.read(&mut buffer).unwrap() {
-            0 => return hex(&hash.finalize()),
-            count => hash.update(&buffer[..count]),
-        }
-    }
-}
-
-fn hash_of_disk(disk: &dyn Disk) -> String {
-    let (size, mut hash, mut buffer) =
-        (disk.geometry().virtual_size, Sha256::new(), vec![0; 1 << 20]);
-    let mut at = 0;
-    while at < size {
-        let step = (size - at).min(MIB) as usize;
-        disk.read_at(at, &mut buffer[..step]).unwrap();
-        hash.update(&buffer[..step]);
-        at += step as u64;
-    }
-    hex(&hash.finalize())
-}
-
-/// Writes here and there, also across blocks and in parts of sectors.
-fn scribble(disk: &dyn Disk, seed: u64) {
-    let (mut random, size) = (Random::new(seed), disk.geometry().virtual_size);
-    for _ in 0..60 {
-        let length = random.below(3 * MIB / 2) + 1;
-        let at = random.below(size - length);
-        match random.below(6) {
-            0 => disk.write_zeroes(at, length).unwrap(),
-            1 => disk.discard(at, length).unwrap(),
-            _ => {
-                let mut data = vec![0; length as usize];
-                random.fill(&mut data);
-                disk.write_at(at, &data).unwrap();
-            }
-        }
-    }
-}
+use ireko_testkit::{CrashStorage, Damage, Image, Trace};
+use outside::{
+    MIB, Sample, has, hash_of_disk, hash_of_reader, run, sample, save, scribble, soaking, text,
+};
 
 fn hash_by_qemu(path: &Path) -> String {
     let raw = path.with_extension("raw");
     run("qemu-img", &["convert", "-f", "vhdx", "-O", "raw", text(path), text(&raw)]);
     hash_of_reader(File::open(raw).unwrap())
-}
-
-/// Whether there is time for disks of several GiB.
-fn soaking() -> bool {
-    std::env::var_os("IREKO_SOAK").is_some()
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
 }
 
 #[test]
@@ -143,47 +71,55 @@ fn qemu_writes_to_our_base_and_we_read_it() {
     assert_eq!(hash_by_qemu(&path), expected);
 }
 
+/// A base written and flushed several times, with its trace; no layer under it.
+fn flushed_base(block_mib: u32) -> (Trace, String) {
+    let storage = Arc::new(CrashStorage::default());
+    let options =
+        CreateOptions { block_size: block_mib << 20, ..CreateOptions::new(60 * MIB + 512) };
+    vhdx::format(&*storage, &options).unwrap();
+    let storage = Arc::new(CrashStorage::new(storage.image()));
+    let disk = Chain::over(vec![storage.clone()], Access::ReadWrite).unwrap();
+    for round in 0..3 {
+        scribble(&disk, round);
+        disk.flush().unwrap();
+    }
+    (storage.trace(), hash_of_disk(&disk))
+}
+
+/// Compares what we read in a base that was left dirty with what qemu reads in it, once it has replayed its log.
+#[track_caller]
+fn qemu_replays_as_we_do(dirty: &Image) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dirty.vhdx");
+    save(dirty, &path);
+    let ours = Chain::open(std::slice::from_ref(&path), Access::ReadOnly).unwrap();
+    let expected = hash_of_disk(&ours);
+    drop(ours);
+    if vhdx::info(&path).unwrap().dirty_log {
+        run("qemu-img", &["check", "-r", "all", "-f", "vhdx", text(&path)]);
+    }
+    assert_eq!(hash_by_qemu(&path), expected);
+    let replayed = Chain::open(&[path], Access::ReadOnly).unwrap();
+    assert_eq!(hash_of_disk(&replayed), expected);
+    expected
+}
+
 #[test]
 fn qemu_replays_our_log_to_the_same_bytes() {
     if !has("qemu-img") {
         return;
     }
-    let storage = Arc::new(CrashStorage::default());
-    vhdx::format(&*storage, &CreateOptions::new(100 * MIB)).unwrap();
-    let disk = Chain::over(vec![storage.clone()], Access::ReadWrite).unwrap();
-    for round in 0..5 {
-        scribble(&disk, round);
-        disk.flush().unwrap();
-    }
-    let expected = hash_of_disk(&disk);
-    let trace = storage.trace();
-    drop(disk);
-    let mut random = Random::new(1);
-    // The log was synced last, and none of its pages reached its place.
-    let dirty = trace.cut(trace.positions(), ireko_testkit::Damage::LosesAll, &mut random);
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("dirty.vhdx");
-    save(&dirty, &path);
-
-    assert!(vhdx::info(&path).unwrap().dirty_log);
-    let ours = Chain::open(std::slice::from_ref(&path), Access::ReadOnly).unwrap();
-    assert_eq!(hash_of_disk(&ours), expected);
-    drop(ours);
-    run("qemu-img", &["check", "-r", "all", "-f", "vhdx", text(&path)]);
-    assert_eq!(hash_by_qemu(&path), expected);
-    let replayed = Chain::open(&[path], Access::ReadOnly).unwrap();
-    assert_eq!(hash_of_disk(&replayed), expected);
-}
-
-/// Writes a sparse file.
-fn save(image: &Image, path: &Path) {
-    let file = File::create(path).unwrap();
-    file.set_len(image.length()).unwrap();
-    let mut page = [0; 4096];
-    for at in image.pages() {
-        let length = (image.length() - at).min(4096) as usize;
-        image.read(at, &mut page[..length]).unwrap();
-        file.write_all_at(&page[..length], at).unwrap();
+    for block_mib in [1, 32] {
+        let (trace, flushed) = flushed_base(block_mib);
+        let mut random = Random::new(1);
+        // The log was synced last, and none of its pages reached its place.
+        let dirty = trace.cut(trace.positions(), Damage::LosesAll, &mut random);
+        assert_eq!(qemu_replays_as_we_do(&dirty), flushed);
+        for _ in 0..if soaking() { 100 } else { 4 } {
+            let damage = Damage::ALL[random.below(Damage::ALL.len() as u64) as usize];
+            let cut = random.below(trace.positions() as u64) as usize;
+            qemu_replays_as_we_do(&trace.cut(cut, damage, &mut random));
+        }
     }
 }
 
@@ -232,28 +168,114 @@ fn seven_zip_reads_our_chains() {
     }
 }
 
-/// Unpacks a sample into `folder`.
-fn sample(name: &str, folder: &Path) -> Option<PathBuf> {
-    let packed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/samples").join(name);
-    if !packed.exists() {
-        println!("skipped: {} is absent", packed.display());
-        return None;
+/// Whether libvhdi is there, for Debian's own Python; says what is skipped if not.
+fn has_libvhdi() -> bool {
+    let loads = Command::new(DEBIAN_S_PYTHON).args(["-c", "import pyvhdi"]).output();
+    let found = loads.is_ok_and(|output| output.status.success()) && has("vhdiinfo");
+    if !found {
+        println!("skipped: needs python3-libvhdi and libvhdi-utils");
     }
+    found
+}
+
+const DEBIAN_S_PYTHON: &str = "/usr/bin/python3";
+
+fn libvhdi(paths: &[PathBuf]) -> Output {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/witness/libvhdi_reader.py");
+    Command::new(DEBIAN_S_PYTHON).arg(script).args(paths).output().unwrap()
+}
+
+/// Writes without leaving a block zero or unmapped, where libvhdi would read the parent.
+fn write_here_and_there(disk: &Chain, seed: u64) {
+    let (mut random, size) = (Random::new(seed), disk.geometry().virtual_size);
+    for _ in 0..40 {
+        let length = random.below(3 * MIB) + 1;
+        let mut data = vec![0; length as usize];
+        random.fill(&mut data);
+        disk.write_at(random.below(size - length), &data).unwrap();
+    }
+}
+
+#[test]
+fn libvhdi_reads_our_chains_and_tells_their_links() {
+    if !has_libvhdi() {
+        return;
+    }
+    for (size, sector, blocks) in [(100 * MIB, 512, [32, 2, 1, 8]), (37 * MIB, 4096, [1, 8, 2, 32])]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let mut paths: Vec<PathBuf> = Vec::new();
+        for (level, block_mib) in blocks.into_iter().enumerate() {
+            let path = folder.path().join(format!("layer_{level}.vhdx"));
+            let block_size = block_mib << 20;
+            match paths.first() {
+                None => {
+                    let new = CreateOptions::new(size);
+                    let options = CreateOptions { block_size, logical_sector: sector, ..new };
+                    vhdx::create(&path, &options).unwrap();
+                }
+                Some(parent) => {
+                    let link = format!(r".\layer_{}.vhdx", level - 1);
+                    vhdx::create_child(&path, parent, &link, &ChildOptions { block_size }).unwrap();
+                }
+            }
+            paths.insert(0, path);
+            let disk = Chain::open(&paths, Access::ReadWrite).unwrap();
+            write_here_and_there(&disk, level as u64);
+            let expected = hash_of_disk(&disk);
+            disk.close().unwrap();
+
+            let output = libvhdi(&paths);
+            let said = [output.stdout, output.stderr].concat();
+            assert_eq!(String::from_utf8_lossy(&said).trim(), expected, "layer {level}");
+            let told = run("vhdiinfo", &[text(&paths[0])]).stdout;
+            let told = String::from_utf8(told).unwrap().to_lowercase();
+            let info = vhdx::info(&paths[0]).unwrap();
+            let field = |name| {
+                let line = told.lines().find(|line| line.trim().starts_with(name));
+                line.and_then(|line| line.split_once(": ")).map(|(_, value)| value.to_owned())
+            };
+            assert_eq!(field("identifier"), Some(info.data_write_guid.to_string()), "{told}");
+            let parent = info.parent.map(|link| link.linkage.to_string());
+            assert_eq!(field("parent identifier"), parent, "{told}");
+        }
+        // The parent is there, and it is not the leaf's.
+        let wrong = [paths[0].clone(), paths[2].clone(), paths[3].clone()];
+        let output = libvhdi(&wrong);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains("mismatch in identifier"), "{said}");
+    }
+}
+
+#[test]
+fn seven_zip_tells_a_log_that_we_left_dirty() {
     if !has("7zz") {
-        return None;
+        return;
     }
-    let path = folder.join(Path::new(name).file_stem().unwrap());
-    let kind = if name.ends_with("bz2") { "-tbzip2" } else { "-tgzip" };
-    let file = File::create(&path).unwrap();
-    let status = Command::new("7zz").args(["e", kind, "-so", text(&packed)]).stdout(file).status();
-    assert!(status.unwrap().success());
-    Some(path)
+    let storage = Arc::new(CrashStorage::default());
+    vhdx::format(&*storage, &CreateOptions::new(10 * MIB)).unwrap();
+    let disk = Chain::over(vec![storage.clone()], Access::ReadWrite).unwrap();
+    disk.write_at(0, &[7; 4096]).unwrap();
+    disk.flush().unwrap();
+    let dirty = storage.image();
+    disk.close().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("disk.vhdx");
+    let says_dirty = |image| {
+        save(image, &path);
+        let output = Command::new("7zz").args(["t", "-tvhdx", text(&path)]).output().unwrap();
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert_eq!(output.status.success(), !said.contains("LOG was not replayed"), "{said}");
+        !output.status.success()
+    };
+    assert!(says_dirty(&dirty));
+    assert!(!says_dirty(&storage.image()));
 }
 
 #[track_caller]
-fn sample_reads(name: &str, expected: &str) {
-    let folder = tempfile::tempdir().unwrap();
-    let Some(path) = sample(name, folder.path()) else { return };
+fn sample_reads(from: Sample) {
+    let (folder, expected) = (tempfile::tempdir().unwrap(), from.hash);
+    let Some(path) = sample(from, folder.path()) else { return };
     let before = std::fs::read(&path).unwrap();
     let disk = Chain::open(std::slice::from_ref(&path), Access::ReadOnly).unwrap();
     assert_eq!(hash_of_disk(&disk), expected);
@@ -273,24 +295,20 @@ fn sample_reads(name: &str, expected: &str) {
 
 #[test]
 fn a_dynamic_disk_of_hyper_v_reads_as_listed() {
-    let hash = "d3d112d8dab7fd360609f7d5a7b769904b7a2a7d7b6b8c535f65a23293c05478";
-    sample_reads("iotest-dynamic-1G.vhdx.bz2", hash);
+    sample_reads(outside::OF_HYPER_V);
 }
 
 #[test]
 fn a_disk_with_two_identical_headers_reads_as_listed() {
-    let hash = "96d964042be9b58dda1725567abfb0cf9fd8380e2118754afa979c2ad445938a";
-    sample_reads("test-disk2vhd.vhdx.bz2", hash);
+    sample_reads(outside::OF_DISK2VHD);
 }
 
 #[test]
 fn a_dirty_disk_of_windows_reads_as_listed_once_its_log_is_replayed() {
-    let hash = "3ba3b309425b7ff5e8e0199edceed95226250f880c53b24e8eae93865f3fad5e";
-    sample_reads("vhdx-log-replay.vhdx.gz", hash);
+    sample_reads(outside::DIRTY);
 }
 
 #[test]
 fn a_swap_disk_of_windows_reads_as_listed() {
-    let hash = "60dd30b4c74361427d1089510cabb36e2eeda0cc4747f467ea43173acd358c49";
-    sample_reads("swap.vhdx.gz", hash);
+    sample_reads(outside::SWAP);
 }

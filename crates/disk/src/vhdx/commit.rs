@@ -238,14 +238,13 @@ impl Layer {
         if batch.pages.is_empty() {
             return Ok(());
         }
-        let place = log.ring.place(batch.pages.len());
-        let tail = (place.start * PAGE) as u32;
+        let tail = (log.ring.next() * PAGE) as u32;
         let bytes = entry::encode(log.session, log.sequence + 1, tail, file_length, &batch.pages);
         let at = log.header.header().log_offset + u64::from(tail);
         self.storage.write_at(at, &bytes).during("write the log")?;
         self.sync(log)?;
         log.sequence += 1;
-        log.ring.advance(place);
+        log.ring.advance();
         if !log.in_use {
             // The entry is there before the header says so: a log in use is never empty.
             self.name_session(log, log.session)?;

@@ -22,7 +22,7 @@ use crate::error::{During, Error, Result};
 use crate::guid::Guid;
 use crate::storage::{FileStorage, Lock, Storage};
 
-/// Sparse until used; large enough to gather over 300 pages in one entry.
+/// Sparse until used; large enough to gather some 500 pages in one entry.
 const LOG_LENGTH: u64 = 4 * MIB;
 const METADATA_LENGTH: u64 = MIB;
 
