@@ -113,6 +113,43 @@ fn two_blocks_in_one_place_can_be_read_but_nothing_is_allocated_beside_them() {
 }
 
 #[test]
+fn entries_behind_the_disk_s_end_are_no_blocks() {
+    let [mut leaf, base] = base_and_child();
+    // Of a chunk that the disk ends within: a place that is in use, one that is nowhere, a state nobody knows.
+    let taken = entry(&leaf, 0);
+    set_entry(&mut leaf, 4, taken);
+    set_entry(&mut leaf, 5, (1 << 40) | 6);
+    set_entry(&mut leaf, 6, 4);
+    let disk = open(&[leaf, base]);
+    disk.write_at(2 * MIB, &[b'N'; 4096]).unwrap();
+    disk.flush().unwrap();
+    assert_eq!((byte(&disk, 2 * MIB), byte(&disk, 4096)), (b'N', b'C'));
+}
+
+#[test]
+fn a_log_behind_the_file_s_end_can_be_read_past_and_not_written() {
+    let [_, mut base] = base_and_child();
+    // The current header; its log is empty.
+    let sequence = |at: u64| {
+        let mut bytes = [0; 8];
+        base.read(at + 8, &mut bytes).unwrap();
+        u64::from_le_bytes(bytes)
+    };
+    let at = [64 << 10, 128 << 10].into_iter().max_by_key(|at| sequence(*at)).unwrap();
+    let mut header = vec![0; 4096];
+    base.read(at, &mut header).unwrap();
+    header[72..80].copy_from_slice(&(100 * MIB).to_le_bytes());
+    header[4..8].fill(0);
+    let crc = crc32c::crc32c(&header);
+    header[4..8].copy_from_slice(&crc.to_le_bytes());
+    base.write(at, &header);
+    let storages = || vec![Arc::new(CrashStorage::new(base.clone())) as Arc<dyn Storage>];
+    assert_eq!(byte(&Chain::over(storages(), Access::ReadOnly).unwrap(), 0), b'B');
+    let refused = Chain::over(storages(), Access::ReadWrite).err().unwrap();
+    assert_eq!(refused.kind(), ErrorKind::Corrupt);
+}
+
+#[test]
 fn extents_tell_data_zeros_and_what_nobody_knows() {
     let base = Arc::new(format_base(8 * MIB));
     let disk = Chain::over(vec![base.clone()], Access::ReadWrite).unwrap();

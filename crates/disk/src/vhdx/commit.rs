@@ -379,6 +379,9 @@ impl Layer {
                 Some(_) => (decode_bitmap(entry)?, MIB),
                 None => (None, MIB),
             }
+        } else if self.layout.block_of(slot) >= Some(self.layout.blocks()) {
+            // Behind the disk's end: whatever it says, no block of the disk lies there.
+            (None, 0)
         } else {
             match Payload::decode(entry)? {
                 Payload::Full(at) | Payload::Partial(at) => (Some(at), self.layout.block_size),

@@ -124,6 +124,12 @@ impl Layer {
         file: Arc<dyn Storage>,
         change: impl FnOnce(&mut Header),
     ) -> Result<Self> {
+        // An empty log may lie anywhere for a reader; a writer would put it where blocks go later.
+        let header = self.header.header();
+        let log_end = header.log_offset.saturating_add(u64::from(header.log_length));
+        if log_end > self.length.load(Ordering::Acquire) {
+            return Err(Error::corrupt("the log lies past the end of the file"));
+        }
         self.header.update(&*file, |header| {
             header.file_write_guid = Guid::random();
             change(header);
