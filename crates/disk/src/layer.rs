@@ -136,14 +136,25 @@ impl Layer {
     ///
     /// Fails with [`ErrorKind::ParentMismatch`] where it is another one, or another version of it.
     pub fn check_parent(&self, parent: &Self) -> Result<()> {
-        let mismatch = |message: String| Err(Error::new(ErrorKind::ParentMismatch, message));
+        self.check_linkage(parent)?;
+        self.check_geometry(parent)
+    }
+
+    /// Checks that `parent` holds the bytes that this file was made over.
+    pub fn check_linkage(&self, parent: &Self) -> Result<()> {
         match (self, parent) {
-            (Self::Vhdx(child), Self::Vhdx(parent)) => child.check_parent(parent)?,
+            (Self::Vhdx(child), Self::Vhdx(parent)) => child.check_parent(parent),
             (child, parent) => {
                 let (child, parent) = (child.format(), parent.format());
-                return mismatch(format!("a {child} file has no {parent} file as its parent"));
+                let message = format!("a {child} file has no {parent} file as its parent");
+                Err(Error::new(ErrorKind::ParentMismatch, message))
             }
         }
+    }
+
+    /// Checks that size and sectors of `parent` go with this file's.
+    pub fn check_geometry(&self, parent: &Self) -> Result<()> {
+        let mismatch = |message: String| Err(Error::new(ErrorKind::ParentMismatch, message));
         let (child, parent) = (self.geometry(), parent.geometry());
         if child.logical_sector != parent.logical_sector {
             return mismatch(format!(

@@ -64,6 +64,7 @@ pub mod raw;
 pub mod vhdx;
 
 mod chain;
+pub mod check;
 mod compact;
 pub mod freeze;
 mod parent_path;

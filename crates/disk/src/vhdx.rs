@@ -17,6 +17,7 @@
 mod bat;
 mod bitmap;
 mod bytes;
+pub(crate) mod check;
 pub(crate) mod commit;
 pub(crate) mod compact;
 mod create;

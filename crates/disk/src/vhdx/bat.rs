@@ -53,6 +53,11 @@ impl Layout {
         self.virtual_size.div_ceil(self.block_size)
     }
 
+    /// Number of payload blocks in a chunk.
+    pub fn chunk_ratio(&self) -> u64 {
+        self.chunk_ratio.get()
+    }
+
     fn chunks(&self) -> u64 {
         self.blocks().div_ceil(self.chunk_ratio.get())
     }

@@ -12,7 +12,8 @@ use crate::error::{During, Error, ErrorKind, Result};
 use crate::guid::Guid;
 use crate::storage::Storage;
 
-const SLOTS: [u64; 2] = [64 * 1024, 128 * 1024];
+/// File offsets of the two headers.
+pub(super) const SLOTS: [u64; 2] = [64 * 1024, 128 * 1024];
 const SIGNATURE: &[u8; 4] = b"head";
 
 /// The content of a header that is valid.
@@ -88,7 +89,12 @@ impl Current {
         for (page, at) in pages.iter_mut().zip(SLOTS) {
             storage.read_at(at, page).during("read the header")?;
         }
-        let slot = choose(&pages)?;
+        Self::of(&pages)
+    }
+
+    /// Chooses between the two slots' contents.
+    pub fn of(pages: &[[u8; PAGE]; 2]) -> Result<Self> {
+        let slot = choose(pages)?;
         Ok(Self { header: Header::decode(&pages[slot])?, slot })
     }
 
@@ -103,6 +109,11 @@ impl Current {
 
     pub fn header(&self) -> &Header {
         &self.header
+    }
+
+    /// The header's index in [`SLOTS`].
+    pub fn slot(&self) -> usize {
+        self.slot
     }
 
     /// Writes a changed copy to the other slot and syncs; durable on return. On failure the old one stays current.
@@ -133,23 +144,29 @@ impl Current {
     }
 }
 
+/// Whether signature and checksum are right.
+pub(super) fn is_valid(page: &[u8; PAGE]) -> bool {
+    page.starts_with(SIGNATURE) && page.u32(4) == checksum(page)
+}
+
+/// Whether both are valid, differ, and neither is newer.
+pub(super) fn in_conflict(pages: &[[u8; PAGE]; 2]) -> bool {
+    let [one, two] = pages;
+    is_valid(one) && is_valid(two) && one != two && one.as_slice().u64(8) == two.as_slice().u64(8)
+}
+
 /// Returns the index of the current header.
 ///
 /// Equal sequence numbers are accepted only on equal bytes: Disk2vhd writes such files.
 fn choose(pages: &[[u8; PAGE]; 2]) -> Result<usize> {
-    let valid = |page: &[u8; PAGE]| page.starts_with(SIGNATURE) && page.u32(4) == checksum(page);
-    match (valid(&pages[0]), valid(&pages[1])) {
+    match (is_valid(&pages[0]), is_valid(&pages[1])) {
         (false, false) => Err(Error::corrupt("neither header is valid")),
         (true, false) => Ok(0),
         (false, true) => Ok(1),
-        (true, true) if pages[0] == pages[1] => Ok(0),
-        (true, true) => match pages[0].u64(8).cmp(&pages[1].u64(8)) {
-            std::cmp::Ordering::Greater => Ok(0),
-            std::cmp::Ordering::Less => Ok(1),
-            std::cmp::Ordering::Equal => {
-                Err(Error::corrupt("two different headers have the same sequence number"))
-            }
-        },
+        (true, true) if in_conflict(pages) => {
+            Err(Error::corrupt("two different headers have the same sequence number"))
+        }
+        (true, true) => Ok(usize::from(pages[1].u64(8) > pages[0].u64(8))),
     }
 }
 

@@ -13,24 +13,24 @@ use crate::error::{During, Error, ErrorKind, Result};
 use crate::guid::Guid;
 use crate::storage::Storage;
 
-const TABLE: usize = 64 * 1024;
-const SIGNATURE: &[u8; 8] = b"metadata";
-const MAX_ENTRIES: u16 = 2047;
-const MAX_ITEM: u32 = MIB as u32;
+pub(super) const TABLE: usize = 64 * 1024;
+pub(super) const SIGNATURE: &[u8; 8] = b"metadata";
+pub(super) const MAX_ENTRIES: u16 = 2047;
+pub(super) const MAX_ITEM: u32 = MIB as u32;
 const MAX_VIRTUAL_SIZE: u64 = 64 << 40;
 
-const FILE_PARAMETERS: Guid = Guid::of(0xCAA16737_FA36_4D43_B3B6_33F0AA44E76B);
-const VIRTUAL_SIZE: Guid = Guid::of(0x2FA54224_CD1B_4876_B211_5DBED83BF4B8);
-const PAGE83: Guid = Guid::of(0xBECA12AB_B2E6_4523_93EF_C309E000C746);
-const LOGICAL_SECTOR: Guid = Guid::of(0x8141BF1D_A96F_4709_BA47_F233A8FAAB5F);
-const PHYSICAL_SECTOR: Guid = Guid::of(0xCDA348C7_445D_4471_9CC9_E9885251C556);
-const PARENT_LOCATOR: Guid = Guid::of(0xA8D35F2D_B30B_454D_ABF7_D3D84834AB0C);
+pub(super) const FILE_PARAMETERS: Guid = Guid::of(0xCAA16737_FA36_4D43_B3B6_33F0AA44E76B);
+pub(super) const VIRTUAL_SIZE: Guid = Guid::of(0x2FA54224_CD1B_4876_B211_5DBED83BF4B8);
+pub(super) const PAGE83: Guid = Guid::of(0xBECA12AB_B2E6_4523_93EF_C309E000C746);
+pub(super) const LOGICAL_SECTOR: Guid = Guid::of(0x8141BF1D_A96F_4709_BA47_F233A8FAAB5F);
+pub(super) const PHYSICAL_SECTOR: Guid = Guid::of(0xCDA348C7_445D_4471_9CC9_E9885251C556);
+pub(super) const PARENT_LOCATOR: Guid = Guid::of(0xA8D35F2D_B30B_454D_ABF7_D3D84834AB0C);
 
-const IS_USER: u32 = 1;
-const IS_VIRTUAL_DISK: u32 = 2;
-const IS_REQUIRED: u32 = 4;
-const LEAVE_ALLOCATED: u32 = 1;
-const HAS_PARENT: u32 = 2;
+pub(super) const IS_USER: u32 = 1;
+pub(super) const IS_VIRTUAL_DISK: u32 = 2;
+pub(super) const IS_REQUIRED: u32 = 4;
+pub(super) const LEAVE_ALLOCATED: u32 = 1;
+pub(super) const HAS_PARENT: u32 = 2;
 
 /// Where the items of a new file start.
 const FIRST_ITEM: usize = TABLE;
@@ -159,25 +159,34 @@ impl Metadata {
 
 /// Checks what a caller or a file asks for against the format's limits.
 pub(super) fn check(geometry: Geometry, block_size: u32) -> Result<()> {
-    let bad = |message: String| Err(Error::new(ErrorKind::OutOfRange, message));
-    for sector in [geometry.logical_sector, geometry.physical_sector] {
-        if sector != 512 && sector != 4096 {
-            return bad(format!("a sector of {sector} bytes; it is 512 or 4096"));
-        }
-    }
-    let size = geometry.virtual_size;
-    if size == 0 || size > MAX_VIRTUAL_SIZE || !size.is_multiple_of(geometry.logical_sector.into())
-    {
-        return bad(format!(
-            "a disk of {size} bytes; it is a multiple of its sector, up to 64 TiB"
-        ));
-    }
-    if !block_size.is_power_of_two() || !(1 << 20..=256 << 20).contains(&block_size) {
-        return bad(format!(
-            "a block of {block_size} bytes; it is a power of two from 1 to 256 MiB"
-        ));
-    }
-    Ok(())
+    check_sector(geometry.logical_sector)?;
+    check_sector(geometry.physical_sector)?;
+    check_size(geometry.virtual_size, geometry.logical_sector)?;
+    check_block_size(block_size)
+}
+
+pub(super) fn check_sector(sector: u32) -> Result<()> {
+    within_limits(sector == 512 || sector == 4096, || {
+        format!("a sector of {sector} bytes; it is 512 or 4096")
+    })
+}
+
+pub(super) fn check_size(size: u64, sector: u32) -> Result<()> {
+    let good = size > 0 && size <= MAX_VIRTUAL_SIZE && size.is_multiple_of(sector.into());
+    within_limits(good, || {
+        format!("a disk of {size} bytes; it is a multiple of its sector, up to 64 TiB")
+    })
+}
+
+pub(super) fn check_block_size(block_size: u32) -> Result<()> {
+    let good = block_size.is_power_of_two() && (1 << 20..=256 << 20).contains(&block_size);
+    within_limits(good, || {
+        format!("a block of {block_size} bytes; it is a power of two from 1 to 256 MiB")
+    })
+}
+
+fn within_limits(good: bool, message: impl FnOnce() -> String) -> Result<()> {
+    good.then_some(()).ok_or_else(|| Error::new(ErrorKind::OutOfRange, message()))
 }
 
 /// Returns the pages to write, whole and by file offset, so that the file's parent locator becomes `locator`.

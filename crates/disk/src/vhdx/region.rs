@@ -11,13 +11,14 @@ use crate::error::{During, Error, ErrorKind, Result};
 use crate::guid::Guid;
 use crate::storage::Storage;
 
-const COPIES: [u64; 2] = [192 * 1024, 256 * 1024];
-const LENGTH: usize = 64 * 1024;
+/// File offsets of the two copies.
+pub(super) const COPIES: [u64; 2] = [192 * 1024, 256 * 1024];
+pub(super) const LENGTH: usize = 64 * 1024;
 const SIGNATURE: &[u8; 4] = b"regi";
-const MAX_ENTRIES: u32 = 2047;
+pub(super) const MAX_ENTRIES: u32 = 2047;
 
-const BAT: Guid = Guid::of(0x2DC27766_F623_4200_9D64_115E9BFD4A08);
-const METADATA: Guid = Guid::of(0x8B7CA206_4790_4B9A_B8FE_575F050F886E);
+pub(super) const BAT: Guid = Guid::of(0x2DC27766_F623_4200_9D64_115E9BFD4A08);
+pub(super) const METADATA: Guid = Guid::of(0x8B7CA206_4790_4B9A_B8FE_575F050F886E);
 
 /// Byte ranges of the file that are no payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +36,7 @@ impl Regions {
         let mut table = vec![0; LENGTH];
         for at in COPIES {
             storage.read_at(at, &mut table).during("read the region table")?;
-            if table.starts_with(SIGNATURE) && table.u32(4) == checksum(&table) {
+            if is_valid(&table) {
                 return Self::decode(&table, log, length);
             }
         }
@@ -105,6 +106,11 @@ impl Regions {
         }
         Ok(())
     }
+}
+
+/// Whether signature and checksum are right.
+pub(super) fn is_valid(table: &[u8]) -> bool {
+    table.starts_with(SIGNATURE) && table.u32(4) == checksum(table)
 }
 
 #[cfg(test)]

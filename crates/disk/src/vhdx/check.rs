@@ -1,0 +1,137 @@
+//! Checking a file against all the rules of the format.
+//!
+//! ```text
+//!   headers ─► log ─► the file as replayed ─► regions ─► metadata ─► BAT ─► bitmaps
+//! ```
+//! Each step reports what it finds and hands on what it could make sense of; the next does what it can with that. What
+//! breaks a rule and does no harm to any reader of ours is a warning. Source: [MS-VHDX] 2, and what its writers do.
+
+mod bat;
+mod headers;
+mod metadata;
+mod owners;
+mod regions;
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use bat::{Cures, Table};
+use metadata::Parameters;
+use owners::Owners;
+
+use super::bat::Layout;
+use super::header::Header;
+use super::layer::Layer;
+use super::{MAX_FILE, MIB};
+use crate::check::{FindingKind, Findings, Repair, Report, Severity, Space};
+use crate::error::{During, Result};
+use crate::storage::Storage;
+
+/// What follows from a fault in what every opening reads.
+const CLOSED: &str = "the file does not open";
+
+/// Looks for damage in a file that has the format's signature.
+pub(crate) fn check(file: &Arc<dyn Storage>) -> Result<Report> {
+    let (mut report, mut findings) = (Report::default(), Findings::default());
+    report.space.file_length = file.len().during("read the file's length")?;
+    examine(file, &mut report, &mut findings)?;
+    if let Err(error) = Layer::open(file.clone()) {
+        // Every repair begins with opening.
+        findings.forget_repairs();
+        if !findings.has_errors() {
+            let message = format_args!("the file does not open: {error}");
+            findings.error(FindingKind::Unopenable, message);
+        }
+    }
+    report.findings = findings.finish();
+    Ok(report)
+}
+
+fn examine(file: &Arc<dyn Storage>, report: &mut Report, findings: &mut Findings) -> Result<()> {
+    let length = report.space.file_length;
+    let mut look = Look { view: &**file, length, findings };
+    let Some(current) = headers::check(&mut look) else { return Ok(()) };
+    report.current_header = Some(current.slot());
+
+    let replayed = headers::check_log(file, current.header(), &mut look);
+    report.dirty_log = replayed.is_some();
+    if let Some(replayed) = &replayed {
+        look.view = replayed;
+        look.length = replayed.len().during("read the file's length")?;
+        report.space.file_length = look.length;
+    }
+    if look.length > MAX_FILE {
+        let message =
+            format_args!("the file has {} bytes, more than any disk needs; {CLOSED}", look.length);
+        look.findings.error(FindingKind::FileLength, message);
+        return Ok(());
+    }
+    if let Some(space) = contents(current.header(), &mut look, &mut |_| Ok(()))? {
+        report.space = space;
+    }
+    check_length(&mut look);
+    if report.space.leaked > 0 {
+        let Space { leaked, file_length, .. } = report.space;
+        let message = format_args!(
+            "{leaked} of the file's {file_length} bytes belong to nothing; later writes use them, compacting the file \
+             gives them back"
+        );
+        findings.add(Severity::Note, FindingKind::Leaked, None, message);
+    }
+    Ok(())
+}
+
+/// Looks at regions, metadata and BAT; hands out the cures for entries of the BAT, and returns who has the file's space if
+/// all of that could be found. Fails only when a cure does.
+fn contents(header: &Header, look: &mut Look<'_>, cures: &mut Cures<'_>) -> Result<Option<Space>> {
+    let Some(regions) = regions::check(header, look) else { return Ok(None) };
+    let parameters = regions.metadata.and_then(|region| metadata::check(&region, look));
+    let (Some(parameters), Some(region)) = (parameters, regions.bat) else { return Ok(None) };
+    let Parameters { virtual_size, block_size, sector, kind, in_doubt } = parameters;
+    let layout = Layout::new(virtual_size, block_size, sector);
+    let mut owners = Owners::new(look.length, &regions.reserved);
+    Table { region, layout, kind, in_doubt }.check(look, &mut owners, cures)?;
+    Ok(Some(owners.space()))
+}
+
+fn check_length(look: &mut Look<'_>) {
+    if !look.length.is_multiple_of(MIB) {
+        // What is missing of a block must not become zeros unasked.
+        let harmless = look.findings.count(FindingKind::BlockCutOff) == 0;
+        let repair = harmless.then_some(Repair::ExtendFile);
+        let message = format_args!("the file has {} bytes, no multiple of 1 MiB", look.length);
+        look.findings.add(Severity::Warning, FindingKind::FileLength, repair, message);
+    }
+}
+
+/// The file being looked at, and what was found in it so far.
+struct Look<'a> {
+    /// The file as it is, or as it will be once its log is replayed.
+    view: &'a dyn Storage,
+    /// Bytes in it.
+    length: u64,
+    findings: &'a mut Findings,
+}
+
+impl Look<'_> {
+    /// Fills the buffer; `false`, with a finding that tells the outcome, when that fails.
+    fn read(&mut self, name: impl fmt::Display, at: u64, buffer: &mut [u8], outcome: &str) -> bool {
+        match self.view.read_at(at, buffer) {
+            Ok(()) => return true,
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                let message = format_args!(
+                    "the file ends at {:#x}, before its {name}: {outcome}",
+                    self.length
+                );
+                self.findings.error(FindingKind::Truncated, message);
+            }
+            Err(error) => {
+                let message =
+                    format_args!("the {name} at {at:#x} cannot be read: {error}; {outcome}");
+                self.findings.error(FindingKind::Unreadable, message);
+            }
+        }
+        false
+    }
+}
