@@ -24,7 +24,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("ireko-agent", &["ireko-protocol"]),
     ("ireko-block-export", &["ireko-disk"]),
-    ("ireko-cli", &["ireko-protocol"]),
+    // Disk files only for `ireko vhd`.
+    ("ireko-cli", &["ireko-block-export", "ireko-disk", "ireko-protocol"]),
     ("ireko-daemon", &["ireko-engine", "ireko-protocol"]),
     ("ireko-disk", &[]),
     ("ireko-engine", &["ireko-images", "ireko-protocol"]),

@@ -1,6 +1,7 @@
 //! The command line: what may be said, and how help shows it.
 
 use crate::commands::*;
+use crate::vhd;
 use clap::{Arg, Command, CommandFactory, Parser, Subcommand};
 use ireko_protocol::plan::AccelChoice;
 use std::fmt::Write;
@@ -58,6 +59,9 @@ pub enum Verb {
     #[command(subcommand)]
     Image(ImageVerb),
     Setup(setup::Args),
+    /// Work on disk files: VHDX, VHD and raw, without the daemon
+    #[command(subcommand)]
+    Vhd(vhd::Verb),
 
     /// One virtual machine, from plan to exit
     #[command(hide = true)]
@@ -187,7 +191,7 @@ const GROUPS: [(&str, &[&str]); 2] = [
             "setup",
         ],
     ),
-    ("Management Commands", &["container", "daemon", "image"]),
+    ("Management Commands", &["container", "daemon", "image", "vhd"]),
 ];
 
 /// The grammar as clap wants it, with docker's looks.

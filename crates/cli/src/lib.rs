@@ -1,13 +1,14 @@
 //! The ireko commands: a client of the daemon.
 //!
 //! ```text
-//!   argv ─► grammar ─► Personality ─┬─► Client ─► commands/<verb> ─► reach ─► client ═HTTP═► daemon
+//!   argv ─► grammar ─► Personality ─┬─► Client ─┬─► commands/<verb> ─► reach ─► client ═HTTP═► daemon
+//!                                   │           └─► vhd/<verb> ─► disk files, no daemon
 //!                                   └─► daemon, setup, shim, probe: the host binary's business
 //! ```
 //!
 //! Everything a command does goes through the socket, as it would for any other client; only
-//! finding and starting the daemon (`reach`) happens here. Read in this order: `grammar`,
-//! `commands`, `container_options`, `session`.
+//! finding and starting the daemon (`reach`) happens here. The one exception is `vhd`, which works on
+//! plain disk files. Read in this order: `grammar`, `commands`, `container_options`, `session`, `vhd`.
 //!
 //! ```no_run
 //! match ireko_cli::parse(std::env::args_os()) {
@@ -21,6 +22,7 @@
 mod commands;
 mod grammar;
 mod personality;
+mod vhd;
 
 mod container_options;
 mod quantity;

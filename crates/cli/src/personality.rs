@@ -6,6 +6,7 @@ use crate::exit::{self, Exit};
 use crate::grammar::{self, ClientVerb, Globals, Line, Verb};
 use crate::output;
 use crate::reach::Reach;
+use crate::vhd;
 use clap::FromArgMatches;
 use clap::error::ContextKind;
 use ireko_protocol::places::{Environment, Places};
@@ -64,6 +65,7 @@ pub struct Invocation {
 
 enum Task {
     Verb(ClientVerb),
+    Vhd(vhd::Verb),
     StopDaemon,
 }
 
@@ -125,6 +127,7 @@ fn personality(Line { globals, verb }: Line) -> Result<Personality> {
         Verb::Daemon(daemon::Args { background, verb: None }) => {
             Personality::Daemon(DaemonOptions { places, host, accel: accel_or_auto, background })
         }
+        Verb::Vhd(verb) => client(places, Task::Vhd(verb)),
         Verb::Setup(setup::Args { refresh }) => Personality::Setup { cache: places.cache, refresh },
         Verb::Shim { plan } => Personality::Shim { root: places.root, plan },
         Verb::Probe => Personality::Probe { cache: places.cache, accel: accel_or_auto },
@@ -164,6 +167,7 @@ impl Invocation {
         let result = runtime.block_on(async {
             match self.task {
                 Task::Verb(verb) => dispatch(&self.context, verb).await,
+                Task::Vhd(verb) => vhd::execute(verb).await,
                 Task::StopDaemon => daemon::stop(&self.context).await,
             }
         });

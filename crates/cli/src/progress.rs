@@ -43,6 +43,31 @@ impl Upload {
     }
 }
 
+/// Bytes of work done.
+pub struct Bytes(ProgressBar);
+
+impl Bytes {
+    /// Begins; `title` says what is done.
+    pub fn new(title: &str) -> Self {
+        let bar = ProgressBar::new(0);
+        bar.set_style(style("{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec}"));
+        bar.set_message(crate::table::printable(title));
+        bar.enable_steady_tick(TICK);
+        Self(bar)
+    }
+
+    /// So many bytes of so many are done.
+    pub fn at(&self, done: u64, total: u64) {
+        self.0.set_length(total);
+        self.0.set_position(done);
+    }
+
+    /// It is over; nothing remains on the screen.
+    pub fn finish(&self) {
+        self.0.finish_and_clear();
+    }
+}
+
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }

@@ -1,0 +1,56 @@
+//! Formats as they are typed, and as file names tell them.
+
+use ireko_disk::Format;
+use std::path::Path;
+
+/// A format's name on the command line.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FormatName {
+    Vhdx,
+    Raw,
+}
+
+impl From<FormatName> for Format {
+    fn from(name: FormatName) -> Self {
+        match name {
+            FormatName::Vhdx => Self::Vhdx,
+            FormatName::Raw => Self::Raw,
+        }
+    }
+}
+
+impl FormatName {
+    /// The format that a file of this name is expected to have.
+    pub fn by_suffix(file: &Path) -> Option<Self> {
+        let suffix = file.extension()?.to_str()?.to_ascii_lowercase();
+        match suffix.as_str() {
+            "vhdx" | "avhdx" => Some(Self::Vhdx),
+            "raw" | "img" => Some(Self::Raw),
+            _ => None,
+        }
+    }
+
+    /// Whether a file's name says that it is raw.
+    pub fn is_raw(file: &Path) -> bool {
+        Self::by_suffix(file) == Some(Self::Raw)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_tell_the_format_in_any_case() {
+        for (name, format) in [
+            ("a.vhdx", Some(FormatName::Vhdx)),
+            ("A.VHDX", Some(FormatName::Vhdx)),
+            ("cp_1.avhdx", Some(FormatName::Vhdx)),
+            ("disk.img", Some(FormatName::Raw)),
+            ("disk", None),
+            ("disk.qcow2", None),
+        ] {
+            assert_eq!(FormatName::by_suffix(Path::new(name)), format, "{name}");
+        }
+    }
+}
