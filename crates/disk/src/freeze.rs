@@ -14,17 +14,15 @@
 //!
 //! [`recover`] finishes or undoes what a crash left: whether the frozen file is there decides.
 
-use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
-
 use crate::chain::Chain;
 use crate::error::{During, Error, ErrorKind, Result};
 use crate::layer;
+use crate::publish::{beside, rename_new, sync_folder};
 use crate::storage::{FileStorage, Lock, Storage};
 use crate::vhdx::layer::Layer;
 use crate::vhdx::{ChildOptions, format_child};
@@ -116,9 +114,7 @@ impl Chain {
             return Err(error);
         }
         // The old writer is settled and has nothing left to write; its lock ends here.
-        if let layer::Layer::Vhdx(old) = std::mem::replace(&mut self.leaf, next.into()) {
-            old.retire();
-        }
+        std::mem::replace(&mut self.leaf, next.into()).retire();
         let locked = frozen_file.lock(Lock::Read);
         self.parents.push(frozen.into());
         self.paths.insert(1, plan.frozen.clone());
@@ -233,30 +229,11 @@ fn seal(leaf: &Path, frozen: &Path) -> Result<()> {
 
 /// `<leaf>.next`, beside the leaf.
 fn next_path(leaf: &Path) -> PathBuf {
-    let mut name = OsString::from(leaf);
-    name.push(".next");
-    name.into()
+    beside(leaf, ".next")
 }
 
 fn exists(path: &Path) -> Result<bool> {
     path.try_exists().during(format_args!("look for {}", path.display()))
-}
-
-/// Renames without replacing anything.
-fn rename_new(from: &Path, to: &Path) -> Result<()> {
-    renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE)
-        .map_err(std::io::Error::from)
-        .during(format_args!("rename {} to {}", from.display(), to.display()))
-}
-
-/// Makes the names in a file's folder durable.
-fn sync_folder(file: &Path) -> Result<()> {
-    let folder = match file.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
-    let sync = || File::open(folder)?.sync_all();
-    sync().during(format_args!("sync {}", folder.display()))
 }
 
 #[cfg(test)]

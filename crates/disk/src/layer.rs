@@ -214,4 +214,11 @@ impl Layer {
     pub fn settle(&self) -> Result<()> {
         of_format!(self, layer => layer.settle())
     }
+
+    /// Lets go of a file without settling it: it is settled, or of no use.
+    pub fn retire(self) {
+        if let Self::Vhdx(layer) = self {
+            layer.retire();
+        }
+    }
 }

@@ -66,12 +66,17 @@ pub mod vhdx;
 mod chain;
 pub mod check;
 mod compact;
+mod convert;
+mod copy;
 pub mod freeze;
 mod parent_path;
+mod publish;
 
 pub use chain::find::find_chain;
 pub use chain::{Access, Chain, Held, Stretch};
 pub use compact::{CompactOptions, Compacted, FileSize, compact, compact_storage};
+pub use convert::{NewDisk, convert};
+pub use copy::{Copied, Onto, copy};
 pub use disk::{Disk, Extent, ExtentKind, Geometry};
 pub use error::{Error, ErrorKind, Result};
 pub use format::Format;

@@ -3,6 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use crate::error::{During, Error, ErrorKind, Result};
+use crate::publish;
 
 /// Returns the path from the folder of `child` to `parent`, as Hyper-V writes it: `.\base.vhdx`, `..\images\base.vhdx`.
 ///
@@ -26,10 +27,7 @@ pub fn relative_parent_path(child: &Path, parent: &Path) -> Result<String> {
 }
 
 fn folder_of(file: &Path) -> Result<PathBuf> {
-    let folder = match file.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
+    let folder = publish::folder_of(file);
     folder.canonicalize().during(format_args!("look at {}", folder.display()))
 }
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Format;
 use crate::layer::Layer;
+use crate::publish;
 use crate::storage::{FileStorage, Lock};
 
 /// More layers than any tool makes; a chain in a circle ends sooner.
@@ -46,10 +47,7 @@ fn find_parent(
     folders: &[PathBuf],
 ) -> Result<(PathBuf, Layer, (u64, u64))> {
     let names = child.parent_names();
-    let beside = match path.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
+    let beside = publish::folder_of(path);
     let mut refused = None;
     for folder in std::iter::once(beside).chain(folders.iter().map(PathBuf::as_path)) {
         for candidate in names.iter().filter_map(|name| in_folder(folder, name)) {

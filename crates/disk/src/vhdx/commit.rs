@@ -160,7 +160,7 @@ impl Layer {
         Ok(())
     }
 
-    /// Lets go of a layer that was settled and not written since, without settling it again.
+    /// Lets go of a layer without settling it: it was settled and not written since, or its file is of no use.
     pub(crate) fn retire(mut self) {
         self.writer = None;
     }

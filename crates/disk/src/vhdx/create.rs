@@ -39,6 +39,8 @@ pub struct CreateOptions {
     pub physical_sector: u32,
     /// When blocks get their place in the file.
     pub provision: Provision,
+    /// The SCSI identity of the virtual disk. `None` makes a new one; only a copy that replaces a disk has that disk's.
+    pub page83: Option<Guid>,
 }
 
 /// When the blocks of a new disk get their place in the file.
@@ -65,7 +67,14 @@ impl CreateOptions {
             logical_sector: 512,
             physical_sector: 4096,
             provision: Provision::Dynamic,
+            page83: None,
         }
+    }
+
+    /// A disk of this size and these sectors, otherwise as [`CreateOptions::new`] has it.
+    pub fn like(geometry: Geometry) -> Self {
+        let Geometry { virtual_size, logical_sector, physical_sector } = geometry;
+        Self { logical_sector, physical_sector, ..Self::new(virtual_size) }
     }
 }
 
@@ -141,7 +150,7 @@ pub fn format(storage: &dyn Storage, options: &CreateOptions) -> Result<()> {
         geometry,
         block_size: options.block_size,
         fixed: matches!(options.provision, Provision::Fixed { .. }),
-        page83: Guid::random(),
+        page83: options.page83.unwrap_or_else(Guid::random),
         locator: None,
     };
     write_file(storage, &metadata)?;

@@ -1,0 +1,117 @@
+//! Flattening and merging against `cp` of as many bytes: from a cold cache to the end of a sync.
+//!
+//! ```text
+//!   IREKO_BENCH_DIR=/some/disk cargo bench -p ireko-disk --bench copy
+//! ```
+//! Prints medians and ratios of one run; asserts nothing. `IREKO_BENCH_MIB` sets how much is copied
+//! (2048). Dropping the page cache takes root; without it, the cache is warm and the run says so.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use ireko_disk::vhdx::{self, ChildOptions, CreateOptions};
+use ireko_disk::{Access, Chain, Disk, NewDisk, convert};
+use ireko_testkit::random::Random;
+
+const MIB: u64 = 1 << 20;
+const ROUNDS: usize = 5;
+
+fn main() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
+    let mib = number("IREKO_BENCH_MIB").unwrap_or(2048);
+    let rounds = number("IREKO_BENCH_ROUNDS").map_or(ROUNDS, |n| n as usize);
+    let place = std::env::var_os("IREKO_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
+    let folder = tempfile::tempdir_in(place).expect("a folder");
+    let chain = chain(folder.path(), mib);
+    let [plain, target] = ["plain.vhdx", "target"].map(|name| folder.path().join(name));
+    flatten(&chain, &plain);
+    println!("{mib} MiB of data over {} layers", chain.len());
+
+    let mut times: [Vec<Duration>; 3] = Default::default();
+    for _ in 0..rounds {
+        let runs: [&dyn Fn(); 3] =
+            [&|| copy(&plain, &target), &|| flatten(&chain, &target), &|| {
+                flatten_to_raw(&chain, &target)
+            }];
+        for (run, times) in runs.iter().zip(&mut times) {
+            drop_caches();
+            let start = Instant::now();
+            run();
+            times.push(start.elapsed());
+            fs::remove_file(&target).expect("remove the copy");
+        }
+    }
+    let [cp, flatten, raw] = times.map(median);
+    report("cp of the flattened file", cp, cp, mib);
+    report("flatten", flatten, cp, mib);
+    report("flatten to raw", raw, cp, mib);
+}
+
+fn report(what: &str, time: Duration, cp: Duration, mib: u64) {
+    let seconds = time.as_secs_f64();
+    let ratio = cp.as_secs_f64() / seconds;
+    println!("{what:<30} {seconds:>7.2} s {:>7.0} MiB/s  {ratio:.2} x cp", mib as f64 / seconds);
+}
+
+/// Three layers: a base, and two children that hide parts of it.
+fn chain(folder: &Path, mib: u64) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = Vec::new();
+    for (name, block_mib) in [("base.vhdx", 32), ("middle.vhdx", 2), ("leaf.vhdx", 2)] {
+        let path = folder.join(name);
+        match paths.first() {
+            None => vhdx::create(&path, &CreateOptions::new(2 * mib * MIB)),
+            Some(parent) => {
+                let options = ChildOptions { block_size: block_mib << 20 };
+                vhdx::create_child(&path, parent, r".\parent.vhdx", &options)
+            }
+        }
+        .expect("a new layer");
+        paths.insert(0, path);
+        let disk = Chain::open(&paths, Access::ReadWrite).expect("the chain");
+        let (mut random, mut bytes) = (Random::new(paths.len() as u64), vec![0; MIB as usize]);
+        for at in 0..mib {
+            // A child holds a third: every third run of 8 MiB.
+            if paths.len() == 1 || at / 8 % 3 == paths.len() as u64 - 2 {
+                random.fill(&mut bytes);
+                disk.write_at(at * MIB, &bytes).expect("write");
+            }
+        }
+        disk.close().expect("close");
+    }
+    paths
+}
+
+fn copy(from: &Path, to: &Path) {
+    assert!(Command::new("cp").args([from, to]).status().expect("cp").success());
+    File::open(to).and_then(|file| file.sync_data()).expect("sync the copy");
+}
+
+fn flatten(chain: &[PathBuf], to: &Path) {
+    let disk = Chain::open(chain, Access::ReadOnly).expect("the chain");
+    let options = CreateOptions::like(disk.geometry());
+    convert(&disk, to, &NewDisk::Vhdx(options), &()).expect("flatten");
+}
+
+fn flatten_to_raw(chain: &[PathBuf], to: &Path) {
+    let disk = Chain::open(chain, Access::ReadOnly).expect("the chain");
+    convert(&disk, to, &NewDisk::Raw, &()).expect("flatten");
+}
+
+fn drop_caches() {
+    rustix::fs::sync();
+    let dropped = File::options()
+        .write(true)
+        .open("/proc/sys/vm/drop_caches")
+        .and_then(|mut file| file.write_all(b"3"));
+    if let Err(error) = dropped {
+        println!("the cache is warm: {error}");
+    }
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}

@@ -1,0 +1,317 @@
+//! Copying one disk's bytes to another: what merging, flattening and converting have in common.
+//!
+//! ```text
+//!   source.extents ─► windows of 1 MiB, in order ─► a few threads: read ─► leave out zeros ─► write
+//! ```
+//! Each thread reads and writes by turns, so that one reads while others write. Memory is a window for each.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use parking_lot::Mutex;
+
+use crate::disk::{Disk, Extent, ExtentKind};
+use crate::error::{Error, ErrorKind, Result};
+use crate::watch::{Watch, advance};
+
+/// What is read and written at once, and starts at its multiples.
+const WINDOW: u64 = 1 << 20;
+/// What is made zeros at once: it may take a change for each block.
+const ZERO_WINDOW: u64 = 1 << 30;
+const THREADS: usize = 3;
+/// Less data than this is copied by one thread.
+const ALONE: u64 = 32 << 20;
+/// Extents asked for at once.
+const EXTENTS: usize = 4096;
+/// Where zeros are looked for, and how many there must be in one place: fewer cost the host's file system more than they save.
+const PAGE: usize = 4096;
+const MIN_ZEROS: usize = 8 * PAGE;
+
+/// What a copy may take for granted of the disk it writes to, and so what it leaves alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Onto {
+    /// A new disk that reads as zeros everywhere: only data is written.
+    Blank,
+    /// A disk with bytes of its own, or a parent's: zeros are written too. What no layer of the source knows stays as it is.
+    Disk,
+}
+
+/// What a copy did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Copied {
+    /// Bytes of data that the source has.
+    pub read: u64,
+    /// Bytes of it that were written; the others are zeros.
+    pub written: u64,
+}
+
+/// Copies what `source` holds to the same places of `target`, which is at least as large.
+///
+/// Ranges of zeros are found among data too, so that the target takes no space for them. Nobody changes either disk meanwhile. Not durable
+/// before the target is flushed. When it fails, or is cancelled, some of the source is copied. Progress counts bytes of data.
+pub fn copy(source: &dyn Disk, target: &dyn Disk, onto: Onto, watch: &dyn Watch) -> Result<Copied> {
+    let size = source.geometry().virtual_size;
+    let target_size = target.geometry().virtual_size;
+    if target_size < size {
+        let message = format!("a disk of {size} bytes does not fit one of {target_size}");
+        return Err(Error::new(ErrorKind::OutOfRange, message));
+    }
+    let mut total = 0;
+    let mut extents = Extents::new(source);
+    while let Some(extent) = extents.next(&mut Some(u64::MAX))? {
+        total += if extent.kind == ExtentKind::Data { extent.length } else { 0 };
+        advance(watch, 0, total)?;
+    }
+    let copy = Copy {
+        source,
+        target,
+        onto,
+        watch,
+        total,
+        extents: Mutex::new(Extents::new(source)),
+        done: AtomicU64::new(0),
+        written: AtomicU64::new(0),
+        stopped: AtomicBool::new(false),
+        failure: Mutex::new(None),
+    };
+    copy.run()?;
+    advance(watch, total, total)?;
+    Ok(Copied { read: total, written: copy.written.into_inner() })
+}
+
+/// A copy under way, shared by its threads.
+struct Copy<'a> {
+    source: &'a dyn Disk,
+    target: &'a dyn Disk,
+    onto: Onto,
+    watch: &'a dyn Watch,
+    /// Bytes of data there are.
+    total: u64,
+    extents: Mutex<Extents<'a>>,
+    /// Bytes of data dealt with.
+    done: AtomicU64,
+    written: AtomicU64,
+    stopped: AtomicBool,
+    /// The first one.
+    failure: Mutex<Option<Error>>,
+}
+
+impl Copy<'_> {
+    fn run(&self) -> Result<()> {
+        thread::scope(|scope| {
+            let threads = if self.total < ALONE { 1 } else { THREADS };
+            for _ in 1..threads {
+                // Where there are no more threads, fewer do it.
+                let _ = thread::Builder::new().spawn_scoped(scope, || self.work());
+            }
+            self.work();
+        });
+        self.failure.lock().take().map_or(Ok(()), Err)
+    }
+
+    fn work(&self) {
+        let outcome = self.copy_windows();
+        if let Err(error) = outcome {
+            self.failure.lock().get_or_insert(error);
+            self.stopped.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn copy_windows(&self) -> Result<()> {
+        let (mut window, mut buffer) = (Vec::new(), Vec::new());
+        while self.next_window(&mut window)? {
+            for extent in window.drain(..) {
+                match extent.kind {
+                    ExtentKind::Data => self.copy_data(&extent, &mut buffer)?,
+                    ExtentKind::Zero | ExtentKind::Absent => {
+                        self.clear(extent.offset, extent.length)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the next window's extents, those that matter; `false` when there is none.
+    fn next_window(&self, window: &mut Vec<Extent>) -> Result<bool> {
+        let mut extents = self.extents.lock();
+        if self.stopped.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        // Under the lock, so that progress never goes back.
+        advance(self.watch, self.done.load(Ordering::Relaxed), self.total)?;
+        let mut end = None;
+        while let Some(extent) = extents.next(&mut end)? {
+            if self.matters(extent.kind) {
+                window.push(extent);
+            }
+        }
+        Ok(end.is_some())
+    }
+
+    fn matters(&self, kind: ExtentKind) -> bool {
+        match kind {
+            ExtentKind::Data => true,
+            ExtentKind::Zero => self.onto == Onto::Disk,
+            ExtentKind::Absent => false,
+        }
+    }
+
+    fn copy_data(&self, extent: &Extent, buffer: &mut Vec<u8>) -> Result<()> {
+        let length = extent.length as usize;
+        buffer.resize(buffer.len().max(length), 0);
+        let data = &mut buffer[..length];
+        self.source.read_at(extent.offset, data)?;
+        each_run(extent.offset, data, |offset, run, zeros| match zeros {
+            true => self.clear(offset, run.len() as u64),
+            false => {
+                self.written.fetch_add(run.len() as u64, Ordering::Relaxed);
+                self.target.write_at(offset, run)
+            }
+        })?;
+        self.done.fetch_add(extent.length, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn clear(&self, offset: u64, length: u64) -> Result<()> {
+        match self.onto {
+            Onto::Blank => Ok(()),
+            Onto::Disk => self.target.write_zeroes(offset, length),
+        }
+    }
+}
+
+/// Returns where the window ends that starts with an extent.
+fn window_end(first: &Extent) -> u64 {
+    let zeros_end = match first.kind {
+        ExtentKind::Data => first.offset + 1,
+        ExtentKind::Zero | ExtentKind::Absent => first.offset + first.length.min(ZERO_WINDOW),
+    };
+    zeros_end.div_ceil(WINDOW).saturating_mul(WINDOW)
+}
+
+/// Calls `visit(offset, bytes, are zeros)` for the runs of data and of zeros in `data`, which lies at `offset`.
+///
+/// Runs of zeros are at least [`MIN_ZEROS`] long, or all there is.
+fn each_run(
+    offset: u64,
+    data: &[u8],
+    mut visit: impl FnMut(u64, &[u8], bool) -> Result<()>,
+) -> Result<()> {
+    let mut visit = |range: Range<usize>, zeros| match range.is_empty() {
+        true => Ok(()),
+        false => visit(offset + range.start as u64, &data[range], zeros),
+    };
+    // Visited up to `start`; zeros from `zeros_start` to `at`.
+    let (mut start, mut zeros_start, mut at) = (0, 0, 0);
+    while at < data.len() {
+        let to_border = PAGE - ((offset + at as u64) % PAGE as u64) as usize;
+        let end = data.len().min(at + to_border);
+        if !is_zero(&data[at..end]) {
+            if at - zeros_start >= MIN_ZEROS {
+                visit(start..zeros_start, false)?;
+                visit(zeros_start..at, true)?;
+                start = at;
+            }
+            zeros_start = end;
+        }
+        at = end;
+    }
+    if at - zeros_start < MIN_ZEROS && zeros_start > 0 {
+        zeros_start = at;
+    }
+    visit(start..zeros_start, false)?;
+    visit(zeros_start..at, true)
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    // Without a way out, so that it is done many bytes at a time.
+    bytes.iter().fold(0, |all, byte| all | byte) == 0
+}
+
+/// The extents of a disk in order, asked for as they are needed.
+struct Extents<'a> {
+    disk: &'a dyn Disk,
+    /// Up to where it was asked, in bytes.
+    asked: u64,
+    known: VecDeque<Extent>,
+}
+
+impl<'a> Extents<'a> {
+    fn new(disk: &'a dyn Disk) -> Self {
+        Self { disk, asked: 0, known: VecDeque::new() }
+    }
+
+    /// Returns the next extent, or its part before `end`; `None` when there is none. Where no end is set, the extent sets its
+    /// window's.
+    fn next(&mut self, end: &mut Option<u64>) -> Result<Option<Extent>> {
+        if self.known.is_empty() {
+            self.ask()?;
+        }
+        let Some(first) = self.known.front_mut() else { return Ok(None) };
+        let end = *end.get_or_insert_with(|| window_end(first));
+        if first.offset >= end {
+            return Ok(None);
+        }
+        let next = Extent { length: first.length.min(end - first.offset), ..*first };
+        first.offset += next.length;
+        first.length -= next.length;
+        if first.length == 0 {
+            self.known.pop_front();
+        }
+        Ok(Some(next))
+    }
+
+    fn ask(&mut self) -> Result<()> {
+        let size = self.disk.geometry().virtual_size;
+        if self.asked == size {
+            return Ok(());
+        }
+        let extents = self.disk.extents(self.asked, size - self.asked, EXTENTS)?;
+        let nothing =
+            || Error::corrupt(format!("nothing is known of the disk at {:#x}", self.asked));
+        let last = extents.last().ok_or_else(nothing)?;
+        self.asked = last.offset + last.length;
+        self.known = extents.into();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn runs(offset: u64, data: &[u8], expected: &[(usize, bool)]) {
+        let (mut seen, mut at) = (Vec::new(), offset);
+        each_run(offset, data, |offset, run, zeros| {
+            assert_eq!(offset, at);
+            at += run.len() as u64;
+            seen.push((run.len(), zeros));
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn zeros_are_told_from_data_where_there_are_enough_of_them() {
+        let data = |parts: &[(usize, u8)]| -> Vec<u8> {
+            parts.iter().flat_map(|&(length, byte)| vec![byte; length]).collect()
+        };
+        const LONG: usize = MIN_ZEROS;
+        runs(0, &[], &[]);
+        runs(512, &[0; 700], &[(700, true)]);
+        runs(0, &data(&[(100, 0), (1, 7), (100, 0)]), &[(201, false)]);
+        runs(0, &data(&[(LONG, 0), (1, 7)]), &[(LONG, true), (1, false)]);
+        runs(0, &data(&[(PAGE, 7), (LONG, 0)]), &[(PAGE, false), (LONG, true)]);
+        runs(0, &data(&[(PAGE, 7), (LONG - 1, 0)]), &[(PAGE + LONG - 1, false)]);
+        let two = data(&[(PAGE, 7), (LONG, 0), (1, 7), (LONG, 0)]);
+        runs(0, &two, &[(PAGE, false), (LONG, true), (LONG + 1, false)]);
+        // Pages are those of the disk.
+        let shifted = data(&[(PAGE - 512, 7), (LONG, 0), (512, 7)]);
+        runs(512, &shifted, &[(PAGE - 512, false), (LONG, true), (512, false)]);
+    }
+}

@@ -1,0 +1,316 @@
+//! Whole disks into new files of every format: the same bytes, no space for zeros, nothing left of a failure.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ireko_disk::vhdx::{self, ChildOptions, CreateOptions, Provision};
+use ireko_disk::{
+    Access, Chain, Disk, ErrorKind, Format, Geometry, NewDisk, Onto, Watch, convert, copy, raw,
+};
+use ireko_testkit::random::Random;
+
+const MIB: u64 = 1 << 20;
+
+/// Makes a chain of so many layers, leaf first, with writes of all kinds in each.
+fn chain(folder: &Path, depth: usize, size: u64, sector: u32) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = Vec::new();
+    for layer in 0..depth {
+        let path = folder.join(format!("layer{layer}.vhdx"));
+        let block_size = 1 << (20 + layer % 6);
+        match paths.first() {
+            None => {
+                let options = CreateOptions {
+                    block_size,
+                    logical_sector: sector,
+                    ..CreateOptions::new(size)
+                };
+                vhdx::create(&path, &options).unwrap();
+            }
+            Some(parent) => {
+                let options = ChildOptions { block_size };
+                vhdx::create_child(&path, parent, r".\parent.vhdx", &options).unwrap();
+            }
+        }
+        paths.insert(0, path);
+        let disk = Chain::open(&paths, Access::ReadWrite).unwrap();
+        scribble(&disk, layer as u64 + 1);
+        disk.close().unwrap();
+    }
+    paths
+}
+
+fn scribble(disk: &dyn Disk, seed: u64) {
+    let (mut random, size) = (Random::new(seed), disk.geometry().virtual_size);
+    for _ in 0..20 {
+        let length = if random.one_in(2) { random.below(3 * MIB) } else { random.below(9000) } + 1;
+        let at = random.below(size - length);
+        match random.below(6) {
+            0 => disk.write_zeroes(at, length).unwrap(),
+            1 => disk.discard(at, length).unwrap(),
+            2 => disk.write_at(at, &vec![0; length as usize]).unwrap(),
+            _ => {
+                let mut data = vec![0; length as usize];
+                random.fill(&mut data);
+                disk.write_at(at, &data).unwrap();
+            }
+        }
+    }
+}
+
+fn bytes(disk: &dyn Disk) -> Vec<u8> {
+    let mut bytes = vec![0xEE; disk.geometry().virtual_size as usize];
+    disk.read_at(0, &mut bytes).unwrap();
+    bytes
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn every_disk_reads_the_same_in_every_format() {
+    for (depth, sector) in [(1, 512), (3, 512), (2, 4096), (8, 512)] {
+        let folder = tempfile::tempdir().unwrap();
+        let size = 21 * MIB + u64::from(sector);
+        let paths = chain(folder.path(), depth, size, sector);
+        let source = Chain::open(&paths, Access::ReadOnly).unwrap();
+        let expected = bytes(&source);
+        let vhdx = |change: fn(CreateOptions) -> CreateOptions| {
+            NewDisk::Vhdx(change(CreateOptions::like(source.geometry())))
+        };
+        let fixed = |options| CreateOptions {
+            provision: Provision::Fixed { preallocate: false },
+            ..options
+        };
+        let small = |options| CreateOptions { block_size: 1 << 20, ..options };
+        for (index, new) in
+            [vhdx(|options| options), vhdx(small), vhdx(fixed), NewDisk::Raw].iter().enumerate()
+        {
+            let to = folder.path().join(format!("to{index}"));
+            convert(&source, &to, new, &()).unwrap();
+            let format = Format::of_file(&to).unwrap_or(Format::Raw);
+            let copied = Chain::open_as(&to, format, Access::ReadOnly).unwrap();
+            assert_eq!(copied.geometry().virtual_size, source.geometry().virtual_size);
+            assert!(bytes(&copied) == expected, "depth {depth}, {new:?}");
+            // And back again.
+            let back = folder.path().join(format!("back{index}"));
+            let options = NewDisk::Vhdx(CreateOptions::like(source.geometry()));
+            convert(&copied, &back, &options, &()).unwrap();
+            assert!(bytes(&Chain::open(&[back], Access::ReadOnly).unwrap()) == expected);
+        }
+    }
+}
+
+#[test]
+fn a_flattened_disk_keeps_size_and_sectors_and_gets_an_identity_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = chain(folder.path(), 3, 20 * MIB, 4096);
+    let source = Chain::open(&paths, Access::ReadOnly).unwrap();
+    let page83 = source.identity().unwrap().page83;
+    let options = CreateOptions::like(source.geometry());
+    let (new, same) = (folder.path().join("new"), folder.path().join("same"));
+    convert(&source, &new, &NewDisk::Vhdx(options.clone()), &()).unwrap();
+    convert(&source, &same, &NewDisk::Vhdx(CreateOptions { page83: Some(page83), ..options }), &())
+        .unwrap();
+    let (new, same) = (vhdx::info(&new).unwrap(), vhdx::info(&same).unwrap());
+    assert_eq!(new.geometry, source.geometry());
+    assert!(new.parent.is_none() && !new.dirty_log);
+    assert_ne!(new.page83, page83);
+    assert_eq!(same.page83, page83);
+}
+
+#[test]
+fn zeros_take_no_space_in_the_copy() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("full.raw");
+    raw::create(&path, 64 * MIB).unwrap();
+    let source = Chain::open_as(&path, Format::Raw, Access::ReadWrite).unwrap();
+    source.write_at(0, &vec![0; 64 * MIB as usize]).unwrap();
+    source.write_at(40 * MIB, &[1; 4096]).unwrap();
+    let to = folder.path().join("to.vhdx");
+    let options = CreateOptions { block_size: 2 << 20, ..CreateOptions::like(source.geometry()) };
+    let copied = convert(&source, &to, &NewDisk::Vhdx(options), &()).unwrap();
+    assert_eq!((copied.read, copied.written), (64 * MIB, 4096));
+    assert!(fs::metadata(&to).unwrap().len() <= 10 * MIB);
+    assert!(vhdx::info(&to).unwrap().allocated < MIB / 2);
+}
+
+#[test]
+fn a_copy_onto_a_disk_with_bytes_of_its_own_hides_them_where_the_source_knows_better() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = chain(folder.path(), 2, 20 * MIB, 512);
+    let source = Chain::open_top(&paths[..1]).unwrap();
+    let path = folder.path().join("target.raw");
+    raw::create(&path, 20 * MIB).unwrap();
+    let target = Chain::open_as(&path, Format::Raw, Access::ReadWrite).unwrap();
+    let base = Chain::open(&paths[1..], Access::ReadOnly).unwrap();
+    copy(&base, &target, Onto::Blank, &()).unwrap();
+    copy(&source, &target, Onto::Disk, &()).unwrap();
+    assert!(bytes(&target) == bytes(&Chain::open(&paths, Access::ReadOnly).unwrap()));
+}
+
+/// Stops after so many bytes.
+struct Impatient {
+    limit: u64,
+    seen: AtomicU64,
+}
+
+impl Watch for Impatient {
+    fn advanced(&self, done: u64, total: u64) {
+        let before = self.seen.swap(done, Ordering::Relaxed);
+        assert!(before <= done && done <= total, "{before}, {done} of {total}");
+    }
+
+    fn cancelled(&self) -> bool {
+        self.seen.load(Ordering::Relaxed) >= self.limit
+    }
+}
+
+#[test]
+fn progress_only_grows_and_a_cancelled_conversion_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("source.raw");
+    raw::create(&path, 80 * MIB).unwrap();
+    let source = Chain::open_as(&path, Format::Raw, Access::ReadWrite).unwrap();
+    source.write_at(MIB, &vec![3; 70 * MIB as usize]).unwrap();
+    let to = folder.path().join("to");
+    for new in [NewDisk::Raw, NewDisk::like(Format::Vhdx, source.geometry())] {
+        let watch = Impatient { limit: 50 * MIB, seen: AtomicU64::new(0) };
+        let error = convert(&source, &to, &new, &watch).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Cancelled);
+        assert!(watch.seen.into_inner() < 60 * MIB);
+        assert_eq!(names(folder.path()), ["source.raw"]);
+
+        let watch = Impatient { limit: u64::MAX, seen: AtomicU64::new(0) };
+        convert(&source, &to, &new, &watch).unwrap();
+        assert_eq!(watch.seen.into_inner(), 70 * MIB);
+        fs::remove_file(&to).unwrap();
+    }
+}
+
+/// A disk of which a part cannot be read.
+struct Damaged;
+
+impl Disk for Damaged {
+    fn geometry(&self) -> Geometry {
+        Geometry { virtual_size: 64 * MIB, logical_sector: 512, physical_sector: 512 }
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> ireko_disk::Result<()> {
+        buffer.fill(1);
+        match offset < 40 * MIB {
+            true => Ok(()),
+            false => Err(ireko_disk::Error::new(ErrorKind::Io, "medium error")),
+        }
+    }
+
+    fn write_at(&self, _: u64, _: &[u8]) -> ireko_disk::Result<()> {
+        unreachable!("a source is not written")
+    }
+
+    fn write_zeroes(&self, _: u64, _: u64) -> ireko_disk::Result<()> {
+        unreachable!("a source is not written")
+    }
+
+    fn discard(&self, _: u64, _: u64) -> ireko_disk::Result<()> {
+        unreachable!("a source is not written")
+    }
+
+    fn extents(
+        &self,
+        offset: u64,
+        length: u64,
+        _: usize,
+    ) -> ireko_disk::Result<Vec<ireko_disk::Extent>> {
+        Ok(vec![ireko_disk::Extent { offset, length, kind: ireko_disk::ExtentKind::Data }])
+    }
+
+    fn flush(&self) -> ireko_disk::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_source_that_cannot_be_read_fails_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join("to");
+    let new = NewDisk::like(Format::Vhdx, Damaged.geometry());
+    let error = convert(&Damaged, &to, &new, &()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io);
+    assert!(names(folder.path()).is_empty());
+}
+
+#[test]
+fn a_file_that_exists_stays_and_a_disk_that_is_too_small_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join("to");
+    fs::write(&to, "mine").unwrap();
+    let source = Chain::open(&chain(folder.path(), 1, 8 * MIB, 512), Access::ReadOnly).unwrap();
+    let new = NewDisk::like(Format::Vhdx, source.geometry());
+    assert!(convert(&source, &to, &new, &()).is_err());
+    assert_eq!(fs::read(&to).unwrap(), b"mine");
+
+    let other = folder.path().join("other");
+    let small = NewDisk::Vhdx(CreateOptions::new(7 * MIB));
+    let error = convert(&source, &other, &small, &()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutOfRange);
+    let large = NewDisk::Vhdx(CreateOptions::new(9 * MIB));
+    convert(&source, &other, &large, &()).unwrap();
+    let copied = bytes(&Chain::open(std::slice::from_ref(&other), Access::ReadOnly).unwrap());
+    assert!(
+        copied[..8 * MIB as usize] == bytes(&source)
+            && copied[8 * MIB as usize..] == [0; MIB as usize]
+    );
+    assert_eq!(names(folder.path()), ["layer0.vhdx", "other", "to"]);
+}
+
+/// A file system of a few MiB in a folder, for as long as this lives.
+struct Small(tempfile::TempDir);
+
+impl Small {
+    fn mount(mib: u64) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let options = format!("size={mib}m");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+            .arg(folder.path())
+            .stderr(Stdio::null())
+            .status();
+        match mounted.is_ok_and(|status| status.success()) {
+            true => Some(Self(folder)),
+            false => {
+                println!("skipped: may not mount a small file system");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        // Even while a failed test still holds files on it.
+        let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn a_full_file_system_fails_and_nothing_is_left_on_it() {
+    let Some(small) = Small::mount(24) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("source.raw");
+    raw::create(&path, 64 * MIB).unwrap();
+    let disk = Chain::open_as(&path, Format::Raw, Access::ReadWrite).unwrap();
+    disk.write_at(0, &vec![5; 64 * MIB as usize]).unwrap();
+    let to = small.0.path().join("to");
+    for new in [NewDisk::Raw, NewDisk::like(Format::Vhdx, disk.geometry())] {
+        let error = convert(&disk, &to, &new, &()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NoSpace);
+        assert!(names(small.0.path()).is_empty());
+    }
+}
