@@ -64,7 +64,7 @@ fn chain(folder: &Path, mib: u64) -> Vec<PathBuf> {
         match paths.first() {
             None => vhdx::create(&path, &CreateOptions::new(2 * mib * MIB)),
             Some(parent) => {
-                let options = ChildOptions { block_size: block_mib << 20 };
+                let options = ChildOptions { block_size: block_mib << 20, ..Default::default() };
                 vhdx::create_child(&path, parent, r".\parent.vhdx", &options)
             }
         }

@@ -5,7 +5,6 @@
 //! ```
 //! Each thread reads and writes by turns, so that one reads while others write. Memory is a window for each.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -14,6 +13,7 @@ use parking_lot::Mutex;
 
 use crate::disk::{Disk, Extent, ExtentKind};
 use crate::error::{Error, ErrorKind, Result};
+use crate::extents::Extents;
 use crate::watch::{Watch, advance};
 
 /// What is read and written at once, and starts at its multiples.
@@ -23,8 +23,6 @@ const ZERO_WINDOW: u64 = 1 << 30;
 const THREADS: usize = 3;
 /// Less data than this is copied by one thread.
 const ALONE: u64 = 32 << 20;
-/// Extents asked for at once.
-const EXTENTS: usize = 4096;
 /// Where zeros are looked for, and how many there must be in one place: fewer cost the host's file system more than they save.
 const PAGE: usize = 4096;
 const MIN_ZEROS: usize = 8 * PAGE;
@@ -60,7 +58,7 @@ pub fn copy(source: &dyn Disk, target: &dyn Disk, onto: Onto, watch: &dyn Watch)
     }
     let mut total = 0;
     let mut extents = Extents::new(source);
-    while let Some(extent) = extents.next(&mut Some(u64::MAX))? {
+    while let Some(extent) = extents.take(u64::MAX)? {
         total += if extent.kind == ExtentKind::Data { extent.length } else { 0 };
         advance(watch, 0, total)?;
     }
@@ -142,13 +140,14 @@ impl Copy<'_> {
         }
         // Under the lock, so that progress never goes back.
         advance(self.watch, self.done.load(Ordering::Relaxed), self.total)?;
-        let mut end = None;
-        while let Some(extent) = extents.next(&mut end)? {
+        let Some(first) = extents.peek()? else { return Ok(false) };
+        let end = window_end(&first);
+        while let Some(extent) = extents.take(end)? {
             if self.matters(extent.kind) {
                 window.push(extent);
             }
         }
-        Ok(end.is_some())
+        Ok(true)
     }
 
     fn matters(&self, kind: ExtentKind) -> bool {
@@ -229,54 +228,6 @@ fn each_run(
 fn is_zero(bytes: &[u8]) -> bool {
     // Without a way out, so that it is done many bytes at a time.
     bytes.iter().fold(0, |all, byte| all | byte) == 0
-}
-
-/// The extents of a disk in order, asked for as they are needed.
-struct Extents<'a> {
-    disk: &'a dyn Disk,
-    /// Up to where it was asked, in bytes.
-    asked: u64,
-    known: VecDeque<Extent>,
-}
-
-impl<'a> Extents<'a> {
-    fn new(disk: &'a dyn Disk) -> Self {
-        Self { disk, asked: 0, known: VecDeque::new() }
-    }
-
-    /// Returns the next extent, or its part before `end`; `None` when there is none. Where no end is set, the extent sets its
-    /// window's.
-    fn next(&mut self, end: &mut Option<u64>) -> Result<Option<Extent>> {
-        if self.known.is_empty() {
-            self.ask()?;
-        }
-        let Some(first) = self.known.front_mut() else { return Ok(None) };
-        let end = *end.get_or_insert_with(|| window_end(first));
-        if first.offset >= end {
-            return Ok(None);
-        }
-        let next = Extent { length: first.length.min(end - first.offset), ..*first };
-        first.offset += next.length;
-        first.length -= next.length;
-        if first.length == 0 {
-            self.known.pop_front();
-        }
-        Ok(Some(next))
-    }
-
-    fn ask(&mut self) -> Result<()> {
-        let size = self.disk.geometry().virtual_size;
-        if self.asked == size {
-            return Ok(());
-        }
-        let extents = self.disk.extents(self.asked, size - self.asked, EXTENTS)?;
-        let nothing =
-            || Error::corrupt(format!("nothing is known of the disk at {:#x}", self.asked));
-        let last = extents.last().ok_or_else(nothing)?;
-        self.asked = last.offset + last.length;
-        self.known = extents.into();
-        Ok(())
-    }
 }
 
 #[cfg(test)]

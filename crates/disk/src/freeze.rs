@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use crate::chain::Chain;
 use crate::error::{During, Error, ErrorKind, Result};
-use crate::layer;
+use crate::layer::{self, NewLink};
 use crate::publish::{beside, rename_new, sync_folder};
 use crate::storage::{FileStorage, Lock, Storage};
 use crate::vhdx::layer::Layer;
@@ -151,7 +151,7 @@ impl Chain {
         }
         let leaf = self.freezable_leaf()?;
         if let Some(path) = &plan.frozen_parent {
-            leaf.relink(path)?;
+            leaf.relink(&same_parent_at(path))?;
         }
         leaf.settle()?;
         reached(Step::Settled)?;
@@ -181,7 +181,7 @@ impl Chain {
         if let (Some(_), Some(path), Ok(leaf)) =
             (&plan.frozen_parent, old_link, self.freezable_leaf())
         {
-            let _ = leaf.relink(path).and_then(|()| leaf.flush());
+            let _ = leaf.relink(&same_parent_at(path)).and_then(|()| leaf.flush());
         }
     }
 }
@@ -225,6 +225,10 @@ fn seal(leaf: &Path, frozen: &Path) -> Result<()> {
     file.sync_all().during("sync the frozen file")?;
     sync_folder(frozen)?;
     sync_folder(leaf)
+}
+
+fn same_parent_at(relative_path: &str) -> NewLink {
+    NewLink { relative_path: relative_path.to_owned(), absolute_path: None, identity: None }
 }
 
 /// `<leaf>.next`, beside the leaf.

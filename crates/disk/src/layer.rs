@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::disk::Geometry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Format;
+use crate::guid::Guid;
 use crate::storage::Storage;
 use crate::{raw, vhdx};
 
@@ -47,6 +48,17 @@ pub(crate) enum Clearing {
     Discard,
 }
 
+/// What a child is to say of its parent.
+#[derive(Clone, Debug)]
+pub(crate) struct NewLink {
+    /// Seen from the child's folder, with backslashes.
+    pub relative_path: String,
+    /// On a Windows machine.
+    pub absolute_path: Option<String>,
+    /// What the parent's content is recognised by; `None` leaves it as it is.
+    pub identity: Option<Guid>,
+}
+
 /// An open file of a chain.
 pub(crate) enum Layer {
     Vhdx(Box<vhdx::layer::Layer>),
@@ -82,6 +94,14 @@ impl Layer {
     pub fn into_writable(self, file: Arc<dyn Storage>) -> Result<Self> {
         match self {
             Self::Vhdx(layer) => layer.into_writable(file).map(Self::from),
+            Self::Raw(layer) => layer.into_writable(file).map(Self::Raw),
+        }
+    }
+
+    /// Makes the file ready for changes that no reader of the disk sees: its children stay linked.
+    pub fn into_maintained(self, file: Arc<dyn Storage>) -> Result<Self> {
+        match self {
+            Self::Vhdx(layer) => layer.into_maintained(file).map(Self::from),
             Self::Raw(layer) => layer.into_writable(file).map(Self::Raw),
         }
     }
@@ -129,6 +149,22 @@ impl Layer {
                 layer.parent().and_then(|link| link.base_name()).into_iter().collect()
             }
             Self::Raw(_) => Vec::new(),
+        }
+    }
+
+    /// What children recognise the file's content by; `None` when it can have none.
+    pub fn identity(&self) -> Option<Guid> {
+        match self {
+            Self::Vhdx(layer) => Some(layer.data_write_guid()),
+            Self::Raw(_) => None,
+        }
+    }
+
+    /// Changes what a child says of its parent. Not durable before it is settled.
+    pub fn relink(&self, link: &NewLink) -> Result<()> {
+        match self {
+            Self::Vhdx(layer) => layer.relink(link),
+            Self::Raw(_) => Err(Error::new(ErrorKind::Unsupported, "a raw disk has no parent")),
         }
     }
 

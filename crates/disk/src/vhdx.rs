@@ -40,7 +40,6 @@ pub use create::{
 };
 pub use info::{Info, Kind, info};
 pub use locator::ParentLink;
-pub use relink::set_parent_path;
 
 /// The unit of the log and of the page cache.
 pub(crate) const PAGE: usize = 4096;

@@ -47,7 +47,7 @@ fn base() -> Image {
 fn new_child(base: &Image) -> Image {
     let identity = Chain::over(vec![storage(base)], Access::ReadOnly).unwrap().identity().unwrap();
     let leaf = CrashStorage::default();
-    let options = ChildOptions { block_size: 1 << 20 };
+    let options = ChildOptions { block_size: 1 << 20, ..Default::default() };
     vhdx::format_child(&leaf, &identity, r".\base.vhdx", &options).unwrap();
     leaf.image()
 }

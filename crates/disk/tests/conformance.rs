@@ -21,7 +21,7 @@ fn chain(folder: &std::path::Path, depth: usize, block: u32, sector: u32) -> Vec
                 vhdx::create(&path, &options).unwrap();
             }
             Some(parent) => {
-                let options = ChildOptions { block_size: block };
+                let options = ChildOptions { block_size: block, ..Default::default() };
                 vhdx::create_child(&path, parent, ".\\parent.vhdx", &options).unwrap();
             }
         }

@@ -29,7 +29,7 @@ fn chain(folder: &Path, depth: usize, size: u64, sector: u32) -> Vec<PathBuf> {
                 vhdx::create(&path, &options).unwrap();
             }
             Some(parent) => {
-                let options = ChildOptions { block_size };
+                let options = ChildOptions { block_size, ..Default::default() };
                 vhdx::create_child(&path, parent, r".\parent.vhdx", &options).unwrap();
             }
         }

@@ -87,7 +87,7 @@ fn child() -> (Arc<Faulty>, Chain, Arc<dyn Storage>) {
     let identity = disk.identity().unwrap();
     disk.close().unwrap();
     let leaf = CrashStorage::default();
-    let options = ChildOptions { block_size: 1 << 20 };
+    let options = ChildOptions { block_size: 1 << 20, ..Default::default() };
     vhdx::format_child(&leaf, &identity, r".\base.vhdx", &options).unwrap();
     let leaf = Arc::new(Faulty::over(leaf));
     let disk = Chain::over(vec![leaf.clone(), base.clone()], Access::ReadWrite).unwrap();

@@ -23,7 +23,7 @@ fn dirty_chain() -> [Image; 2] {
     disk.close().unwrap();
     let identity = Chain::over(vec![base.clone()], Access::ReadOnly).unwrap().identity().unwrap();
     let leaf = Arc::new(CrashStorage::default());
-    let options = ChildOptions { block_size: 1 << 20 };
+    let options = ChildOptions { block_size: 1 << 20, ..Default::default() };
     vhdx::format_child(&*leaf, &identity, r".\base.vhdx", &options).unwrap();
     let disk = Chain::over(vec![leaf.clone(), base.clone()], Access::ReadWrite).unwrap();
     disk.write_at(512, &[2; 2000]).unwrap();

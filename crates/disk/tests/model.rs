@@ -160,7 +160,7 @@ impl Pair {
             Operation::Child { block_mib } => {
                 self.close();
                 let (child, parent) = (self.new_file(), self.paths[0].clone());
-                let options = ChildOptions { block_size: block_mib << 20 };
+                let options = ChildOptions { block_size: block_mib << 20, ..Default::default() };
                 vhdx::create_child(&child, &parent, r".\parent.vhdx", &options).unwrap();
                 self.paths.insert(0, child);
                 self.open();

@@ -64,7 +64,7 @@ impl Workload {
             let (image, stamps) = base(size, sector);
             let parent =
                 Chain::over(vec![Arc::new(CrashStorage::new(image.clone()))], Access::ReadOnly);
-            let options = ChildOptions { block_size: 1 << 20 };
+            let options = ChildOptions { block_size: 1 << 20, ..Default::default() };
             let identity = parent.unwrap().identity().unwrap();
             vhdx::format_child(&*leaf, &identity, r".\base.vhdx", &options).unwrap();
             (vec![image], stamps)

@@ -92,7 +92,13 @@ impl Layers {
             let parent =
                 Chain::over(self.storages(), Access::ReadOnly).unwrap().identity().unwrap();
             let path = format!(r".\{}", file_name(self.images.len() - 1));
-            vhdx::format_child(&new, &parent, &path, &ChildOptions { block_size }).unwrap();
+            vhdx::format_child(
+                &new,
+                &parent,
+                &path,
+                &ChildOptions { block_size, ..Default::default() },
+            )
+            .unwrap();
         }
         let leaf = Arc::new(CrashStorage::new(new.image()));
         let storages = std::iter::once(leaf.clone() as Arc<dyn Storage>).chain(self.storages());

@@ -30,7 +30,7 @@ fn base_and_child() -> [Image; 2] {
     let identity = disk.identity().unwrap();
     disk.close().unwrap();
     let leaf = Arc::new(CrashStorage::default());
-    let options = ChildOptions { block_size: 1 << 20 };
+    let options = ChildOptions { block_size: 1 << 20, ..Default::default() };
     vhdx::format_child(&*leaf, &identity, r".\base.vhdx", &options).unwrap();
     let layers: Vec<Arc<dyn Storage>> = vec![leaf.clone(), base.clone()];
     let disk = Chain::over(layers, Access::ReadWrite).unwrap();
@@ -157,7 +157,7 @@ fn extents_tell_data_zeros_and_what_nobody_knows() {
     let identity = disk.identity().unwrap();
     disk.close().unwrap();
     let leaf = CrashStorage::default();
-    let options = ChildOptions { block_size: 2 << 20 };
+    let options = ChildOptions { block_size: 2 << 20, ..Default::default() };
     vhdx::format_child(&leaf, &identity, r".\base.vhdx", &options).unwrap();
     let disk = open(&[leaf.image(), base.image()]);
     disk.write_at(4 * MIB, &[2; 4096]).unwrap();

@@ -146,7 +146,8 @@ fn seven_zip_reads_our_chains() {
                 }
                 Some(parent) => {
                     let link = format!(r".\layer_{}.vhdx", depth - 1);
-                    let options = ChildOptions { block_size: block_mib << 20 };
+                    let options =
+                        ChildOptions { block_size: block_mib << 20, ..Default::default() };
                     vhdx::create_child(&path, parent, &link, &options).unwrap();
                 }
             }
@@ -216,7 +217,13 @@ fn libvhdi_reads_our_chains_and_tells_their_links() {
                 }
                 Some(parent) => {
                     let link = format!(r".\layer_{}.vhdx", level - 1);
-                    vhdx::create_child(&path, parent, &link, &ChildOptions { block_size }).unwrap();
+                    vhdx::create_child(
+                        &path,
+                        parent,
+                        &link,
+                        &ChildOptions { block_size, ..Default::default() },
+                    )
+                    .unwrap();
                 }
             }
             paths.insert(0, path);

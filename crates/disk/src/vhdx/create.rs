@@ -83,12 +83,14 @@ impl CreateOptions {
 pub struct ChildOptions {
     /// Bytes in a payload block: a power of two, 1 MiB to 256 MiB.
     pub block_size: u32,
+    /// The parent's path on the Windows machine that the child is for, where it is known: `C:\disks\base.vhdx`.
+    pub absolute_path: Option<String>,
 }
 
 impl Default for ChildOptions {
-    /// 2 MiB blocks, as Windows makes them.
+    /// 2 MiB blocks, as Windows makes them; no absolute path.
     fn default() -> Self {
-        Self { block_size: 2 << 20 }
+        Self { block_size: 2 << 20, absolute_path: None }
     }
 }
 
@@ -168,13 +170,14 @@ pub fn format_child(
     relative_path: &str,
     options: &ChildOptions,
 ) -> Result<()> {
-    locator::check_path(relative_path)?;
+    let absolute_path = options.absolute_path.as_deref();
+    std::iter::once(relative_path).chain(absolute_path).try_for_each(locator::check_path)?;
     let metadata = Metadata {
         geometry: parent.geometry,
         block_size: options.block_size,
         fixed: false,
         page83: parent.page83,
-        locator: Some(Locator::new(parent.data_write_guid, relative_path)),
+        locator: Some(Locator::new(parent.data_write_guid, relative_path, absolute_path)),
     };
     write_file(storage, &metadata)?;
     storage.sync().during("sync the new file")

@@ -115,7 +115,7 @@ impl Layer {
     }
 
     /// Makes the file ready for changes that no reader of the disk sees: DataWriteGuid stays.
-    pub(super) fn into_maintained(self, file: Arc<dyn Storage>) -> Result<Self> {
+    pub(crate) fn into_maintained(self, file: Arc<dyn Storage>) -> Result<Self> {
         self.begin_session(file, |_| ())
     }
 

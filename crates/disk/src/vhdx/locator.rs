@@ -59,9 +59,11 @@ pub(super) struct Locator {
 
 impl Locator {
     /// A locator for a new child.
-    pub fn new(linkage: Guid, relative_path: &str) -> Self {
-        let pairs = [(LINKAGE, format!("{{{linkage}}}")), (RELATIVE, relative_path.to_owned())];
-        Self { pairs: pairs.map(|(key, value)| (key.to_owned(), value)).into() }
+    pub fn new(linkage: Guid, relative_path: &str, absolute_path: Option<&str>) -> Self {
+        let mut locator = Self { pairs: Vec::new() };
+        locator.set_linkage(linkage);
+        locator.set_paths(relative_path, absolute_path);
+        locator
     }
 
     pub fn decode(item: &[u8]) -> Result<Self> {
@@ -119,18 +121,32 @@ impl Locator {
         })
     }
 
-    /// Makes `relative_path` the only path, so that no reader finds a stale one first.
-    pub fn set_relative_path(&mut self, relative_path: &str) {
-        self.pairs.retain(|(key, _)| ![RELATIVE, ABSOLUTE, VOLUME].contains(&key.as_str()));
-        self.pairs.push((RELATIVE.to_owned(), relative_path.to_owned()));
+    /// Makes these the only paths, so that no reader finds a stale one first.
+    pub fn set_paths(&mut self, relative_path: &str, absolute_path: Option<&str>) {
+        for (key, path) in
+            [(RELATIVE, Some(relative_path)), (ABSOLUTE, absolute_path), (VOLUME, None)]
+        {
+            self.set(key, path.map(str::to_owned));
+        }
+    }
+
+    /// Accepts one DataWriteGuid as the parent's, and no second one.
+    pub fn set_linkage(&mut self, linkage: Guid) {
+        self.set(LINKAGE, Some(format!("{{{linkage}}}")));
+        self.set(LINKAGE2, None);
+    }
+
+    fn set(&mut self, key: &str, value: Option<String>) {
+        self.pairs.retain(|(known, _)| known != key);
+        self.pairs.extend(value.map(|value| (key.to_owned(), value)));
     }
 }
 
 /// Checks a path a caller wants to store: a string value is limited to 64 KiB, ours to half a page.
-pub(super) fn check_path(relative_path: &str) -> Result<()> {
-    let units = relative_path.encode_utf16().count();
-    if units == 0 || units > 1024 || relative_path.contains('\0') {
-        let message = format!("{relative_path:?} cannot be stored as a parent's path");
+pub(super) fn check_path(path: &str) -> Result<()> {
+    let units = path.encode_utf16().count();
+    if units == 0 || units > 1024 || path.contains('\0') {
+        let message = format!("{path:?} cannot be stored as a parent's path");
         return Err(Error::new(ErrorKind::OutOfRange, message));
     }
     Ok(())
@@ -153,21 +169,21 @@ mod tests {
 
     #[test]
     fn survives_a_round_trip_and_keeps_unknown_pairs() {
-        let mut locator = Locator::new(Guid::random(), r"..\..\images\base_日本.vhdx");
+        let mut locator = Locator::new(Guid::random(), r"..\..\images\base_日本.vhdx", None);
         locator.pairs.push(("vendor_key".into(), "value".into()));
         locator.pairs.push((ABSOLUTE.into(), r"C:\stale.vhdx".into()));
         assert_eq!(Locator::decode(&locator.encode()).unwrap(), locator);
 
-        locator.set_relative_path(r".\base.vhdx");
+        locator.set_paths(r".\base.vhdx", None);
         let link = locator.link().unwrap();
         assert_eq!(link.relative_path.as_deref(), Some(r".\base.vhdx"));
         assert_eq!(link.absolute_path, None);
-        assert_eq!(locator.pairs[1].0, "vendor_key");
+        assert!(locator.pairs.iter().any(|pair| pair.0 == "vendor_key"));
     }
 
     #[track_caller]
     fn base_name(relative: &str, expected: Option<&str>) {
-        let link = Locator::new(Guid::NIL, relative).link().unwrap();
+        let link = Locator::new(Guid::NIL, relative, None).link().unwrap();
         assert_eq!(link.base_name().as_deref(), expected);
     }
 
@@ -182,7 +198,7 @@ mod tests {
 
     #[test]
     fn truncated_and_mutated_items_never_panic() {
-        let item = Locator::new(Guid::random(), r".\base.vhdx").encode();
+        let item = Locator::new(Guid::random(), r".\base.vhdx", None).encode();
         for length in 0..item.len() {
             assert!(Locator::decode(&item[..length]).is_err(), "{length}");
         }

@@ -303,7 +303,7 @@ mod tests {
 
     #[test]
     fn survives_a_round_trip() {
-        for locator in [None, Some(Locator::new(Guid::random(), r".\base.vhdx"))] {
+        for locator in [None, Some(Locator::new(Guid::random(), r".\base.vhdx", None))] {
             let metadata = metadata(locator);
             assert_eq!(Metadata::read(&stored(&metadata), &REGION).unwrap(), metadata);
         }
@@ -311,10 +311,11 @@ mod tests {
 
     #[test]
     fn a_new_locator_stays_in_its_own_page() {
-        let mut metadata = metadata(Some(Locator::new(Guid::random(), r"..\..\images\base.vhdx")));
+        let mut metadata =
+            metadata(Some(Locator::new(Guid::random(), r"..\..\images\base.vhdx", None)));
         let storage = stored(&metadata);
         let locator = metadata.locator.as_mut().unwrap();
-        locator.set_relative_path(&r".\x".repeat(300));
+        locator.set_paths(&r".\x".repeat(300), None);
         let pages = relocate(&storage, &REGION, locator).unwrap();
         assert_eq!(pages.iter().map(|page| page.0).collect::<Vec<_>>(), [0, LOCATOR_ITEM as u64]);
         for (at, page) in pages {
@@ -325,7 +326,7 @@ mod tests {
 
     #[test]
     fn a_locator_hemmed_in_by_another_item_moves() {
-        let mut metadata = metadata(Some(Locator::new(Guid::random(), ".")));
+        let mut metadata = metadata(Some(Locator::new(Guid::random(), ".", None)));
         let storage = stored(&metadata);
         // A user item right behind the locator.
         let mut table = vec![0; PAGE];
@@ -338,7 +339,7 @@ mod tests {
         storage.write_at(0, &table).unwrap();
 
         let locator = metadata.locator.as_mut().unwrap();
-        locator.set_relative_path(&"x".repeat(1000));
+        locator.set_paths(&"x".repeat(1000), None);
         for (at, page) in relocate(&storage, &REGION, locator).unwrap() {
             assert!(at == 0 || at >= (LOCATOR_ITEM + PAGE) as u64);
             storage.write_at(at, page.as_slice()).unwrap();
@@ -348,7 +349,7 @@ mod tests {
 
     #[test]
     fn mutated_tables_never_panic() {
-        let storage = stored(&metadata(Some(Locator::new(Guid::random(), r".\base.vhdx"))));
+        let storage = stored(&metadata(Some(Locator::new(Guid::random(), r".\base.vhdx", None))));
         let mut table = vec![0; 256];
         storage.read_at(0, &mut table).unwrap();
         for at in 0..table.len() {

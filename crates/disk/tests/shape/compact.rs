@@ -55,7 +55,7 @@ fn any_chain(block_mib: u32, child_mib: u32, sector: u32, size: u64) {
             None => create(&path, size, block_mib, sector),
             Some(parent) => {
                 let link = format!(r".\{}.vhdx", depth - 1);
-                let options = ChildOptions { block_size: child_mib << 20 };
+                let options = ChildOptions { block_size: child_mib << 20, ..Default::default() };
                 vhdx::create_child(&path, parent, &link, &options).unwrap();
             }
         }
@@ -306,7 +306,7 @@ fn any_layers(seed: u64) -> Vec<Image> {
             vhdx::format(&*storage, &options).unwrap();
         } else {
             let parent = over(&layers, Access::ReadOnly).identity().unwrap();
-            let options = ChildOptions { block_size };
+            let options = ChildOptions { block_size, ..Default::default() };
             vhdx::format_child(&*storage, &parent, r".\parent.vhdx", &options).unwrap();
         }
         let parents = layers.iter().map(|image| Arc::new(CrashStorage::new(image.clone())) as _);
