@@ -40,6 +40,8 @@ pub enum ErrorKind {
     InUse,
     /// The file does not exist.
     NotFound,
+    /// The operation would destroy bytes of the disk; it does so only when told to.
+    DataLoss,
     /// Whoever watched the operation stopped it; what it had begun is undone.
     Cancelled,
 }

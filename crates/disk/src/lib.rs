@@ -62,6 +62,7 @@ mod pages;
 mod piece;
 pub mod raw;
 pub mod vhdx;
+mod zeros;
 
 mod chain;
 pub mod check;
@@ -74,6 +75,7 @@ pub mod freeze;
 mod parent_path;
 mod publish;
 pub mod relink;
+mod resize;
 
 pub use chain::find::find_chain;
 pub use chain::{Access, Chain, Held, Stretch};
@@ -88,5 +90,6 @@ pub use freeze::FreezePlan;
 pub use guid::Guid;
 pub use parent_path::relative_parent_path;
 pub use relink::{RelinkOptions, Verify, relink};
+pub use resize::{ResizeOptions, resize, resize_storage};
 pub use storage::{FileStorage, Lock, MemoryStorage, Storage};
 pub use watch::Watch;

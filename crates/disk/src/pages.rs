@@ -120,6 +120,11 @@ impl<const N: usize> Pages<N> {
         self.edit(at);
     }
 
+    /// Drops the clean pages of a part of the file that something else may lie in from now on.
+    pub fn forget(&mut self, range: Range<u64>) {
+        self.map.retain(|at, page| !range.contains(at) || page.dirty || page.taken);
+    }
+
     /// Notes space that is free once the changes made so far are durable.
     pub fn free(&mut self, range: Range<u64>) {
         self.freed.push(range);
@@ -185,6 +190,18 @@ mod tests {
             assert_eq!(pages.load(&storage, at).unwrap()[0], expected);
             assert!(pages.map.len() <= 8);
         }
+    }
+
+    #[test]
+    fn forgotten_pages_are_read_anew_and_changed_ones_are_kept() {
+        let (storage, mut pages) = (storage(), Pages::<PAGE>::new(8));
+        for at in [0, 1, 2].map(|page| page * PAGE as u64) {
+            pages.load(&storage, at).unwrap();
+        }
+        pages.edit(0)[0] = 99;
+        pages.forget(0..2 * PAGE as u64);
+        assert_eq!(pages.get(0).unwrap()[0], 99);
+        assert!(pages.get(PAGE as u64).is_none() && pages.get(2 * PAGE as u64).is_some());
     }
 
     #[test]

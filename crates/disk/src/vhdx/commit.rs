@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 
-use super::bat::{Payload, decode_bitmap};
+use super::bat::{Layout, Payload, decode_bitmap};
 use super::bytes::{Fields, FieldsMut};
 use super::header::Current;
 use super::layer::Layer;
@@ -197,13 +197,18 @@ impl Layer {
         })
     }
 
-    /// Replaces whole pages as one step.
-    pub(super) fn publish_pages(&self, replacements: Vec<LoggedPage>) -> Result<()> {
+    /// Replaces whole pages, and gives up space with them, as one step.
+    pub(super) fn publish_pages(
+        &self,
+        replacements: Vec<LoggedPage>,
+        freed: Option<Range<u64>>,
+    ) -> Result<()> {
         let places: Vec<u64> = replacements.iter().map(|page| page.0).collect();
         self.publish(&places, |edit| {
             for (at, bytes) in replacements {
                 edit.pages.replace(at, bytes);
             }
+            freed.into_iter().for_each(|place| edit.free(place));
         })
     }
 
@@ -250,6 +255,17 @@ impl Layer {
             self.name_session(log, log.session)?;
             log.in_use = true;
         }
+        Ok(())
+    }
+
+    /// Changes what children remember the disk by, durably.
+    pub(super) fn set_data_write_guid(&mut self, guid: Guid) -> Result<()> {
+        let mut log = self.writer()?.log.lock();
+        let next = log.header.write_next(&*self.storage, |header| header.data_write_guid = guid)?;
+        self.sync(&mut log)?;
+        log.header = next.clone();
+        drop(log);
+        self.header = next;
         Ok(())
     }
 
@@ -365,26 +381,31 @@ impl Layer {
                     &from_file
                 }
             };
-            if let Some(place) = self.used_by(slot, page.as_slice().u64(within))? {
+            if let Some(place) = self.used_by(&self.layout, slot, page.as_slice().u64(within))? {
                 visit(slot, place)?;
             }
         }
         Ok(())
     }
 
-    /// Returns the bytes of the file that a BAT entry owns.
-    fn used_by(&self, slot: u64, entry: u64) -> Result<Option<Range<u64>>> {
-        let (offset, length) = if self.layout.is_bitmap_slot(slot) {
+    /// Returns the bytes of the file that a BAT entry owns in a disk of this layout.
+    pub(super) fn used_by(
+        &self,
+        layout: &Layout,
+        slot: u64,
+        entry: u64,
+    ) -> Result<Option<Range<u64>>> {
+        let (offset, length) = if layout.is_bitmap_slot(slot) {
             match self.parent() {
                 Some(_) => (decode_bitmap(entry)?, MIB),
                 None => (None, MIB),
             }
-        } else if self.layout.block_of(slot) >= Some(self.layout.blocks()) {
+        } else if layout.block_of(slot) >= Some(layout.blocks()) {
             // Behind the disk's end: whatever it says, no block of the disk lies there.
             (None, 0)
         } else {
             match Payload::decode(entry)? {
-                Payload::Full(at) | Payload::Partial(at) => (Some(at), self.layout.block_size),
+                Payload::Full(at) | Payload::Partial(at) => (Some(at), layout.block_size),
                 _ => (None, 0),
             }
         };

@@ -20,16 +20,15 @@ use std::sync::Arc;
 use super::bat::Payload;
 use super::commit::Owner;
 use super::layer::{Block, Layer};
-use super::{Kind, MIB, PAGE};
+use super::{Kind, MIB};
 use crate::compact::CompactOptions;
 use crate::error::{During, Result};
 use crate::piece::Piece;
 use crate::storage::Storage;
 use crate::watch::{self, Watch};
+use crate::zeros;
 
 const BUFFER: usize = MIB as usize;
-/// What a block is first looked at by when zeros are searched.
-const PROBE: u64 = 64 * 1024;
 /// So much is moved between two log entries: the host's space is needed twice for no more than that.
 const BATCH: u64 = 128 * MIB;
 /// Blocks slide when the holes are at least one part in so many of what has to be moved.
@@ -254,7 +253,7 @@ impl<'a> Compaction<'a> {
         let storage = &*self.layer.storage;
         storage.punch_hole(to, from.end - from.start).during("clear a hole")?;
         let mut at = from.start;
-        while let Some(chunk) = self.next_chunk(at..from.end, BUFFER as u64)? {
+        while let Some(chunk) = zeros::next_chunk(storage, at..from.end, BUFFER as u64)? {
             let bytes = &mut self.buffer[..(chunk.end - chunk.start) as usize];
             storage.read_at(chunk.start, bytes).during("read a block to move")?;
             storage.write_at(to + (chunk.start - from.start), bytes).during("move a block")?;
@@ -266,29 +265,10 @@ impl<'a> Compaction<'a> {
 
     /// Returns whether bytes of the file are all zeros.
     fn is_zero(&mut self, range: Range<u64>) -> Result<bool> {
-        let mut at = range.start;
-        let mut limit = PROBE;
-        while let Some(chunk) = self.next_chunk(at..range.end, limit)? {
-            let bytes = &mut self.buffer[..(chunk.end - chunk.start) as usize];
-            self.layer.storage.read_at(chunk.start, bytes).during("look for zeros")?;
-            if bytes.chunks(PAGE).any(|part| *part != [0; PAGE][..part.len()]) {
-                return Ok(false);
-            }
-            self.advance(chunk.end - at)?;
-            at = chunk.end;
-            limit = BUFFER as u64;
-        }
-        Ok(true)
-    }
-
-    /// Returns the next bytes of a range that are no hole, at most `limit`.
-    fn next_chunk(&self, range: Range<u64>, limit: u64) -> Result<Option<Range<u64>>> {
-        if range.is_empty() {
-            return Ok(None);
-        }
-        let data = self.layer.storage.next_data(range.start).during("look for data")?;
-        let chunk = data.map(|data| data.start..data.end.min(range.end).min(data.start + limit));
-        Ok(chunk.filter(|chunk| chunk.start < range.end))
+        let (storage, mut buffer) = (&*self.layer.storage, std::mem::take(&mut self.buffer));
+        let zeros = zeros::holds_zeros(storage, range, &mut buffer, |bytes| self.advance(bytes));
+        self.buffer = buffer;
+        zeros
     }
 
     /// Makes what was moved durable; old places are free from now on.

@@ -223,6 +223,22 @@ pub(super) fn relocate(
     Ok(pages)
 }
 
+/// Returns the pages to write, whole and by file offset, so that the virtual disk is `size` bytes long.
+pub(super) fn resize(
+    storage: &dyn Storage,
+    region: &Range<u64>,
+    size: u64,
+) -> Result<Vec<(u64, Box<[u8; PAGE]>)>> {
+    let items = read_table(storage, region)?;
+    let is_size = |item: &&Item| item.id == VIRTUAL_SIZE && item.flags & IS_USER == 0;
+    let no_size = || Error::corrupt("the metadata lacks the virtual disk size");
+    let item = items.iter().find(is_size).filter(|item| item.place.len() >= 8);
+    let at = region.start + u64::from(item.ok_or_else(no_size)?.place.start);
+    let mut pages = Vec::new();
+    patch(storage, at, &size.to_le_bytes(), &mut pages)?;
+    Ok(pages)
+}
+
 /// Puts `bytes` at file offset `at` into copies of the pages they touch. The pages of two calls are distinct.
 fn patch(
     storage: &dyn Storage,
@@ -319,6 +335,17 @@ mod tests {
         let pages = relocate(&storage, &REGION, locator).unwrap();
         assert_eq!(pages.iter().map(|page| page.0).collect::<Vec<_>>(), [0, LOCATOR_ITEM as u64]);
         for (at, page) in pages {
+            storage.write_at(at, page.as_slice()).unwrap();
+        }
+        assert_eq!(Metadata::read(&storage, &REGION).unwrap(), metadata);
+    }
+
+    #[test]
+    fn a_new_size_is_all_that_changes() {
+        let mut metadata = metadata(Some(Locator::new(Guid::random(), ".", None)));
+        let storage = stored(&metadata);
+        metadata.geometry.virtual_size = 5 << 40;
+        for (at, page) in resize(&storage, &REGION, 5 << 40).unwrap() {
             storage.write_at(at, page.as_slice()).unwrap();
         }
         assert_eq!(Metadata::read(&storage, &REGION).unwrap(), metadata);

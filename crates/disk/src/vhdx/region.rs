@@ -6,7 +6,8 @@ use std::collections::HashSet;
 use std::ops::Range;
 
 use super::bytes::{Fields, FieldsMut, checksum};
-use super::{MIB, overlap};
+use super::log::entry::LoggedPage;
+use super::{MIB, PAGE, overlap};
 use crate::error::{During, Error, ErrorKind, Result};
 use crate::guid::Guid;
 use crate::storage::Storage;
@@ -33,14 +34,7 @@ impl Regions {
     /// Reads the first valid copy; `log` is where the header places the log.
     pub fn read(storage: &dyn Storage, log: Range<u64>) -> Result<Self> {
         let length = storage.len().during("read the file's length")?;
-        let mut table = vec![0; LENGTH];
-        for at in COPIES {
-            storage.read_at(at, &mut table).during("read the region table")?;
-            if is_valid(&table) {
-                return Self::decode(&table, log, length);
-            }
-        }
-        Err(Error::corrupt("neither region table is valid"))
+        Self::decode(&valid_copy(storage)?, log, length)
     }
 
     fn decode(table: &[u8], log: Range<u64>, file_length: u64) -> Result<Self> {
@@ -86,6 +80,40 @@ impl Regions {
         })
     }
 
+    /// Notes the BAT's new place, and returns the pages of both copies that have to change for it, whole and by file offset.
+    ///
+    /// A copy that is damaged or old becomes what the other one is.
+    pub fn move_bat(&mut self, storage: &dyn Storage, bat: Range<u64>) -> Result<Vec<LoggedPage>> {
+        let mut table = valid_copy(storage)?;
+        let count = table.u32(8).min(MAX_ENTRIES) as usize;
+        let is_bat = |entry: &&mut [u8]| entry.guid(0) == BAT;
+        let missing = || Error::corrupt("the region table lists no BAT");
+        let entry =
+            table[16..].chunks_exact_mut(32).take(count).find(is_bat).ok_or_else(missing)?;
+        entry.put(16, &bat.start.to_le_bytes());
+        entry.put(24, &((bat.end - bat.start) as u32).to_le_bytes());
+        let crc = checksum(&table);
+        table.put(4, &crc.to_le_bytes());
+
+        let mut pages = Vec::new();
+        let mut present = vec![0; LENGTH];
+        for at in COPIES {
+            storage.read_at(at, &mut present).during("read the region table")?;
+            for start in (0..LENGTH).step_by(PAGE) {
+                let mut page = Box::new([0; PAGE]);
+                page.copy_from_slice(&table[start..start + PAGE]);
+                if present[start..start + PAGE] != page[..] {
+                    pages.push((at + start as u64, page));
+                }
+            }
+        }
+        self.reserved.retain(|range| *range != self.bat);
+        self.reserved.push(bat.clone());
+        self.reserved.sort_by_key(|range| range.start);
+        self.bat = bat;
+        Ok(pages)
+    }
+
     /// Writes both copies for a new file.
     pub fn create(storage: &dyn Storage, bat: Range<u64>, metadata: Range<u64>) -> Result<()> {
         let mut table = vec![0; LENGTH];
@@ -102,7 +130,7 @@ impl Regions {
         table.put(4, &crc.to_le_bytes());
         for at in COPIES {
             // The rest of the table is zeros, as the file is there already.
-            storage.write_at(at, &table[..super::PAGE]).during("write the region table")?;
+            storage.write_at(at, &table[..PAGE]).during("write the region table")?;
         }
         Ok(())
     }
@@ -111,6 +139,17 @@ impl Regions {
 /// Whether signature and checksum are right.
 pub(super) fn is_valid(table: &[u8]) -> bool {
     table.starts_with(SIGNATURE) && table.u32(4) == checksum(table)
+}
+
+fn valid_copy(storage: &dyn Storage) -> Result<Vec<u8>> {
+    let mut table = vec![0; LENGTH];
+    for at in COPIES {
+        storage.read_at(at, &mut table).during("read the region table")?;
+        if is_valid(&table) {
+            return Ok(table);
+        }
+    }
+    Err(Error::corrupt("neither region table is valid"))
 }
 
 #[cfg(test)]
@@ -151,6 +190,24 @@ mod tests {
         table.put(4, &crc.to_le_bytes());
         storage.write_at(COPIES[0], &table).unwrap();
         assert_eq!(Regions::read(&storage, LOG).unwrap_err().kind(), kind);
+    }
+
+    #[test]
+    fn a_moved_bat_is_in_both_copies_even_if_one_was_damaged() {
+        let storage = stored();
+        storage.set_len(9 * MIB).unwrap();
+        let mut regions = Regions::read(&storage, LOG).unwrap();
+        for damaged in [None, Some(COPIES[0]), Some(COPIES[1] + 20_000)] {
+            damaged.iter().for_each(|at| storage.write_at(*at, &[0xFF; 5000]).unwrap());
+            let place = regions.bat.start + MIB..regions.bat.end + MIB;
+            for (at, page) in regions.move_bat(&storage, place.clone()).unwrap() {
+                storage.write_at(at, page.as_slice()).unwrap();
+            }
+            assert_eq!((&regions, &regions.bat), (&Regions::read(&storage, LOG).unwrap(), &place));
+            let tables = storage.snapshot();
+            let [first, second] = COPIES.map(|at| &tables[at as usize..][..LENGTH]);
+            assert!(first == second);
+        }
     }
 
     #[test]

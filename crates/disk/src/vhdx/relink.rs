@@ -27,6 +27,6 @@ impl Layer {
         let mut locator = self.metadata.locator.clone().ok_or_else(no_parent)?;
         change(&mut locator);
         let pages = metadata::relocate(&*self.storage, &self.regions.metadata, &locator)?;
-        self.publish_pages(pages)
+        self.publish_pages(pages, None)
     }
 }

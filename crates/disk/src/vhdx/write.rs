@@ -277,7 +277,11 @@ impl Layer {
     }
 
     /// Calls `publish` with the file offset of zeroed space, and takes the space back if it fails.
-    fn allocated<T>(&self, length: u64, publish: impl FnOnce(u64) -> Result<T>) -> Result<T> {
+    pub(super) fn allocated<T>(
+        &self,
+        length: u64,
+        publish: impl FnOnce(u64) -> Result<T>,
+    ) -> Result<T> {
         let Allocation { place, used_before } = self.allocate(length)?;
         let outcome = match used_before {
             true => self.punch(place.start, length),
@@ -334,7 +338,7 @@ impl Layer {
         }
     }
 
-    fn punch(&self, at: u64, length: u64) -> Result<()> {
+    pub(super) fn punch(&self, at: u64, length: u64) -> Result<()> {
         self.storage.punch_hole(at, length).during("clear a payload block")
     }
 }

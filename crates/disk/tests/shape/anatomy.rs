@@ -1,17 +1,22 @@
 //! Where things lie in a VHDX file: read here without the engine, and checked on the way.
 
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 
-use ireko_testkit::Image;
+use ireko_disk::{FileStorage, Lock};
+use ireko_testkit::{CrashStorage, Image};
 
-use crate::support::MIB;
+use crate::support::{MIB, is_sound};
 
 /// What a file consists of.
 #[derive(Debug)]
 pub struct Anatomy {
     pub length: u64,
+    pub virtual_size: u64,
+    pub bat: Range<u64>,
     /// Bytes of headers, log, BAT and metadata.
     pub overhead: u64,
     /// States of the payload blocks.
@@ -25,11 +30,13 @@ impl Anatomy {
     pub fn of_file(path: &Path) -> Self {
         let file = File::open(path).unwrap();
         let length = file.metadata().unwrap().len();
+        is_sound(Arc::new(FileStorage::open(path, Lock::Read).unwrap()));
         Self::read(length, &|at, bytes| file.read_exact_at(bytes, at).unwrap())
     }
 
     #[track_caller]
     pub fn of_image(image: &Image) -> Self {
+        is_sound(Arc::new(CrashStorage::new(image.clone())));
         Self::read(image.length(), &|at, bytes| image.read(at, bytes).unwrap())
     }
 
@@ -91,7 +98,7 @@ impl Anatomy {
         places.sort_by_key(|place| place.start);
         assert!(places.windows(2).all(|pair| pair[0].end <= pair[1].start), "overlap: {places:x?}");
         assert!(places[places.len() - 1].end <= length, "blocks past the file's end");
-        Self { length, overhead, states, used }
+        Self { length, virtual_size, bat, overhead, states, used }
     }
 }
 

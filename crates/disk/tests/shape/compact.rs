@@ -15,7 +15,8 @@ use ireko_testkit::{CrashStorage, Damage, Image};
 use crate::anatomy::Anatomy;
 use crate::faults::Failing;
 use crate::support::{
-    MIB, bytes, bytes_of, folder, open, over, qemu_reads, scribble, seven_zip_reads,
+    MIB, bytes, bytes_of, folder, is_readable, open, over, qemu_reads, scribble, seven_zip_reads,
+    soak,
 };
 
 fn create(path: &Path, size: u64, block_mib: u32, sector: u32) {
@@ -93,7 +94,7 @@ fn every_layer_of_a_chain_reads_the_same_and_is_short() {
     any_chain(2, 2, 512, 31 * MIB);
     any_chain(4, 2, 4096, 24 * MIB + 8 * 4096);
     any_chain(1, 8, 4096, 40 * MIB);
-    any_chain(32, 32, 512, 150 * MIB);
+    any_chain(32, 32, 512, 100 * MIB);
 }
 
 #[test]
@@ -320,10 +321,6 @@ fn any_layers(seed: u64) -> Vec<Image> {
     layers
 }
 
-fn soak() -> u64 {
-    std::env::var("IREKO_SOAK").ok().and_then(|n| n.parse().ok()).unwrap_or(1)
-}
-
 /// Compacts the first of `layers`, and cuts the power at every write, with every damage.
 fn survives_power_cuts(layers: &[Image]) {
     let expected = bytes(&over(layers, Access::ReadOnly));
@@ -334,6 +331,7 @@ fn survives_power_cuts(layers: &[Image]) {
         for damage in Damage::ALL {
             let context = format!("cut after {cut} changes, {damage:?}");
             let image = trace.cut(cut, damage, &mut random);
+            is_readable(&image);
             let mut now = layers.to_vec();
             now[0] = image;
             assert!(bytes(&over(&now, Access::ReadOnly)) == expected, "{context}");

@@ -1,4 +1,4 @@
-//! The shape of files: fixed disks, compacting.
+//! The shape of files: fixed disks, compacting, resizing.
 //!
 //! What the disk reads must not depend on it; `qemu-img` and `7zz` say whether others agree. Where they are not there,
 //! that is said. `IREKO_SOAK=n` cuts the power under n times as many disks.
@@ -7,4 +7,5 @@ mod anatomy;
 mod compact;
 mod faults;
 mod fixed;
+mod resize;
 mod support;

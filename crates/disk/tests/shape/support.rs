@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
+use ireko_disk::check::{Severity, check_storage};
 use ireko_disk::{Access, Chain, Disk, Storage};
 use ireko_testkit::random::Random;
 use ireko_testkit::{CrashStorage, Image};
@@ -65,6 +66,28 @@ pub fn scribble(disk: &dyn Disk, block: u64, random: &mut Random) {
     }
 }
 
+/// The engine's own check of a file finds nothing worse than space that nobody owns.
+#[track_caller]
+pub fn is_sound(file: Arc<dyn Storage>) {
+    let findings = check_storage(&file).unwrap().findings;
+    let bad: Vec<_> = findings.iter().filter(|found| found.severity > Severity::Note).collect();
+    assert!(bad.is_empty(), "{bad:#?}");
+}
+
+/// As [`is_sound`], of what a power cut left: the next writer puts it in order.
+#[track_caller]
+pub fn is_readable(image: &Image) {
+    let file: Arc<dyn Storage> = Arc::new(CrashStorage::new(image.clone()));
+    let findings = check_storage(&file).unwrap().findings;
+    let bad: Vec<_> = findings.iter().filter(|found| found.severity > Severity::Warning).collect();
+    assert!(bad.is_empty(), "{bad:#?}");
+}
+
+/// `IREKO_SOAK=n`: how many times as much is to be tried.
+pub fn soak() -> u64 {
+    std::env::var("IREKO_SOAK").ok().and_then(|n| n.parse().ok()).unwrap_or(1)
+}
+
 /// Returns whether a program is there; says what is skipped if not.
 pub fn has(program: &str) -> bool {
     let found =
@@ -76,7 +99,7 @@ pub fn has(program: &str) -> bool {
 }
 
 #[track_caller]
-fn run(program: &str, arguments: &[&str]) -> Output {
+pub fn run(program: &str, arguments: &[&str]) -> Output {
     let output = Command::new(program).args(arguments).output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{program} {arguments:?}: {text}");
