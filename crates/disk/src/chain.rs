@@ -135,6 +135,17 @@ impl Chain {
         if self.leaf.is_writable() { self.leaf.settle() } else { Ok(()) }
     }
 
+    /// Puts a layer on top of a chain that is open for reading; their link is the caller's to know.
+    pub(crate) fn under(mut self, leaf: Layer) -> Self {
+        self.parents.push(self.leaf);
+        Self { leaf, paths: Vec::new(), ..self }
+    }
+
+    /// One layer without its parents.
+    pub(crate) fn of_layer(leaf: Layer) -> Self {
+        Self { leaf, parents: Index::new(Vec::new()), paths: Vec::new() }
+    }
+
     fn check(&self, operation: &str, offset: u64, length: u64) -> Result<()> {
         let size = self.leaf.geometry().virtual_size;
         match offset.checked_add(length) {

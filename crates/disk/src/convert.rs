@@ -17,6 +17,7 @@ use crate::copy::{Copied, Onto, copy};
 use crate::disk::{Disk, Geometry};
 use crate::error::{During, Result};
 use crate::format::Format;
+use crate::guid::Guid;
 use crate::publish;
 use crate::storage::{FileStorage, Storage};
 use crate::watch::Watch;
@@ -64,15 +65,23 @@ impl NewDisk {
 pub fn convert(source: &dyn Disk, to: &Path, new: &NewDisk, watch: &dyn Watch) -> Result<Copied> {
     publish::new_file(to, |file| {
         let target = new.make(file.clone(), source.geometry())?;
-        fill(target, |target| copy(source, target, Onto::Blank, watch))
+        fill(target, None, |target| copy(source, target, Onto::Blank, watch))
     })
 }
 
-/// Fills a new disk and closes it. The file of one that could not be filled is of no use: nothing is synced for it.
-pub(crate) fn fill<T>(target: Chain, fill: impl FnOnce(&Chain) -> Result<T>) -> Result<T> {
-    match fill(&target) {
-        Ok(outcome) => target.close().map(|()| outcome),
-        Err(error) => {
+/// Fills a new disk and closes it, under another identity where one is given.
+///
+/// The file of one that could not be filled is of no use: nothing is synced for it.
+pub(crate) fn fill<T>(
+    target: Chain,
+    identity: Option<Guid>,
+    fill: impl FnOnce(&Chain) -> Result<T>,
+) -> Result<T> {
+    let filled = fill(&target);
+    match (filled, identity) {
+        (Ok(outcome), None) => target.close().map(|()| outcome),
+        (Ok(outcome), Some(identity)) => target.leaf.settle_as(identity).map(|()| outcome),
+        (Err(error), _) => {
             target.leaf.retire();
             Err(error)
         }

@@ -98,6 +98,15 @@ impl Layer {
         }
     }
 
+    /// As [`Layer::into_writable`]; children of the file are to recognise it by `identity` from now on, where writing changes
+    /// by what they do.
+    pub fn into_writable_as(self, file: Arc<dyn Storage>, identity: Guid) -> Result<Self> {
+        match self {
+            Self::Vhdx(layer) => layer.into_writable_as(file, identity).map(Self::from),
+            Self::Raw(layer) => layer.into_writable(file).map(Self::Raw),
+        }
+    }
+
     /// Makes the file ready for changes that no reader of the disk sees: its children stay linked.
     pub fn into_maintained(self, file: Arc<dyn Storage>) -> Result<Self> {
         match self {
@@ -157,6 +166,16 @@ impl Layer {
         match self {
             Self::Vhdx(layer) => Some(layer.data_write_guid()),
             Self::Raw(_) => None,
+        }
+    }
+
+    /// Whether a file with one of these identities is its parent.
+    pub fn is_child_of(&self, identities: &[Guid]) -> bool {
+        match self {
+            Self::Vhdx(layer) => layer
+                .parent()
+                .is_some_and(|link| identities.iter().any(|&identity| link.accepts(identity))),
+            Self::Raw(_) => false,
         }
     }
 
@@ -249,6 +268,14 @@ impl Layer {
     /// Makes everything durable and leaves the file as one that was closed. It can still be written afterwards.
     pub fn settle(&self) -> Result<()> {
         of_format!(self, layer => layer.settle())
+    }
+
+    /// Settles, and then gives the file the identity by which its children are to recognise it; durable on return.
+    pub fn settle_as(self, identity: Guid) -> Result<()> {
+        match self {
+            Self::Vhdx(layer) => layer.settle_as(identity),
+            Self::Raw(layer) => layer.settle(),
+        }
     }
 
     /// Lets go of a file without settling it: it is settled, or of no use.

@@ -160,6 +160,14 @@ impl Layer {
         Ok(())
     }
 
+    /// Settles, and then gives the file a DataWriteGuid that others know already; durable on return.
+    pub(crate) fn settle_as(mut self, data_write_guid: Guid) -> Result<()> {
+        self.settle()?;
+        let Some(writer) = self.writer.take() else { return Ok(()) };
+        let mut header = writer.log.into_inner().header;
+        header.update(&*self.storage, |header| header.data_write_guid = data_write_guid)
+    }
+
     /// Lets go of a layer without settling it: it was settled and not written since, or its file is of no use.
     pub(crate) fn retire(mut self) {
         self.writer = None;

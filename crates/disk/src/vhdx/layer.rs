@@ -111,7 +111,12 @@ impl Layer {
     /// `file` is what the layer was opened on, and writable. DataWriteGuid is final for the session, so that a
     /// child may be linked to it.
     pub fn into_writable(self, file: Arc<dyn Storage>) -> Result<Self> {
-        self.begin_session(file, |header| header.data_write_guid = Guid::random())
+        self.into_writable_as(file, Guid::random())
+    }
+
+    /// As [`Layer::into_writable`], with a DataWriteGuid that others know already.
+    pub fn into_writable_as(self, file: Arc<dyn Storage>, data_write_guid: Guid) -> Result<Self> {
+        self.begin_session(file, |header| header.data_write_guid = data_write_guid)
     }
 
     /// Makes the file ready for changes that no reader of the disk sees: DataWriteGuid stays.

@@ -136,6 +136,11 @@ impl Locator {
         self.set(LINKAGE2, None);
     }
 
+    /// Accepts a second DataWriteGuid, beside the first.
+    pub fn set_linkage2(&mut self, linkage: Guid) {
+        self.set(LINKAGE2, Some(format!("{{{linkage}}}")));
+    }
+
     fn set(&mut self, key: &str, value: Option<String>) {
         self.pairs.retain(|(known, _)| known != key);
         self.pairs.extend(value.map(|value| (key.to_owned(), value)));
@@ -179,6 +184,19 @@ mod tests {
         assert_eq!(link.relative_path.as_deref(), Some(r".\base.vhdx"));
         assert_eq!(link.absolute_path, None);
         assert!(locator.pairs.iter().any(|pair| pair.0 == "vendor_key"));
+    }
+
+    #[test]
+    fn a_second_linkage_is_accepted_until_the_first_is_set_anew() {
+        let [first, second] = [Guid::random(), Guid::random()];
+        let mut locator = Locator::new(first, r".\base.vhdx", Some(r"C:\base.vhdx"));
+        locator.set_linkage2(second);
+        let link = Locator::decode(&locator.encode()).unwrap().link().unwrap();
+        assert!(link.accepts(first) && link.accepts(second));
+        assert_eq!(link.absolute_path.as_deref(), Some(r"C:\base.vhdx"));
+        locator.set_linkage(second);
+        let link = locator.link().unwrap();
+        assert!(!link.accepts(first) && link.accepts(second) && link.linkage2.is_none());
     }
 
     #[track_caller]

@@ -7,6 +7,7 @@ use super::layer::Layer;
 use super::locator::{self, Locator};
 use super::metadata;
 use crate::error::{Error, ErrorKind, Result};
+use crate::guid::Guid;
 use crate::layer::NewLink;
 
 impl Layer {
@@ -19,6 +20,14 @@ impl Layer {
             if let Some(identity) = link.identity {
                 locator.set_linkage(identity);
             }
+        })
+    }
+
+    /// Accepts either DataWriteGuid as the parent's. Not durable before the next flush.
+    pub(crate) fn accept_parents(&self, first: Guid, second: Guid) -> Result<()> {
+        self.change_locator(|locator| {
+            locator.set_linkage(first);
+            locator.set_linkage2(second);
         })
     }
 

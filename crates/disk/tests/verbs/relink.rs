@@ -2,15 +2,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use ireko_disk::vhdx::{self, ChildOptions, CreateOptions, ParentLink};
 use ireko_disk::{
-    Access, Chain, Disk, ErrorKind, NewDisk, RelinkOptions, Verify, Watch, convert, find_chain,
+    Access, Chain, Disk, ErrorKind, NewDisk, RelinkOptions, Verify, convert, find_chain,
     first_difference, raw, relink,
 };
 
-const MIB: u64 = 1 << 20;
+use crate::support::{Impatient, MIB, bytes_of, folder};
 
 /// `base.vhdx ◄ middle.vhdx ◄ leaf.vhdx`, leaf first, each with bytes of its own.
 fn tree(folder: &Path) -> Vec<PathBuf> {
@@ -40,22 +39,15 @@ fn link(path: &Path) -> ParentLink {
     vhdx::info(path).unwrap().parent.unwrap()
 }
 
-fn bytes(paths: &[PathBuf]) -> Vec<u8> {
-    let disk = Chain::open(paths, Access::ReadOnly).unwrap();
-    let mut bytes = vec![0; disk.geometry().virtual_size as usize];
-    disk.read_at(0, &mut bytes).unwrap();
-    bytes
-}
-
 fn with(verify: Verify) -> RelinkOptions {
     RelinkOptions { verify, ..Default::default() }
 }
 
 #[test]
 fn a_parent_that_moved_is_found_again() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     let paths = tree(folder.path());
-    let before = bytes(&paths);
+    let before = bytes_of(&paths);
     let (moved, info) = (folder.path().join("images/root.vhdx"), vhdx::info(&paths[1]).unwrap());
     fs::create_dir(folder.path().join("images")).unwrap();
     fs::rename(&paths[2], &moved).unwrap();
@@ -71,12 +63,12 @@ fn a_parent_that_moved_is_found_again() {
     assert_ne!(after.file_write_guid, info.file_write_guid);
     assert!(!after.dirty_log);
     let chain = find_chain(&paths[0], &[moved.parent().unwrap().to_owned()]).unwrap();
-    assert!(bytes(&chain) == before);
+    assert!(bytes_of(&chain) == before);
 }
 
 #[test]
 fn paths_can_be_said_instead_of_computed() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     let paths = tree(folder.path());
     assert_eq!(link(&paths[0]).absolute_path.as_deref(), Some(r"C:\disks\middle.vhdx"));
     let options = RelinkOptions {
@@ -96,9 +88,9 @@ fn paths_can_be_said_instead_of_computed() {
 
 #[test]
 fn another_file_is_refused_unless_it_holds_the_same_bytes() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     let paths = tree(folder.path());
-    let before = bytes(&paths);
+    let before = bytes_of(&paths);
     // The leaf's parents in one file: other identity, same bytes.
     let flat = folder.path().join("flat.vhdx");
     let source = Chain::open(&paths[1..], Access::ReadOnly).unwrap();
@@ -111,7 +103,7 @@ fn another_file_is_refused_unless_it_holds_the_same_bytes() {
     relink(&paths[0], &flat, &[], &with(Verify::SameBytes), &()).unwrap();
     let chain = find_chain(&paths[0], &[]).unwrap();
     assert_eq!(chain, [paths[0].clone(), flat.clone()]);
-    assert!(bytes(&chain) == before);
+    assert!(bytes_of(&chain) == before);
 
     // One byte is enough to be another disk.
     let disk = Chain::open(&paths[1..], Access::ReadWrite).unwrap();
@@ -126,7 +118,7 @@ fn another_file_is_refused_unless_it_holds_the_same_bytes() {
 
 #[test]
 fn circles_other_sectors_and_larger_parents_are_refused_even_by_force() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     let paths = tree(folder.path());
     let force = with(Verify::Force);
     for parent in [&paths[1], &paths[0]] {
@@ -146,7 +138,7 @@ fn circles_other_sectors_and_larger_parents_are_refused_even_by_force() {
 
 #[test]
 fn a_base_has_no_parent_and_an_open_child_is_in_use() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     let paths = tree(folder.path());
     let other = folder.path().join("other.vhdx");
     vhdx::create(&other, &CreateOptions::new(40 * MIB)).unwrap();
@@ -157,25 +149,12 @@ fn a_base_has_no_parent_and_an_open_child_is_in_use() {
     assert_eq!(refused.kind(), ErrorKind::InUse);
 }
 
-/// Stops after so many bytes.
-struct Impatient(u64, AtomicU64);
-
-impl Watch for Impatient {
-    fn advanced(&self, done: u64, _: u64) {
-        self.1.store(done, Ordering::Relaxed);
-    }
-
-    fn cancelled(&self) -> bool {
-        self.1.load(Ordering::Relaxed) >= self.0
-    }
-}
-
 #[test]
 fn a_cancelled_comparison_changes_nothing() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     let paths = tree(folder.path());
     let before = fs::read(&paths[0]).unwrap();
-    let watch = Impatient(3 * MIB, AtomicU64::new(0));
+    let watch = Impatient::after(3 * MIB);
     let error = relink(&paths[0], &paths[1], &[], &with(Verify::SameBytes), &watch).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Cancelled);
     assert!(fs::read(&paths[0]).unwrap() == before);
@@ -183,7 +162,7 @@ fn a_cancelled_comparison_changes_nothing() {
 
 #[test]
 fn the_first_difference_is_found_and_a_smaller_disk_reads_zeros_past_its_end() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     let disk = |name: &str, size: u64| {
         let path = folder.path().join(name);
         raw::create(&path, size).unwrap();

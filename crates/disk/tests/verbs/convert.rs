@@ -3,80 +3,25 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use ireko_disk::vhdx::{self, ChildOptions, CreateOptions, Provision};
+use ireko_disk::vhdx::{self, CreateOptions, Provision};
 use ireko_disk::{
-    Access, Chain, Disk, ErrorKind, Format, Geometry, NewDisk, Onto, Watch, convert, copy, raw,
+    Access, Chain, Disk, ErrorKind, Format, Geometry, NewDisk, Onto, convert, copy, raw,
 };
 use ireko_testkit::random::Random;
 
-const MIB: u64 = 1 << 20;
+use crate::support::{Impatient, MIB, Shape, bytes, folder, names};
 
-/// Makes a chain of so many layers, leaf first, with writes of all kinds in each.
 fn chain(folder: &Path, depth: usize, size: u64, sector: u32) -> Vec<PathBuf> {
-    let mut paths: Vec<PathBuf> = Vec::new();
-    for layer in 0..depth {
-        let path = folder.join(format!("layer{layer}.vhdx"));
-        let block_size = 1 << (20 + layer % 6);
-        match paths.first() {
-            None => {
-                let options = CreateOptions {
-                    block_size,
-                    logical_sector: sector,
-                    ..CreateOptions::new(size)
-                };
-                vhdx::create(&path, &options).unwrap();
-            }
-            Some(parent) => {
-                let options = ChildOptions { block_size, ..Default::default() };
-                vhdx::create_child(&path, parent, r".\parent.vhdx", &options).unwrap();
-            }
-        }
-        paths.insert(0, path);
-        let disk = Chain::open(&paths, Access::ReadWrite).unwrap();
-        scribble(&disk, layer as u64 + 1);
-        disk.close().unwrap();
-    }
-    paths
-}
-
-fn scribble(disk: &dyn Disk, seed: u64) {
-    let (mut random, size) = (Random::new(seed), disk.geometry().virtual_size);
-    for _ in 0..20 {
-        let length = if random.one_in(2) { random.below(3 * MIB) } else { random.below(9000) } + 1;
-        let at = random.below(size - length);
-        match random.below(6) {
-            0 => disk.write_zeroes(at, length).unwrap(),
-            1 => disk.discard(at, length).unwrap(),
-            2 => disk.write_at(at, &vec![0; length as usize]).unwrap(),
-            _ => {
-                let mut data = vec![0; length as usize];
-                random.fill(&mut data);
-                disk.write_at(at, &data).unwrap();
-            }
-        }
-    }
-}
-
-fn bytes(disk: &dyn Disk) -> Vec<u8> {
-    let mut bytes = vec![0xEE; disk.geometry().virtual_size as usize];
-    disk.read_at(0, &mut bytes).unwrap();
-    bytes
-}
-
-fn names(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).unwrap();
-    let mut names: Vec<String> =
-        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    names
+    let blocks = (0..depth).map(|layer| 1 << (20 + layer % 6)).collect();
+    let shape = Shape { size, sector, blocks, changes: 12 };
+    shape.make(folder, &mut Random::new(depth as u64))
 }
 
 #[test]
 fn every_disk_reads_the_same_in_every_format() {
     for (depth, sector) in [(1, 512), (3, 512), (2, 4096), (8, 512)] {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = folder();
         let size = 21 * MIB + u64::from(sector);
         let paths = chain(folder.path(), depth, size, sector);
         let source = Chain::open(&paths, Access::ReadOnly).unwrap();
@@ -109,7 +54,7 @@ fn every_disk_reads_the_same_in_every_format() {
 
 #[test]
 fn a_flattened_disk_keeps_size_and_sectors_and_gets_an_identity_of_its_own() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     let paths = chain(folder.path(), 3, 20 * MIB, 4096);
     let source = Chain::open(&paths, Access::ReadOnly).unwrap();
     let page83 = source.identity().unwrap().page83;
@@ -127,7 +72,7 @@ fn a_flattened_disk_keeps_size_and_sectors_and_gets_an_identity_of_its_own() {
 
 #[test]
 fn zeros_take_no_space_in_the_copy() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     let path = folder.path().join("full.raw");
     raw::create(&path, 64 * MIB).unwrap();
     let source = Chain::open_as(&path, Format::Raw, Access::ReadWrite).unwrap();
@@ -143,7 +88,7 @@ fn zeros_take_no_space_in_the_copy() {
 
 #[test]
 fn a_copy_onto_a_disk_with_bytes_of_its_own_hides_them_where_the_source_knows_better() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     let paths = chain(folder.path(), 2, 20 * MIB, 512);
     let source = Chain::open_top(&paths[..1]).unwrap();
     let path = folder.path().join("target.raw");
@@ -155,41 +100,24 @@ fn a_copy_onto_a_disk_with_bytes_of_its_own_hides_them_where_the_source_knows_be
     assert!(bytes(&target) == bytes(&Chain::open(&paths, Access::ReadOnly).unwrap()));
 }
 
-/// Stops after so many bytes.
-struct Impatient {
-    limit: u64,
-    seen: AtomicU64,
-}
-
-impl Watch for Impatient {
-    fn advanced(&self, done: u64, total: u64) {
-        let before = self.seen.swap(done, Ordering::Relaxed);
-        assert!(before <= done && done <= total, "{before}, {done} of {total}");
-    }
-
-    fn cancelled(&self) -> bool {
-        self.seen.load(Ordering::Relaxed) >= self.limit
-    }
-}
-
 #[test]
 fn progress_only_grows_and_a_cancelled_conversion_leaves_nothing() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     let path = folder.path().join("source.raw");
     raw::create(&path, 80 * MIB).unwrap();
     let source = Chain::open_as(&path, Format::Raw, Access::ReadWrite).unwrap();
     source.write_at(MIB, &vec![3; 70 * MIB as usize]).unwrap();
     let to = folder.path().join("to");
     for new in [NewDisk::Raw, NewDisk::like(Format::Vhdx, source.geometry())] {
-        let watch = Impatient { limit: 50 * MIB, seen: AtomicU64::new(0) };
+        let watch = Impatient::after(50 * MIB);
         let error = convert(&source, &to, &new, &watch).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Cancelled);
-        assert!(watch.seen.into_inner() < 60 * MIB);
+        assert!(watch.seen() < 60 * MIB);
         assert_eq!(names(folder.path()), ["source.raw"]);
 
-        let watch = Impatient { limit: u64::MAX, seen: AtomicU64::new(0) };
+        let watch = Impatient::after(u64::MAX);
         convert(&source, &to, &new, &watch).unwrap();
-        assert_eq!(watch.seen.into_inner(), 70 * MIB);
+        assert_eq!(watch.seen(), 70 * MIB);
         fs::remove_file(&to).unwrap();
     }
 }
@@ -238,7 +166,7 @@ impl Disk for Damaged {
 
 #[test]
 fn a_source_that_cannot_be_read_fails_and_leaves_nothing() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     let to = folder.path().join("to");
     let new = NewDisk::like(Format::Vhdx, Damaged.geometry());
     let error = convert(&Damaged, &to, &new, &()).unwrap_err();
@@ -248,7 +176,7 @@ fn a_source_that_cannot_be_read_fails_and_leaves_nothing() {
 
 #[test]
 fn a_file_that_exists_stays_and_a_disk_that_is_too_small_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     let to = folder.path().join("to");
     fs::write(&to, "mine").unwrap();
     let source = Chain::open(&chain(folder.path(), 1, 8 * MIB, 512), Access::ReadOnly).unwrap();
@@ -302,7 +230,7 @@ impl Drop for Small {
 #[test]
 fn a_full_file_system_fails_and_nothing_is_left_on_it() {
     let Some(small) = Small::mount(24) else { return };
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     let path = folder.path().join("source.raw");
     raw::create(&path, 64 * MIB).unwrap();
     let disk = Chain::open_as(&path, Format::Raw, Access::ReadWrite).unwrap();

@@ -1,0 +1,185 @@
+//! Random chains, and what to compare them by.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use ireko_disk::vhdx::{self, ChildOptions, CreateOptions};
+use ireko_disk::{Access, Chain, Disk, Storage, Watch};
+use ireko_testkit::CrashStorage;
+use ireko_testkit::random::Random;
+
+pub const MIB: u64 = 1 << 20;
+
+/// A folder in memory where there is such a place: the tests are not about the host's disk.
+pub fn folder() -> tempfile::TempDir {
+    let shm = Path::new("/dev/shm");
+    let folder = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() };
+    folder.unwrap()
+}
+
+/// What a chain looks like.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    pub size: u64,
+    pub sector: u32,
+    /// Bytes in a block of each layer, base first.
+    pub blocks: Vec<u32>,
+    /// Changes made to each layer.
+    pub changes: usize,
+}
+
+impl Shape {
+    /// A disk that ends in the middle of a block, and blocks of any size.
+    pub fn random(random: &mut Random, depth: usize) -> Self {
+        let sector = if random.one_in(4) { 4096 } else { 512 };
+        let size = 9 * MIB + random.below(4 * MIB / 4096) * 4096;
+        let blocks = (0..depth).map(|_| 1 << (20 + random.below(4))).collect();
+        Self { size, sector, blocks, changes: 8 }
+    }
+
+    /// Makes the files, leaf first, in a folder, and changes each at random.
+    pub fn make(&self, folder: &Path, random: &mut Random) -> Vec<PathBuf> {
+        self.make_with(folder, |_, disk| (0..self.changes).for_each(|_| change(disk, random)))
+    }
+
+    /// Makes the files, leaf first, in a folder. Each is filled before it has a child; they count from the base up.
+    pub fn make_with(&self, folder: &Path, mut fill: impl FnMut(usize, &Chain)) -> Vec<PathBuf> {
+        let mut paths: Vec<PathBuf> = Vec::new();
+        for (layer, &block_size) in self.blocks.iter().enumerate() {
+            let path = folder.join(format!("layer{layer}.vhdx"));
+            match paths.first() {
+                None => vhdx::create(&path, &self.base(block_size)).unwrap(),
+                Some(parent) => {
+                    let options = ChildOptions { block_size, ..Default::default() };
+                    let name = format!(r".\layer{}.vhdx", layer - 1);
+                    vhdx::create_child(&path, parent, &name, &options).unwrap();
+                }
+            }
+            paths.insert(0, path);
+            let disk = Chain::open(&paths, Access::ReadWrite).unwrap();
+            fill(layer, &disk);
+            disk.close().unwrap();
+        }
+        paths
+    }
+
+    /// Makes the files, leaf first, in memory.
+    pub fn make_in_memory(&self, random: &mut Random) -> Vec<Arc<CrashStorage>> {
+        let mut files: Vec<Arc<CrashStorage>> = Vec::new();
+        for &block_size in &self.blocks {
+            let file = Arc::new(CrashStorage::default());
+            if files.is_empty() {
+                vhdx::format(&*file, &self.base(block_size)).unwrap();
+            } else {
+                let identity = over(&files, Access::ReadOnly).identity().unwrap();
+                let options = ChildOptions { block_size, ..Default::default() };
+                vhdx::format_child(&*file, &identity, r".\parent.vhdx", &options).unwrap();
+            }
+            files.insert(0, file);
+            let disk = over(&files, Access::ReadWrite);
+            (0..self.changes).for_each(|_| change(&disk, random));
+            disk.close().unwrap();
+        }
+        files
+    }
+
+    fn base(&self, block_size: u32) -> CreateOptions {
+        let logical_sector = self.sector;
+        CreateOptions { block_size, logical_sector, ..CreateOptions::new(self.size) }
+    }
+}
+
+/// Writes, zeroes or discards something, at block borders more often than not.
+pub fn change(disk: &dyn Disk, random: &mut Random) {
+    let size = disk.geometry().virtual_size;
+    let at = match random.one_in(3) {
+        true => random.below(size),
+        false => random.below(size / MIB) * MIB + random.below(3) * 512,
+    };
+    let length = match random.below(4) {
+        0 => random.below(3 * MIB),
+        1 => (random.below(3) + 1) * MIB,
+        _ => random.below(20_000),
+    };
+    let length = (length + 1).min(size - at);
+    match random.below(8) {
+        0 => disk.write_zeroes(at, length).unwrap(),
+        1 => disk.discard(at, length).unwrap(),
+        2 => disk.write_at(at, &vec![0; length as usize]).unwrap(),
+        _ => {
+            let mut data = vec![0; length as usize];
+            random.fill(&mut data);
+            disk.write_at(at, &data).unwrap();
+        }
+    }
+}
+
+/// Opens storages as a chain, leaf first.
+pub fn over(files: &[Arc<CrashStorage>], access: Access) -> Chain {
+    Chain::over(storages(files), access).unwrap()
+}
+
+pub fn storages(files: &[Arc<CrashStorage>]) -> Vec<Arc<dyn Storage>> {
+    files.iter().map(|file| file.clone() as _).collect()
+}
+
+pub fn bytes(disk: &dyn Disk) -> Vec<u8> {
+    let mut bytes = vec![0xEE; disk.geometry().virtual_size as usize];
+    disk.read_at(0, &mut bytes).unwrap();
+    bytes
+}
+
+/// What the chain of these files reads, leaf first.
+pub fn bytes_of(paths: &[PathBuf]) -> Vec<u8> {
+    bytes(&Chain::open(paths, Access::ReadOnly).unwrap())
+}
+
+/// Fails at the first byte that differs, instead of printing all of them.
+#[track_caller]
+pub fn assert_same(found: &[u8], expected: &[u8], context: &str) {
+    assert_eq!(found.len(), expected.len(), "{context}");
+    if let Some(at) = (0..found.len()).find(|&at| found[at] != expected[at]) {
+        panic!("{context}: byte {at:#x} is {:#x}, should be {:#x}", found[at], expected[at]);
+    }
+}
+
+pub fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+/// Stops an operation after so many bytes; progress must not go back.
+pub struct Impatient {
+    limit: u64,
+    seen: AtomicU64,
+}
+
+impl Impatient {
+    pub fn after(limit: u64) -> Self {
+        Self { limit, seen: AtomicU64::new(0) }
+    }
+
+    pub fn seen(&self) -> u64 {
+        self.seen.load(Ordering::Relaxed)
+    }
+}
+
+impl Watch for Impatient {
+    fn advanced(&self, done: u64, total: u64) {
+        let before = self.seen.swap(done, Ordering::Relaxed);
+        assert!(before <= done && done <= total, "{before}, {done} of {total}");
+    }
+
+    fn cancelled(&self) -> bool {
+        self.seen() >= self.limit
+    }
+}
+
+pub fn soak() -> u64 {
+    std::env::var("IREKO_SOAK").ok().and_then(|n| n.parse().ok()).unwrap_or(1)
+}
