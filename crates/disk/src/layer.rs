@@ -270,6 +270,17 @@ impl Layer {
         of_format!(self, layer => layer.settle())
     }
 
+    /// Makes a writable disk at least `size` bytes long, without an identity other than `identity` meanwhile; durable on return.
+    pub fn grown(self, size: u64, identity: Guid) -> Result<Self> {
+        match self {
+            layer if layer.geometry().virtual_size >= size => Ok(layer),
+            Self::Vhdx(layer) => layer.grown(size, identity).map(Self::from),
+            Self::Raw(_) => {
+                Err(Error::new(ErrorKind::Unsupported, "a raw disk is as long as its file"))
+            }
+        }
+    }
+
     /// Settles, and then gives the file the identity by which its children are to recognise it; durable on return.
     pub fn settle_as(self, identity: Guid) -> Result<()> {
         match self {

@@ -3,7 +3,7 @@
 //! ```text
 //!                                             child accepts    parent is
 //!   1. the child accepts another parent too      L or G            L
-//!   2. the parent becomes that one               L or G            G
+//!   2. the parent becomes that one, as large     L or G            G
 //!   3. bytes are copied                          L or G            G       the child hides what changes
 //!   4. the child accepts a parent like itself    G or C            G
 //!   5. the parent takes the child's identity     G or C            C       the child's children accept it
@@ -19,7 +19,6 @@ use std::sync::Arc;
 use super::siblings;
 use crate::chain::{Access, Chain};
 use crate::copy::{Onto, copy};
-use crate::disk::Disk;
 use crate::error::{During, Error, ErrorKind, Result};
 use crate::format::Format;
 use crate::guid::Guid;
@@ -107,10 +106,6 @@ impl Merge {
                 "only VHDX files can be merged in place",
             ));
         };
-        if child.geometry().virtual_size > parents.geometry().virtual_size {
-            let message = "the child is a larger disk than its parent, which must grow first";
-            return Err(Error::new(ErrorKind::Unsupported, message));
-        }
         let (own, found) = (child.data_write_guid(), parent.data_write_guid());
         let link = child.parent().ok_or_else(no_parent)?;
         let stage = match (link.linkage, link.linkage2) {
@@ -149,8 +144,10 @@ impl Merge {
         child.accept_parents(old, agreed)?;
         child.settle()?;
 
+        let size = child.geometry().virtual_size;
         let mut target = self.parents;
-        target.leaf = target.leaf.into_writable_as(self.parent_file, agreed)?;
+        target.leaf =
+            target.leaf.into_writable_as(self.parent_file, agreed)?.grown(size, agreed)?;
         let source = Chain::of_layer(child.into());
         copy(&source, &target, Onto::Disk, watch)?;
         target.leaf.settle()?;

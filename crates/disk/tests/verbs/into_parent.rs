@@ -3,9 +3,10 @@
 use std::fs;
 use std::sync::Arc;
 
-use ireko_disk::vhdx::{self, ChildOptions, ParentIdentity};
+use ireko_disk::vhdx::{self, ChildOptions};
 use ireko_disk::{
-    Access, Chain, ErrorKind, FileStorage, Geometry, RelinkOptions, find_chain, merge, relink,
+    Access, Chain, Disk, ErrorKind, RelinkOptions, ResizeOptions, find_chain, merge, relink,
+    resize, resize_storage,
 };
 use ireko_testkit::random::Random;
 use ireko_testkit::{CrashStorage, Damage, Image};
@@ -60,10 +61,18 @@ struct Tree {
 impl Tree {
     fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
-        let sector = if seed % 3 == 2 { 4096 } else { 512 };
+        let sector = if seed % 2 == 1 { 4096 } else { 512 };
         let size = 3 * MIB + 256 * 1024;
-        let shape = Shape { size, sector, blocks: vec![1 << 20; 4], changes: 4 };
-        let files = shape.make_in_memory(&mut random);
+        let shape = Shape { size, sector, blocks: vec![1 << 20; 3], changes: 4 };
+        let mut files = shape.make_in_memory(&mut random);
+        if !seed.is_multiple_of(3) {
+            let larger = size + 2 * MIB;
+            resize_storage(&storages(&files), larger, &ResizeOptions::default(), &()).unwrap();
+            let disk = over(&files, Access::ReadWrite);
+            (0..4).for_each(|_| change(&disk, &mut random));
+            disk.close().unwrap();
+        }
+        shape.add_in_memory(&mut files, 1 << 20, &mut random);
         let expected = bytes(&over(&files[1..], Access::ReadOnly));
         let with_grandchild = bytes(&over(&files, Access::ReadOnly));
         let [grandchild, child, parent, base] = [0, 1, 2, 3].map(|file| files[file].image());
@@ -212,17 +221,21 @@ fn a_base_and_a_disk_in_use_are_refused() {
 }
 
 #[test]
-fn a_child_that_is_larger_than_its_parent_is_refused() {
+fn a_parent_grows_to_the_size_of_its_child() {
     let folder = folder();
-    let mut paths = Shape::random(&mut Random::new(7), 1).make(folder.path(), &mut Random::new(7));
-    let identity = Chain::open(&paths, Access::ReadOnly).unwrap().identity().unwrap();
-    let geometry = Geometry { virtual_size: 20 * MIB, ..identity.geometry };
-    let leaf = folder.path().join("leaf.vhdx");
-    let file = FileStorage::create(&leaf).unwrap();
-    let identity = ParentIdentity { geometry, ..identity };
-    vhdx::format_child(&file, &identity, r".\layer0.vhdx", &ChildOptions::default()).unwrap();
-    drop(file);
-    paths.insert(0, leaf);
-    let refused = merge::into_parent(&paths, &[], &()).unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::Unsupported);
+    let mut random = Random::new(9);
+    let paths = Shape::random(&mut random, 3).make(folder.path(), &mut random);
+    let base = fs::read(&paths[2]).unwrap();
+    let size = 70 * MIB;
+    resize(&paths, size, &ResizeOptions::default(), &()).unwrap();
+    let disk = Chain::open(&paths, Access::ReadWrite).unwrap();
+    (0..20).for_each(|_| change(&disk, &mut random));
+    disk.write_at(size - 600, &[9; 600]).unwrap();
+    disk.close().unwrap();
+    let expected = bytes_of(&paths);
+    merge::into_parent(&paths, &[], &()).unwrap();
+    assert_same(&bytes_of(&paths[1..]), &expected, "merged");
+    assert!(fs::read(&paths[2]).unwrap() == base);
+    merge::into_parent(&paths[1..], &[], &()).unwrap();
+    assert_same(&bytes_of(&paths[2..]), &expected, "merged again");
 }

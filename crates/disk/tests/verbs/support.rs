@@ -67,22 +67,30 @@ impl Shape {
 
     /// Makes the files, leaf first, in memory.
     pub fn make_in_memory(&self, random: &mut Random) -> Vec<Arc<CrashStorage>> {
-        let mut files: Vec<Arc<CrashStorage>> = Vec::new();
-        for &block_size in &self.blocks {
-            let file = Arc::new(CrashStorage::default());
-            if files.is_empty() {
-                vhdx::format(&*file, &self.base(block_size)).unwrap();
-            } else {
-                let identity = over(&files, Access::ReadOnly).identity().unwrap();
-                let options = ChildOptions { block_size, ..Default::default() };
-                vhdx::format_child(&*file, &identity, r".\parent.vhdx", &options).unwrap();
-            }
-            files.insert(0, file);
-            let disk = over(&files, Access::ReadWrite);
-            (0..self.changes).for_each(|_| change(&disk, random));
-            disk.close().unwrap();
-        }
+        let mut files = Vec::new();
+        self.blocks.iter().for_each(|&block| self.add_in_memory(&mut files, block, random));
         files
+    }
+
+    /// Puts a layer on top of files in memory, and changes it.
+    pub fn add_in_memory(
+        &self,
+        files: &mut Vec<Arc<CrashStorage>>,
+        block_size: u32,
+        random: &mut Random,
+    ) {
+        let file = Arc::new(CrashStorage::default());
+        if files.is_empty() {
+            vhdx::format(&*file, &self.base(block_size)).unwrap();
+        } else {
+            let identity = over(files, Access::ReadOnly).identity().unwrap();
+            let options = ChildOptions { block_size, ..Default::default() };
+            vhdx::format_child(&*file, &identity, r".\parent.vhdx", &options).unwrap();
+        }
+        files.insert(0, file);
+        let disk = over(files, Access::ReadWrite);
+        (0..self.changes).for_each(|_| change(&disk, random));
+        disk.close().unwrap();
     }
 
     fn base(&self, block_size: u32) -> CreateOptions {
