@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 
 use super::Storage;
@@ -19,6 +20,8 @@ use crate::error::{During, Error, ErrorKind, Result};
 pub struct FileStorage {
     file: File,
     path: PathBuf,
+    /// What the last search for data found: some file systems look at every page of it each time.
+    data: Mutex<Range<u64>>,
 }
 
 /// How a file is held against other users of this crate.
@@ -58,7 +61,7 @@ impl FileStorage {
             let message = format!("{} is not a regular file", path.display());
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
-        let storage = Self { file, path: path.to_owned() };
+        let storage = Self { file, path: path.to_owned(), data: Mutex::default() };
         storage.lock(lock)?;
         Ok(storage)
     }
@@ -71,7 +74,7 @@ impl FileStorage {
             .create_new(true)
             .open(path)
             .during(format_args!("create {}", path.display()))?;
-        let storage = Self { file, path: path.to_owned() };
+        let storage = Self { file, path: path.to_owned(), data: Mutex::default() };
         storage.lock(Lock::Write)?;
         Ok(storage)
     }
@@ -145,6 +148,11 @@ impl Storage for FileStorage {
         if length == 0 {
             return Ok(());
         }
+        let mut known = self.data.lock();
+        if known.start < offset.saturating_add(length) && offset < known.end {
+            *known = 0..0;
+        }
+        drop(known);
         let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         match rustix::fs::fallocate(&self.file, flags, offset, length) {
             Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
@@ -159,6 +167,10 @@ impl Storage for FileStorage {
         if offset >= length {
             return Ok(None);
         }
+        let mut known = self.data.lock();
+        if known.contains(&offset) {
+            return Ok(Some(offset..known.end.min(length)));
+        }
         let start = match rustix::fs::seek(&self.file, SeekFrom::Data(offset)) {
             Ok(start) => start,
             Err(rustix::io::Errno::NXIO) => return Ok(None),
@@ -167,7 +179,8 @@ impl Storage for FileStorage {
             Err(error) => return Err(error.into()),
         };
         let end = rustix::fs::seek(&self.file, SeekFrom::Hole(start))?;
-        Ok(Some(start..end.max(start + 1)))
+        *known = start..end.max(start + 1);
+        Ok(Some(known.clone()))
     }
 }
 
@@ -218,6 +231,23 @@ mod tests {
             assert!(bytes[1000..191_000].iter().all(|&b| b == 0));
             assert!(bytes[..1000].iter().chain(&bytes[191_000..]).all(|&b| b == 7));
         }
+    }
+
+    #[test]
+    fn data_is_found_as_it_was_and_holes_as_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let storage = FileStorage::create(&folder.path().join("disk")).unwrap();
+        storage.set_len(1 << 20).unwrap();
+        let next = |at| storage.next_data(at).unwrap();
+        assert_eq!(next(0), None);
+        storage.write_at(0, &[7; 200_000]).unwrap();
+        let end = next(0).unwrap().end;
+        assert!((200_000..1 << 20).contains(&end), "{end}");
+        assert_eq!((next(100_000), next(end)), (Some(100_000..end), None));
+        storage.punch_hole(0, 131_072).unwrap();
+        assert_eq!(next(0), Some(131_072..end));
+        storage.set_len(150_000).unwrap();
+        assert_eq!((next(140_000), next(150_000)), (Some(140_000..150_000), None));
     }
 
     #[test]

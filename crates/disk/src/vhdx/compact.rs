@@ -13,7 +13,7 @@
 //! Filling moves each block at most once and leaves no hole that the file's last block would fit. Sliding moves everything behind the first hole
 //! that is left, and so is done only where the holes are worth it.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -82,22 +82,28 @@ impl<'a> Compaction<'a> {
     /// Gives up the space of blocks that hold zeros or nothing, and of bitmap blocks that no partial block needs.
     fn sweep(&mut self, zeros: bool) -> Result<()> {
         let layout = self.layer.layout;
-        let owners = self.layer.owners()?;
+        let mut owners = self.layer.owners()?;
+        // In the file's order: that is how it is read fastest.
+        owners.sort_unstable_by_key(|owner| owner.mib);
         self.total = owners.iter().map(|owner| self.length(owner)).sum();
-        // The bitmap that the last partial block needs; its slot follows those of its chunk.
-        let mut needed = None;
+        let (mut bitmaps, mut needed) = (Vec::new(), HashSet::new());
         for owner in owners {
             let end = self.done + self.length(&owner);
-            let slot = u64::from(owner.slot);
-            match layout.block_of(slot) {
-                Some(block) if self.stays_partial(block, zeros)? => {
-                    needed = Some(layout.bitmap_slot(block));
+            match layout.block_of(owner.slot.into()) {
+                None => bitmaps.push(owner),
+                Some(block) => {
+                    if self.stays_partial(block, zeros)? {
+                        needed.insert(layout.bitmap_slot(block));
+                    }
                 }
-                Some(_) => {}
-                None if needed == Some(slot) => {}
-                None => self.layer.publish_slot(slot, 0, Some(self.place(&owner)))?,
             }
             self.advance(end - self.done)?;
+        }
+        for bitmap in bitmaps {
+            let slot = bitmap.slot.into();
+            if !needed.contains(&slot) {
+                self.layer.publish_slot(slot, 0, Some(self.place(&bitmap)))?;
+            }
         }
         self.flush()
     }

@@ -8,6 +8,7 @@ use ireko_disk::Disk;
 use ireko_disk::vhdx::{self, ChildOptions, CreateOptions, Kind, Provision};
 use ireko_testkit::random::Random;
 
+use crate::anatomy::Anatomy;
 use crate::support::{MIB, bytes, bytes_of, folder, open, qemu_reads, scribble, seven_zip_reads};
 
 const SPARSE: Provision = Provision::Fixed { preallocate: false };
@@ -42,6 +43,19 @@ fn every_block_of_a_new_disk_lies_in_the_file_in_order() {
     );
     assert_eq!(vhdx::info(&path).unwrap().kind, Kind::Fixed);
     qemu_reads(&path, &vec![0; 7 * MIB as usize + 512]);
+}
+
+#[test]
+fn a_fixed_disk_behaves_as_a_disk() {
+    let folder = folder();
+    let path = folder.path().join("fixed.vhdx");
+    create(&path, 20 * MIB + 512, 1, SPARSE);
+    let disk = open(std::slice::from_ref(&path));
+    ireko_testkit::conformance::check(&disk);
+    let expected = bytes(&disk);
+    disk.close().unwrap();
+    assert!(bytes_of(std::slice::from_ref(&path)) == expected);
+    assert_eq!(Anatomy::of_file(&path).states, [6; 21]);
 }
 
 #[test]

@@ -7,5 +7,6 @@ mod anatomy;
 mod compact;
 mod faults;
 mod fixed;
+mod hostile;
 mod resize;
 mod support;
