@@ -1,6 +1,4 @@
-//! How many bytes of payload one connection's writes may hold, waiting and under way.
-//!
-//! Reads need no budget: each worker has at most one under way.
+//! How many bytes of data one connection's requests may hold.
 
 use parking_lot::{Condvar, Mutex};
 
@@ -23,8 +21,8 @@ impl Budget {
 
     /// Waits until `bytes` are left and lends them. No more than the whole budget may be asked for.
     ///
-    /// Only the thread that reads requests asks, and those who can give back never do: every wait
-    /// ends.
+    /// Only one worker asks at a time, and it has nothing lent; those who can give back do so without
+    /// waiting for it: every wait ends.
     pub fn lend(&self, bytes: usize) -> Loan<'_> {
         let mut left = self.left.lock();
         while *left < bytes {

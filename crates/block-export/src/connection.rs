@@ -1,39 +1,22 @@
-//! One client: its requests are read on one thread and done on several.
-//!
-//! What a connection may hold is bounded twice: by the queue's length and by the bytes of payload
-//! in it. A client that sends faster than the disk works waits in its socket.
+//! One client: several workers read its requests, do them and answer.
 
-use crate::budget::{Budget, Loan};
 use crate::execution::Executor;
-use crate::negotiation::{negotiate, violation};
+use crate::intake::Intake;
+use crate::negotiation::negotiate;
 use crate::replies::{DataBuffer, Replies};
 use crate::server::Export;
-use crate::wire::{Command, MAX_PAYLOAD, REQUEST_SIZE, Request};
-use parking_lot::Mutex;
-use std::io::{self, BufReader, Read};
+use std::io;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
-/// Requests of one connection that are on the disk at the same time.
-const WORKERS: usize = 4;
-
-/// Requests of one connection that wait for a worker.
-const QUEUE: usize = 32;
-
-/// Bytes of one connection's writes, waiting and under way: twice the longest request's.
-const PAYLOAD_BUDGET: usize = 2 * MAX_PAYLOAD as usize;
+/// Requests of one connection that are on the disk at the same time. Idle workers cost nothing but
+/// their stacks; a disk that takes a millisecond for a read needs many.
+const WORKERS: usize = 8;
 
 /// How long a client may be silent while it negotiates.
 const NEGOTIATION_SILENCE: Duration = Duration::from_secs(30);
-
-struct Job<'a> {
-    request: Request,
-    payload: Vec<u8>,
-    _loan: Loan<'a>,
-}
 
 /// Serves one client to its end.
 ///
@@ -48,75 +31,27 @@ pub fn serve_client(mut stream: UnixStream, export: &Export) -> io::Result<()> {
     stream.set_write_timeout(None)?;
     tracing::debug!(export = export.name, ?agreed, "a client is connected");
 
-    let budget = Budget::new(PAYLOAD_BUDGET);
-    let replies = Replies::new(stream.try_clone()?);
-    let executor = Executor { export, agreed, replies };
-    let (queue, waiting) = sync_channel(QUEUE);
-    let waiting = Mutex::new(waiting);
+    let intake = Intake::new(&stream)?;
+    let executor = Executor { export, agreed, replies: Replies::new(stream.try_clone()?) };
     thread::scope(|scope| {
-        let work = || work(&waiting, &executor, &stream);
-        let mut workers = Vec::new();
-        for _ in 0..WORKERS {
-            workers
-                .push(thread::Builder::new().name("nbd-worker".into()).spawn_scoped(scope, work)?);
-        }
-        let result = read_requests(BufReader::with_capacity(64 << 10, &stream), queue, &budget);
-        for worker in workers {
-            // A worker that panicked has hung up on the client and said why.
-            let _ = worker.join();
-        }
-        result
-    })
-}
-
-/// Reads requests until the client disconnects, hangs up or breaks the protocol.
-fn read_requests<'a>(
-    mut stream: impl Read,
-    queue: SyncSender<Job<'a>>,
-    budget: &'a Budget,
-) -> io::Result<()> {
-    let mut header = [0; REQUEST_SIZE];
-    loop {
-        match stream.read_exact(&mut header) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
-            result => result?,
-        }
-        let request =
-            Request::decode(&header).ok_or_else(|| violation("a request without its magic"))?;
-        let payload_length = match request.command {
-            Command::Disconnect => return Ok(()),
-            Command::Write if request.length > MAX_PAYLOAD => {
-                return Err(violation("a write that is too long"));
+        let work = || work(&intake, &executor, &stream);
+        for _ in 1..WORKERS {
+            let worker = thread::Builder::new().name("nbd-worker".into());
+            if let Err(error) = worker.spawn_scoped(scope, work) {
+                tracing::warn!(%error, "a client gets fewer workers");
             }
-            Command::Write => request.length,
-            _ => 0,
-        };
-        let loan = budget.lend(payload_length as usize);
-        let payload = read_payload(&mut stream, payload_length)?;
-        if queue.send(Job { request, payload, _loan: loan }).is_err() {
-            return Ok(()); // no worker is left
         }
-    }
-}
-
-fn read_payload(stream: &mut impl Read, length: u32) -> io::Result<Vec<u8>> {
-    let mut payload = Vec::with_capacity(length as usize);
-    stream.take(length.into()).read_to_end(&mut payload)?;
-    if payload.len() == length as usize {
-        Ok(payload)
-    } else {
-        Err(io::ErrorKind::UnexpectedEof.into())
-    }
+        work();
+    });
+    intake.into_end()
 }
 
 /// Does requests until there are no more, or until the client cannot be answered.
-fn work(waiting: &Mutex<Receiver<Job>>, executor: &Executor<UnixStream>, stream: &UnixStream) {
+fn work(intake: &Intake, executor: &Executor<UnixStream>, stream: &UnixStream) {
     let _hang_up = HangUpOnPanic(stream);
     let mut buffer = DataBuffer::new();
-    loop {
-        let next = waiting.lock().recv();
-        let Ok(job) = next else { return };
-        if let Err(error) = executor.execute(&job.request, &job.payload, &mut buffer) {
+    while let Some(taken) = intake.next(&mut buffer) {
+        if let Err(error) = executor.execute(&taken.request, &mut buffer) {
             tracing::debug!(%error, "a client went away unanswered");
             hang_up(stream);
         }

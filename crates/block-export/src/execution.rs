@@ -31,22 +31,17 @@ pub struct Executor<'a, W> {
 }
 
 impl<W: Write> Executor<'_, W> {
-    /// Does what `request` asks and answers it. `payload` is a write's data, else empty.
+    /// Does what `request` asks and answers it. `buffer` holds a write's data; a read fills it.
     ///
     /// # Errors
     /// Only where the client cannot be answered; a request that fails is an answer.
-    pub fn execute(
-        &self,
-        request: &Request,
-        payload: &[u8],
-        buffer: &mut DataBuffer,
-    ) -> io::Result<()> {
+    pub fn execute(&self, request: &Request, buffer: &mut DataBuffer) -> io::Result<()> {
         match request.command {
             Command::Read if self.agreed.structured => self.read_in_chunks(request, buffer),
             Command::Read => self.read_at_once(request, buffer),
             Command::BlockStatus if self.agreed.allocation => self.block_status(request),
             _ => {
-                let result = self.change(request, payload);
+                let result = self.change(request, buffer.data());
                 self.replies.simple(request.cookie, result.map_err(|refusal| refusal.errno))
             }
         }
@@ -126,8 +121,8 @@ impl<W: Write> Executor<'_, W> {
     }
 
     fn fill(&self, offset: u64, length: u32, buffer: &mut DataBuffer) -> Result<(), Refusal> {
-        buffer.shrink_to(PIECE as usize);
-        self.export.disk.read_at(offset, buffer.data(length as usize)).map_err(|e| told(&e))
+        let room = buffer.make_room(length as usize);
+        self.export.disk.read_at(offset, room).map_err(|error| told(&error))
     }
 
     fn block_status(&self, request: &Request) -> io::Result<()> {

@@ -2,13 +2,13 @@
 //!
 //! ```text
 //!   client ─ socket ─► accept ─► connection: negotiate, then
-//!                                  reader ─► queue ─► workers ─► Disk
-//!                                  client ◄──────────── replies ◄┘   in the order they are done
+//!                                  intake ─► one of the workers ─► Disk
+//!                                  client ◄────────── replies ◄──────┘   in the order they are done
 //! ```
 //!
 //! Read in this order: [`server`] (accepting, shutting down), `negotiation` (what both sides agree
-//! on), `connection` (reading requests, sharing them out), `execution` (a request on the disk),
-//! `replies` (what goes back), `wire` (numbers and layouts).
+//! on), `connection` (one client from first to last), `intake` (who reads the next request),
+//! `execution` (a request on the disk), `replies` (what goes back), `wire` (numbers and layouts).
 //!
 //! Clients are hostile until proved otherwise: lengths are bounded before anything is allocated,
 //! what one connection may hold in memory is bounded, and a client that breaks the protocol loses
@@ -21,6 +21,7 @@
 mod budget;
 mod connection;
 mod execution;
+mod intake;
 mod negotiation;
 mod replies;
 pub mod server;

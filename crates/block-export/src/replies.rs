@@ -42,24 +42,45 @@ impl Refusal {
     }
 }
 
-/// Room for data with its reply's header in front, so that both are written at once.
-pub struct DataBuffer(Vec<u8>);
+/// Room for a request's data, with its reply's header in front so that both are written at once.
+pub struct DataBuffer {
+    bytes: Vec<u8>,
+    /// Bytes of data; there may be room for more.
+    length: usize,
+}
+
+/// Room for data that is kept from one request to the next, in bytes.
+const KEPT_ROOM: usize = 1 << 20;
 
 impl DataBuffer {
     pub fn new() -> Self {
-        Self(vec![0; DATA_ROOM])
+        Self { bytes: vec![0; DATA_ROOM], length: 0 }
     }
 
-    /// Returns room for `length` bytes of data; what it holds is undefined.
-    pub fn data(&mut self, length: usize) -> &mut [u8] {
-        self.0.resize(DATA_ROOM + length, 0);
-        &mut self.0[DATA_ROOM..]
+    /// Makes room for `length` bytes of data; what it holds is undefined.
+    pub fn make_room(&mut self, length: usize) -> &mut [u8] {
+        let room = self.bytes.len() - DATA_ROOM;
+        if room < length || room > length.max(KEPT_ROOM) {
+            // Zeros that the system gives cost less than zeros that are filled in.
+            self.bytes = Vec::new();
+            self.bytes = vec![0; DATA_ROOM + length];
+        }
+        self.length = length;
+        &mut self.bytes[DATA_ROOM..][..length]
     }
 
-    /// Gives back what a large request has taken beyond `length` bytes.
-    pub fn shrink_to(&mut self, length: usize) {
-        self.0.truncate(DATA_ROOM + length);
-        self.0.shrink_to(DATA_ROOM + length);
+    pub fn data(&self) -> &[u8] {
+        &self.bytes[DATA_ROOM..][..self.length]
+    }
+
+    /// A header before the data, and the data.
+    fn with_header(&mut self, header: &[&[u8]]) -> &[u8] {
+        let mut start = DATA_ROOM;
+        for part in header.iter().rev() {
+            start -= part.len();
+            self.bytes[start..start + part.len()].copy_from_slice(part);
+        }
+        &self.bytes[start..DATA_ROOM + self.length]
     }
 }
 
@@ -75,9 +96,7 @@ impl<W: Write> Replies<W> {
 
     /// Answers a read with all of `buffer`'s data.
     pub fn simple_data(&self, cookie: u64, buffer: &mut DataBuffer) -> io::Result<()> {
-        let start = DATA_ROOM - SIMPLE_HEADER;
-        buffer.0[start..DATA_ROOM].copy_from_slice(&simple_header(cookie, Ok(())));
-        self.write(&buffer.0[start..])
+        self.write(buffer.with_header(&[&simple_header(cookie, Ok(()))]))
     }
 
     /// Sends `buffer`'s data, which lies at `offset` of the disk.
@@ -88,11 +107,8 @@ impl<W: Write> Replies<W> {
         offset: u64,
         buffer: &mut DataBuffer,
     ) -> io::Result<()> {
-        let length = buffer.0.len() - DATA_ROOM;
-        let header = chunk_header(cookie, part, chunk::OFFSET_DATA, 8 + length);
-        buffer.0[..DATA_ROOM - 8].copy_from_slice(&header);
-        buffer.0[DATA_ROOM - 8..DATA_ROOM].copy_from_slice(&offset.to_be_bytes());
-        self.write(&buffer.0)
+        let header = chunk_header(cookie, part, chunk::OFFSET_DATA, 8 + buffer.length);
+        self.write(buffer.with_header(&[&header, &offset.to_be_bytes()]))
     }
 
     /// Tells that `length` bytes at `offset` of the disk are zeros.

@@ -5,7 +5,7 @@ mod client;
 use client::*;
 use ireko_disk::{Disk, ErrorKind, Extent, ExtentKind, Geometry, Result};
 use std::io::Write;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 
 const EPERM: u32 = 1;
@@ -182,12 +182,12 @@ fn what_was_asked_before_a_disconnect_is_answered() {
 /// A disk that does `on_read` instead of reading.
 struct OnRead<F>(F);
 
-impl<F: Fn(u64) + Send + Sync> Disk for OnRead<F> {
+impl<F: Fn(u64, &mut [u8]) + Send + Sync> Disk for OnRead<F> {
     fn geometry(&self) -> Geometry {
-        Geometry { virtual_size: SIZE, logical_sector: 512, physical_sector: 512 }
+        Geometry { virtual_size: 32 << 20, logical_sector: 512, physical_sector: 512 }
     }
-    fn read_at(&self, offset: u64, _: &mut [u8]) -> Result<()> {
-        (self.0)(offset);
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        (self.0)(offset, buffer);
         Ok(())
     }
     fn write_at(&self, _: u64, _: &[u8]) -> Result<()> {
@@ -209,18 +209,40 @@ impl<F: Fn(u64) + Send + Sync> Disk for OnRead<F> {
 
 #[test]
 fn requests_of_one_connection_are_done_side_by_side() {
-    let all_are_here = Barrier::new(4);
-    let disk = OnRead(move |_| {
+    let all_are_here = Barrier::new(8);
+    let disk = OnRead(move |_, _: &mut [u8]| {
         all_are_here.wait();
     });
     let served = Served::new(export(Arc::new(disk)));
     let mut client = served.client();
-    for _ in 0..4 {
+    for _ in 0..8 {
         client.send(READ, 0, 0, 512);
     }
-    for _ in 0..4 {
+    for _ in 0..8 {
         assert!(matches!(client.reply().1, Reply::Chunks(_)));
     }
+}
+
+#[test]
+fn long_reads_hold_no_more_memory_than_a_connection_may() {
+    let (held, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (now, peak) = (held.clone(), most.clone());
+    let disk = OnRead(move |_, buffer: &mut [u8]| {
+        peak.fetch_max(
+            now.fetch_add(buffer.len(), Ordering::SeqCst) + buffer.len(),
+            Ordering::SeqCst,
+        );
+        buffer.fill(5);
+        now.fetch_sub(buffer.len(), Ordering::SeqCst);
+    });
+    let served = Served::new(export(Arc::new(disk)));
+    let mut client = served.client();
+    let cookies: Vec<u64> = (0..8).map(|_| client.send(READ, DF, 0, 32 << 20)).collect();
+    let mut answered: Vec<u64> = cookies.iter().map(|_| client.reply().0).collect();
+    answered.sort_unstable();
+    assert_eq!(answered, cookies);
+    let most = most.load(Ordering::SeqCst);
+    assert!((32 << 20..=64 << 20).contains(&most), "{most}");
 }
 
 #[test]
@@ -250,7 +272,7 @@ fn more_than_a_connection_may_hold_is_done_bit_by_bit() {
 
 #[test]
 fn a_disk_that_panics_costs_the_connection_and_not_the_server() {
-    let disk = OnRead(|offset| assert_eq!(offset, 0, "meant to panic"));
+    let disk = OnRead(|offset, _: &mut [u8]| assert_eq!(offset, 0, "meant to panic"));
     let served = Served::new(export(Arc::new(disk)));
     let mut client = served.client();
     client.send(READ, 0, 512, 512);
@@ -260,7 +282,7 @@ fn a_disk_that_panics_costs_the_connection_and_not_the_server() {
 
 #[test]
 fn a_map_that_contradicts_itself_is_an_error_of_the_disk() {
-    let served = Served::new(export(Arc::new(OnRead(|_| ()))));
+    let served = Served::new(export(Arc::new(OnRead(|_, _: &mut [u8]| ()))));
     let mut client = served.client();
     assert_eq!(client.ask(BLOCK_STATUS, 0, 0, 512), Reply::Error(EIO));
     assert_eq!(client.ask(READ, 0, 0, BLOCK as u32), Reply::Error(EIO));
