@@ -1,16 +1,22 @@
-//! Looking for damage in disk files.
+//! Looking for damage in disk files, and curing what can be cured without loss.
 //!
+//! ```text
+//!   check ──► Report: findings, space              nothing is changed
+//!   repair ─► check ─► cures ─► check ─► Report    a crash leaves a file that is no worse
+//! ```
 //! Opening a file looks at what it needs and stops at the first fault. A check looks at everything the format demands, goes on
 //! after a fault where that makes sense, and says of each what follows from it. What a format demands is
 //! its own module's affair; here is what all of them report.
 
 mod chain;
+mod repair;
 mod report;
 
 use std::path::Path;
 use std::sync::Arc;
 
 pub use chain::check_chain;
+pub use repair::{RepairOptions, repair, repair_storage};
 pub(crate) use report::Findings;
 pub use report::{Finding, FindingKind, Repair, Report, Severity, Space};
 

@@ -29,6 +29,7 @@ mod log;
 mod metadata;
 mod region;
 mod relink;
+pub(crate) mod repair;
 pub(crate) mod resize;
 mod space;
 mod write;

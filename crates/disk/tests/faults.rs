@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use ireko_disk::check::{Severity, check_storage};
 use ireko_disk::vhdx::{self, ChildOptions, CreateOptions};
 use ireko_disk::{Access, Chain, Disk, ErrorKind, Storage};
 use ireko_testkit::CrashStorage;
@@ -151,6 +152,8 @@ fn on_a_full_host_disk_every_sector_is_old_or_new_and_work_goes_on_when_there_is
         };
         let before = check(&disk);
         disk.close().unwrap();
+        let report = check_storage(&(leaf.clone() as Arc<dyn Storage>)).unwrap();
+        assert!(report.worst() <= Some(Severity::Note), "{report:#?}");
         let disk = Chain::over(vec![leaf, base], Access::ReadWrite).unwrap();
         assert!(check(&disk) == before);
         disk.write_at(7 * MIB, &vec![9; MIB as usize]).unwrap();

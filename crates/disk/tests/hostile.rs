@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ireko_disk::check::{RepairOptions, check_storage, repair_storage};
 use ireko_disk::vhdx::{self, ChildOptions, CreateOptions};
 use ireko_disk::{Access, Chain, Disk, ErrorKind, Storage};
 use ireko_testkit::random::Random;
@@ -55,6 +56,43 @@ fn exercise(images: [Image; 2]) {
     }
 }
 
+/// A report without errors means that the disk reads and takes writes; a repair never makes it read otherwise.
+fn check_and_repair(images: &[Image; 2]) {
+    let [leaf, base] = images.clone().map(|image| Arc::new(CrashStorage::new(image)));
+    let (file, parent): (Arc<dyn Storage>, Arc<dyn Storage>) = (leaf.clone(), base);
+    let report = check_storage(&file).unwrap();
+    let read = |leaf: &Arc<dyn Storage>, access| {
+        let disk = Chain::over(vec![leaf.clone(), parent.clone()], access)?;
+        let mut bytes = vec![0; disk.geometry().virtual_size.min(8 * MIB) as usize];
+        disk.read_at(0, &mut bytes).map(|()| (disk, bytes))
+    };
+    let before = match read(&file, Access::ReadOnly) {
+        Ok((_, bytes)) => Some(bytes),
+        Err(error) => {
+            // What is wrong with the link is for a check of the chain to find.
+            let elsewhere = error.kind() == ErrorKind::ParentMismatch
+                || !check_storage(&parent).unwrap().is_sound();
+            assert!(elsewhere || !report.is_sound(), "{error}: {report:#?}");
+            None
+        }
+    };
+    if let (true, Some(bytes)) = (report.is_sound(), &before) {
+        let copy: Arc<dyn Storage> = Arc::new(CrashStorage::new(images[0].clone()));
+        let (disk, _) = read(&copy, Access::ReadWrite).unwrap();
+        disk.write_at(0, bytes).unwrap();
+        disk.close().unwrap();
+    }
+    for discard_lost_blocks in [false, true] {
+        let options = RepairOptions { discard_lost_blocks };
+        let after = repair_storage(&file, &options).unwrap();
+        assert!(after.is_sound() || !report.is_sound(), "{report:#?} {after:#?}");
+        assert!(discard_lost_blocks || leaf.position() == 0 || !after.repaired.is_empty());
+        if let Some(before) = &before {
+            assert!(read(&file, Access::ReadOnly).unwrap().1 == *before);
+        }
+    }
+}
+
 fn put(image: &mut Image, at: u64, bytes: &[u8]) {
     image.write(at, bytes);
 }
@@ -83,6 +121,9 @@ fn mutate(range: std::ops::Range<u64>, sealed: Option<(u64, usize)>) {
             put(&mut bad[0], at, &[new]);
             if let Some((start, length)) = sealed {
                 seal(&mut bad[0], start, length);
+            }
+            if random.one_in(4) {
+                check_and_repair(&bad);
             }
             exercise(bad);
         }
@@ -125,9 +166,12 @@ fn any_byte_of_the_bat() {
     Chain::over(vec![storage.clone(), parent], Access::ReadWrite).unwrap().close().unwrap();
     let clean = [storage.image(), base];
     for at in BAT..BAT + 5 * 8 {
-        for new in 0..=255 {
+        for new in 0..=255u8 {
             let mut bad = clean.clone();
             put(&mut bad[0], at, &[new]);
+            if (at + u64::from(new)).is_multiple_of(17) {
+                check_and_repair(&bad);
+            }
             exercise(bad);
         }
     }
@@ -139,10 +183,12 @@ fn truncated_files_are_refused_or_fail_where_the_bytes_are_missing() {
     for length in (0..dirty.length()).step_by(100_003).chain([0, 1, 7, 8, dirty.length() - 1]) {
         let mut short = dirty.clone();
         short.set_length(length);
-        exercise([short, base.clone()]);
         let mut short_base = base.clone();
         short_base.set_length(length.min(base.length()));
-        exercise([dirty.clone(), short_base]);
+        for images in [[short, base.clone()], [dirty.clone(), short_base]] {
+            check_and_repair(&images);
+            exercise(images);
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 
+use ireko_disk::check::{Severity, check_chain};
 use ireko_disk::vhdx::{self, ChildOptions, CreateOptions};
 use ireko_disk::{Access, Chain, Disk, ExtentKind, FreezePlan};
 use proptest::prelude::*;
@@ -199,6 +200,15 @@ impl Pair {
         }
     }
 
+    /// Closes the disk and has its files and their links checked.
+    fn check_files(&mut self) {
+        self.close();
+        for (path, report) in check_chain(&self.paths).unwrap() {
+            let name = path.display();
+            assert!(report.worst() <= Some(Severity::Note), "{name}: {:#?}", report.findings);
+        }
+    }
+
     fn compare(&self) {
         let mut bytes = vec![0xEE; self.bytes.len()];
         self.disk().read_at(0, &mut bytes).unwrap();
@@ -229,6 +239,7 @@ proptest! {
         }
         pair.compare();
         pair.apply(&Operation::Reopen);
+        pair.check_files();
     }
 }
 
@@ -245,4 +256,5 @@ fn a_chain_of_250_layers_reads_and_writes() {
     }
     assert_eq!(pair.disk().depth(), 250);
     pair.compare();
+    pair.check_files();
 }

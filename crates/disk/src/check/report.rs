@@ -18,6 +18,8 @@ const FREE_RANGES: usize = 1000;
 pub struct Report {
     /// In the order of the file. At most 100 of each kind, then one that tells how many more there are.
     pub findings: Vec<Finding>,
+    /// What a repair did away with; empty after a check.
+    pub repaired: Vec<Finding>,
     /// Who has the file's bytes.
     pub space: Space,
     /// The log holds changes that are not at their places yet. VHDX only.
@@ -52,7 +54,7 @@ pub struct Finding {
     pub what: FindingKind,
     /// What it is, where in the file, and what follows; for people, in one line.
     pub message: String,
-    /// What a repair would do about it, if anything.
+    /// What [`crate::check::repair`] can do about it, if anything.
     pub repair: Option<Repair>,
 }
 

@@ -16,9 +16,11 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+pub(super) use bat::{Action, Cure};
 use bat::{Cures, Table};
 use metadata::Parameters;
 use owners::Owners;
+pub(super) use regions::Copies;
 
 use super::bat::Layout;
 use super::header::Header;
@@ -36,13 +38,17 @@ pub(crate) fn check(file: &Arc<dyn Storage>) -> Result<Report> {
     let (mut report, mut findings) = (Report::default(), Findings::default());
     report.space.file_length = file.len().during("read the file's length")?;
     examine(file, &mut report, &mut findings)?;
-    if let Err(error) = Layer::open(file.clone()) {
-        // Every repair begins with opening.
+    let opened = Layer::open(file.clone());
+    if let Err(error) = &opened
+        && !findings.has_errors()
+    {
+        let message = format_args!("the file does not open: {error}");
+        findings.error(FindingKind::Unopenable, message);
+    }
+    // What every repair begins with, opening for writing, would fail.
+    let unwritable = [FindingKind::SequenceExhausted, FindingKind::LogMisplaced];
+    if opened.is_err() || unwritable.iter().any(|what| findings.count(*what) > 0) {
         findings.forget_repairs();
-        if !findings.has_errors() {
-            let message = format_args!("the file does not open: {error}");
-            findings.error(FindingKind::Unopenable, message);
-        }
     }
     report.findings = findings.finish();
     Ok(report)
@@ -95,11 +101,20 @@ fn contents(header: &Header, look: &mut Look<'_>, cures: &mut Cures<'_>) -> Resu
     Ok(Some(owners.space()))
 }
 
+/// Hands out the cures for what is wrong with the BAT of a file that opens and whose log is not in use.
+pub(super) fn cures(view: &dyn Storage, header: &Header, cures: &mut Cures<'_>) -> Result<()> {
+    let length = view.len().during("read the file's length")?;
+    let mut findings = Findings::default();
+    contents(header, &mut Look { view, length, findings: &mut findings }, cures).map(drop)
+}
+
 fn check_length(look: &mut Look<'_>) {
     if !look.length.is_multiple_of(MIB) {
         // What is missing of a block must not become zeros unasked.
-        let harmless = look.findings.count(FindingKind::BlockCutOff) == 0;
-        let repair = harmless.then_some(Repair::ExtendFile);
+        let repair = Some(match look.findings.count(FindingKind::BlockCutOff) {
+            0 => Repair::ExtendFile,
+            _ => Repair::CompleteBlock,
+        });
         let message = format_args!("the file has {} bytes, no multiple of 1 MiB", look.length);
         look.findings.add(Severity::Warning, FindingKind::FileLength, repair, message);
     }

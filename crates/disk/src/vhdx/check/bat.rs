@@ -410,11 +410,12 @@ impl Walk<'_, '_> {
             let is_set = |bit: usize| bits[bit / 8] >> (bit % 8) & 1 != 0;
             let (what, slot) = (FindingKind::BitmapBits, layout.payload_slot(block));
             if (on_disk..per_block * 8).any(is_set) {
+                // A disk that was made shorter within a block has them.
                 let message = format_args!(
                     "{} has sectors behind the disk's end; they are ignored",
                     self.name(Tenant::Block(block), slot)
                 );
-                self.look.findings.warning(what, message);
+                self.look.findings.add(Severity::Note, what, None, message);
             } else if bits.iter().all(|byte| *byte == 0) {
                 let message = format_args!(
                     "{} is partial and has none of its sectors: the parent shows through everywhere",

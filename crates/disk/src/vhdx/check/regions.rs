@@ -6,10 +6,12 @@ use std::ops::Range;
 use super::super::bytes::Fields;
 use super::super::header::Header;
 use super::super::region::{BAT, COPIES, LENGTH, MAX_ENTRIES, METADATA, is_valid};
-use super::super::{MIB, overlap};
+use super::super::{MIB, PAGE, overlap};
 use super::{CLOSED, Look};
 use crate::check::{FindingKind, Repair, Severity};
+use crate::error::{During, Result};
 use crate::guid::Guid;
+use crate::storage::Storage;
 
 /// What the region table could be made sense of.
 pub(super) struct Regions {
@@ -20,12 +22,20 @@ pub(super) struct Regions {
 }
 
 /// Both copies of the table.
-struct Copies {
+pub(in super::super) struct Copies {
     tables: [Vec<u8>; 2],
     valid: [bool; 2],
 }
 
 impl Copies {
+    pub fn read(storage: &dyn Storage) -> Result<Self> {
+        let mut tables = [vec![0; LENGTH], vec![0; LENGTH]];
+        for (table, at) in tables.iter_mut().zip(COPIES) {
+            storage.read_at(at, table).during("read the region table")?;
+        }
+        Ok(Self::of(tables))
+    }
+
     fn of(tables: [Vec<u8>; 2]) -> Self {
         let valid = [is_valid(&tables[0]), is_valid(&tables[1])];
         Self { tables, valid }
@@ -34,6 +44,22 @@ impl Copies {
     /// The copy that counts: the first that is valid.
     fn current(&self) -> Option<&[u8]> {
         (0..2).find(|copy| self.valid[*copy]).map(|copy| self.tables[copy].as_slice())
+    }
+
+    /// The pages to write so that the other copy is the same as the one that counts.
+    pub fn cure(&self) -> Vec<(u64, Box<[u8; PAGE]>)> {
+        let (good, bad) = match self.valid {
+            [true, _] => (0, 1),
+            [false, true] => (1, 0),
+            [false, false] => return Vec::new(),
+        };
+        let pages = self.tables[good].chunks_exact(PAGE).zip(self.tables[bad].chunks_exact(PAGE));
+        let places = (COPIES[bad]..).step_by(PAGE);
+        places
+            .zip(pages)
+            .filter(|(_, (good, bad))| good != bad)
+            .map(|(at, (good, _))| (at, good.try_into().map(Box::new).expect("a page")))
+            .collect()
     }
 }
 
