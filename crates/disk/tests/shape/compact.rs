@@ -13,6 +13,7 @@ use ireko_testkit::random::Random;
 use ireko_testkit::{CrashStorage, Damage, Image};
 
 use crate::anatomy::Anatomy;
+use crate::disks::any_layers;
 use crate::faults::Failing;
 use crate::support::{
     MIB, bytes, bytes_of, folder, is_readable, open, over, qemu_reads, scribble, seven_zip_reads,
@@ -294,31 +295,6 @@ fn small_child() -> [Image; 2] {
     disk.write_at(512, &vec![4; 2 * MIB as usize - 512]).unwrap();
     disk.close().unwrap();
     [child.image(), base]
-}
-
-/// A base or a child of two layers, with anything in them.
-fn any_layers(seed: u64) -> Vec<Image> {
-    let (mut random, mut layers) = (Random::new(seed), Vec::new());
-    let block_size = 1 << (20 + random.below(2));
-    for depth in 0..=random.below(3) {
-        let storage = Arc::new(CrashStorage::default());
-        if depth == 0 {
-            let options = CreateOptions { block_size, ..CreateOptions::new(7 * MIB + 4096) };
-            vhdx::format(&*storage, &options).unwrap();
-        } else {
-            let parent = over(&layers, Access::ReadOnly).identity().unwrap();
-            let options = ChildOptions { block_size, ..Default::default() };
-            vhdx::format_child(&*storage, &parent, r".\parent.vhdx", &options).unwrap();
-        }
-        let parents = layers.iter().map(|image| Arc::new(CrashStorage::new(image.clone())) as _);
-        let all: Vec<Arc<dyn Storage>> =
-            [storage.clone() as _].into_iter().chain(parents).collect();
-        let disk = Chain::over(all, Access::ReadWrite).unwrap();
-        scribble(&disk, block_size.into(), &mut random);
-        disk.close().unwrap();
-        layers.insert(0, storage.image());
-    }
-    layers
 }
 
 /// Compacts the first of `layers`, and cuts the power at every write, with every damage.

@@ -5,8 +5,10 @@
 
 mod anatomy;
 mod compact;
+mod disks;
 mod faults;
 mod fixed;
 mod hostile;
 mod resize;
+mod resize_power;
 mod support;

@@ -7,17 +7,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use ireko_disk::vhdx::{self, ChildOptions, CreateOptions, Kind, Provision};
 use ireko_disk::{
-    Access, Chain, Disk, ErrorKind, FileStorage, Lock, ResizeOptions, Storage, Watch, resize,
-    resize_storage,
+    Access, Disk, ErrorKind, FileStorage, Lock, ResizeOptions, Watch, resize, resize_storage,
 };
 use ireko_testkit::random::Random;
-use ireko_testkit::{CrashStorage, Damage, Image};
+use ireko_testkit::{CrashStorage, Image};
 
 use crate::anatomy::Anatomy;
-use crate::faults::Failing;
+use crate::disks::{alone, base, child_of, options, resized, storages};
 use crate::support::{
-    MIB, bytes, bytes_of, folder, has, is_readable, open, over, qemu_reads, run, scribble,
-    seven_zip_reads,
+    MIB, bytes, bytes_of, folder, has, open, over, qemu_reads, run, scribble, seven_zip_reads,
 };
 
 /// Where our files have their BAT, and behind it the blocks of a small disk.
@@ -25,14 +23,6 @@ const BAT: u64 = 6 * MIB;
 const DATA: u64 = 7 * MIB;
 const LOSSY: ResizeOptions = ResizeOptions { allow_loss: true };
 const CAREFUL: ResizeOptions = ResizeOptions { allow_loss: false };
-
-fn options(block_mib: u32, sector: u32, size: u64) -> CreateOptions {
-    CreateOptions {
-        block_size: block_mib << 20,
-        logical_sector: sector,
-        ..CreateOptions::new(size)
-    }
-}
 
 /// Resizes a chain's leaf; the result is sound, and new where it has to be.
 #[track_caller]
@@ -45,13 +35,6 @@ fn resize_file(chain: &[PathBuf], size: u64, options: &ResizeOptions) -> Anatomy
     assert_ne!(after.file_write_guid, before.file_write_guid);
     assert_eq!((after.page83, after.kind), (before.page83, before.kind));
     anatomy
-}
-
-/// The bytes of a disk that got `size` bytes long.
-fn resized(bytes: &[u8], size: u64) -> Vec<u8> {
-    let mut bytes = bytes.to_vec();
-    bytes.resize(size as usize, 0);
-    bytes
 }
 
 #[test]
@@ -330,42 +313,6 @@ fn stopped_while_it_looks_for_data_nothing_has_changed() {
     assert!(stop.asked.into_inner() && storage.position() == position);
 }
 
-/// A base full of random bytes.
-fn base(size: u64, block_mib: u32) -> Image {
-    let storage = Arc::new(CrashStorage::default());
-    vhdx::format(&*storage, &options(block_mib, 512, size)).unwrap();
-    let disk = Chain::over(vec![storage.clone()], Access::ReadWrite).unwrap();
-    let mut data = vec![0; size as usize];
-    Random::new(size).fill(&mut data);
-    disk.write_at(0, &data).unwrap();
-    disk.close().unwrap();
-    storage.image()
-}
-
-/// A child of the first of `layers`, which becomes the second, with some sectors in its last block and some blocks.
-fn child_of(mut layers: Vec<Image>) -> Vec<Image> {
-    let storage = Arc::new(CrashStorage::default());
-    let parent = over(&layers, Access::ReadOnly).identity().unwrap();
-    vhdx::format_child(&*storage, &parent, r".\parent.vhdx", &ChildOptions::default()).unwrap();
-    let disk = Chain::over(storages(storage.clone(), &layers), Access::ReadWrite).unwrap();
-    let size = disk.geometry().virtual_size;
-    disk.write_at(size - 512, &[b'c'; 512]).unwrap();
-    disk.write_at(2 * MIB, &vec![b'C'; 2 * MIB as usize]).unwrap();
-    disk.write_at(100, &[b'd'; 3000]).unwrap();
-    disk.close().unwrap();
-    layers.insert(0, storage.image());
-    layers
-}
-
-fn storages(leaf: Arc<dyn Storage>, parents: &[Image]) -> Vec<Arc<dyn Storage>> {
-    let parents = parents.iter().map(|image| Arc::new(CrashStorage::new(image.clone())) as _);
-    [leaf].into_iter().chain(parents).collect()
-}
-
-fn alone<S: Storage + 'static>(storage: &Arc<S>) -> [Arc<dyn Storage>; 1] {
-    [storage.clone()]
-}
-
 #[test]
 fn what_lies_behind_the_end_of_a_disk_never_shows() {
     let size = 4 * MIB + 1024;
@@ -403,181 +350,4 @@ fn entry(image: &Image, slot: u64) -> u64 {
     let mut bytes = [0; 8];
     image.read(BAT + slot * 8, &mut bytes).unwrap();
     u64::from_le_bytes(bytes)
-}
-
-/// Resizes the first of `layers`, and cuts the power at every write, with every damage.
-#[track_caller]
-fn survives_power_cuts(layers: &[Image], size: u64, options: &ResizeOptions) {
-    let old = bytes(&over(layers, Access::ReadOnly));
-    let new = resized(&old, size);
-    let leaf = Arc::new(CrashStorage::new(layers[0].clone()));
-    resize_storage(&storages(leaf.clone(), &layers[1..]), size, options, &()).unwrap();
-    let (trace, mut random) = (leaf.trace(), Random::new(size));
-    let mut sizes = [0; 2];
-    for cut in 0..=trace.positions() {
-        for damage in Damage::ALL {
-            let context = format!("cut after {cut} changes, {damage:?}");
-            let mut now = layers.to_vec();
-            now[0] = trace.cut(cut, damage, &mut random);
-            is_readable(&now[0]);
-            let left = bytes(&over(&now, Access::ReadOnly));
-            let is_new = left.len() == new.len();
-            assert!(left == if is_new { &new[..] } else { &old[..] }, "{context}");
-            sizes[usize::from(is_new)] += 1;
-            if damage == Damage::Tears(512) || damage == Damage::LosesAll {
-                // Taken up again, and there and back: what a crash left behind does not show.
-                let leaf = Arc::new(CrashStorage::new(now[0].clone()));
-                let chain = storages(leaf.clone(), &layers[1..]);
-                resize_storage(&chain, size, options, &()).unwrap();
-                now[0] = leaf.image();
-                assert!(bytes(&over(&now, Access::ReadOnly)) == new, "{context}, resumed");
-                resize_storage(&chain, size + 3 * MIB, options, &()).unwrap();
-                now[0] = leaf.image();
-                Anatomy::of_image(&now[0]);
-                let larger = resized(&new, size + 3 * MIB);
-                assert!(bytes(&over(&now, Access::ReadOnly)) == larger, "{context}, grown");
-            }
-        }
-    }
-    assert!(sizes[0] > 0 && sizes[1] > 0);
-}
-
-#[test]
-fn a_base_has_one_of_both_sizes_whenever_the_power_goes() {
-    let base = [base(3 * MIB + 512, 1)];
-    survives_power_cuts(&base, 5 * MIB, &CAREFUL);
-    survives_power_cuts(&base, MIB + 512, &LOSSY);
-}
-
-#[test]
-fn a_child_has_one_of_both_sizes_whenever_the_power_goes() {
-    let layers = child_of(vec![base(4 * MIB + 1024, 1)]);
-    survives_power_cuts(&layers, 9 * MIB, &CAREFUL);
-    let leaf = Arc::new(CrashStorage::new(layers[0].clone()));
-    let chain = storages(leaf.clone(), &layers[1..]);
-    resize_storage(&chain, 9 * MIB, &CAREFUL, &()).unwrap();
-    let disk = Chain::over(chain, Access::ReadWrite).unwrap();
-    disk.write_at(5 * MIB, &vec![b'n'; 4 * MIB as usize]).unwrap();
-    disk.close().unwrap();
-    survives_power_cuts(&[leaf.image(), layers[1].clone()], 5 * MIB + 512, &LOSSY);
-}
-
-#[test]
-fn a_fixed_disk_has_one_of_both_sizes_whenever_the_power_goes() {
-    let storage = Arc::new(CrashStorage::default());
-    let provision = Provision::Fixed { preallocate: false };
-    vhdx::format(&*storage, &CreateOptions { provision, ..options(1, 512, 3 * MIB) }).unwrap();
-    let disk = Chain::over(vec![storage.clone()], Access::ReadWrite).unwrap();
-    disk.write_at(0, &vec![7; 3 * MIB as usize]).unwrap();
-    disk.close().unwrap();
-    survives_power_cuts(&[storage.image()], 5 * MIB, &CAREFUL);
-    survives_power_cuts(&[storage.image()], 2 * MIB - 512, &LOSSY);
-}
-
-/// Larger than any disk whose BAT fits 1 MiB.
-const HUGE: u64 = 200 << 30;
-
-/// The disk is one of 3 MiB, or the same with zeros behind it.
-#[track_caller]
-fn is_small_or_huge(image: &Image, expected: &[u8], context: &str) -> u64 {
-    let disk = over(std::slice::from_ref(image), Access::ReadOnly);
-    let size = disk.geometry().virtual_size;
-    let mut first = vec![0; size.min(10 * MIB) as usize];
-    disk.read_at(0, &mut first).unwrap();
-    assert!(first == resized(expected, first.len() as u64), "{context}");
-    let mut last = [1; 4096];
-    disk.read_at(size - 4096, &mut last).unwrap();
-    assert!(size == 3 * MIB || (size == HUGE && last == [0; 4096]), "{context}");
-    size
-}
-
-#[test]
-fn the_bat_is_here_or_there_whenever_the_power_goes() {
-    let base = base(3 * MIB, 1);
-    let expected = bytes(&over(std::slice::from_ref(&base), Access::ReadOnly));
-    let storage = Arc::new(CrashStorage::new(base));
-    resize_storage(&alone(&storage), HUGE, &CAREFUL, &()).unwrap();
-    let (trace, mut random) = (storage.trace(), Random::new(3));
-    let mut sizes = std::collections::BTreeSet::new();
-    for cut in 0..=trace.positions() {
-        for damage in Damage::ALL {
-            let context = format!("cut after {cut} changes, {damage:?}");
-            let image = trace.cut(cut, damage, &mut random);
-            is_readable(&image);
-            let size = is_small_or_huge(&image, &expected, &context);
-            sizes.insert(size);
-            if size < HUGE {
-                let again = Arc::new(CrashStorage::new(image));
-                resize_storage(&alone(&again), HUGE, &CAREFUL, &()).unwrap();
-                assert_eq!(is_small_or_huge(&again.image(), &expected, &context), HUGE);
-                assert_ne!(Anatomy::of_image(&again.image()).bat.start, BAT);
-            }
-        }
-    }
-    assert_eq!(sizes.into_iter().collect::<Vec<_>>(), [3 * MIB, HUGE]);
-}
-
-#[test]
-fn a_failure_at_any_write_leaves_one_of_both_sizes() {
-    let base = base(3 * MIB, 1);
-    let expected = bytes(&over(std::slice::from_ref(&base), Access::ReadOnly));
-    let guid = |image: &Image| {
-        over(std::slice::from_ref(image), Access::ReadOnly).identity().unwrap().data_write_guid
-    };
-    let mut still_linked = 0;
-    for allowed in 0.. {
-        let storage = Arc::new(Failing::after(allowed, base.clone()));
-        let outcome = resize_storage(&alone(&storage), HUGE, &CAREFUL, &());
-        let context = format!("after {allowed} writes");
-        let size = is_small_or_huge(&storage.image(), &expected, &context);
-        let Err(error) = outcome else { break };
-        assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
-        if guid(&storage.image()) == guid(&base) {
-            assert_eq!(size, 3 * MIB, "{context}");
-            still_linked += 1;
-        }
-    }
-    // The first header, the file's length, the new BAT: its children are not given up before that is there.
-    assert!(still_linked >= 3);
-}
-
-#[test]
-fn what_was_cut_off_in_several_log_entries_never_comes_back() {
-    const BLOCKS: u64 = 800;
-    // Entries of neighbours lie in different pages of the BAT.
-    const STEP: u64 = 600 * MIB;
-    let storage = Arc::new(CrashStorage::default());
-    vhdx::format(&*storage, &options(1, 512, BLOCKS * STEP)).unwrap();
-    let disk = Chain::over(vec![storage.clone()], Access::ReadWrite).unwrap();
-    (0..BLOCKS).for_each(|block| disk.write_at(block * STEP, &[7; 512]).unwrap());
-    disk.close().unwrap();
-    let full = storage.image();
-    let storage = Arc::new(CrashStorage::new(full));
-    resize_storage(&alone(&storage), MIB, &LOSSY, &()).unwrap();
-    assert_eq!(storage.image().length(), Anatomy::of_image(&storage.image()).overhead + MIB);
-    let (trace, mut random) = (storage.trace(), Random::new(3));
-    let holds = |image: &Image, expected: u8| {
-        let disk = over(std::slice::from_ref(image), Access::ReadOnly);
-        let mut sector = [0; 512];
-        (0..BLOCKS).all(|block| {
-            disk.read_at(block * STEP, &mut sector).unwrap();
-            sector == [if block == 0 { 7 } else { expected }; 512]
-        })
-    };
-    for cut in (0..trace.positions()).step_by(97).chain([trace.positions()]) {
-        for damage in [Damage::LosesAll, Damage::Reorders] {
-            let context = format!("cut after {cut} changes, {damage:?}");
-            let image = trace.cut(cut, damage, &mut random);
-            let disk = over(std::slice::from_ref(&image), Access::ReadOnly);
-            let size = disk.geometry().virtual_size;
-            if size == MIB {
-                let again = Arc::new(CrashStorage::new(image));
-                resize_storage(&alone(&again), BLOCKS * STEP, &CAREFUL, &()).unwrap();
-                Anatomy::of_image(&again.image());
-                assert!(holds(&again.image(), 0), "{context}");
-            } else {
-                assert!(size == BLOCKS * STEP && holds(&image, 7), "{context}");
-            }
-        }
-    }
 }
