@@ -285,6 +285,7 @@ mod tests {
         check_help("ireko run --help", include_str!("golden/help-run.txt"));
         check_help("ireko exec --help", include_str!("golden/help-exec.txt"));
         check_help("ireko image --help", include_str!("golden/help-image.txt"));
+        check_help("ireko vhd --help", include_str!("golden/help-vhd.txt"));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Formats as they are typed, and as file names tell them.
 
+use crate::error::{Error, Result};
 use ireko_disk::Format;
 use std::path::Path;
 
@@ -28,6 +29,14 @@ impl FormatName {
             "raw" | "img" => Some(Self::Raw),
             _ => None,
         }
+    }
+
+    /// The format of a new file: as said by `option`, else as its name has it.
+    pub fn of_new(said: Option<Self>, file: &Path, option: &str) -> Result<Self> {
+        said.or_else(|| Self::by_suffix(file)).ok_or_else(|| {
+            Error::usage(format!("the name of {} does not tell its format", file.display()))
+                .hint(format!("{option} says it, or a name that ends in .vhdx or .raw"))
+        })
     }
 
     /// Whether a file's name says that it is raw.

@@ -2,7 +2,7 @@
 
 use super::format::FormatName;
 use crate::error::{Error, Result};
-use ireko_disk::{Access, Chain, ErrorKind, Format, find_chain};
+use ireko_disk::{Access, Chain, Disk, ErrorKind, Format, find_chain};
 use std::path::{Path, PathBuf};
 
 /// How a disk file is to be understood.
@@ -42,6 +42,11 @@ impl Source {
         }
     }
 
+    /// The size of the virtual disk in bytes.
+    pub fn size_of(&self, file: &Path) -> Result<u64> {
+        Ok(self.open(file, Access::ReadOnly)?.geometry().virtual_size)
+    }
+
     /// Opens a file with all its parents as one disk.
     pub fn open(&self, file: &Path, access: Access) -> Result<Chain> {
         match self.format_of(file)? {
@@ -68,6 +73,11 @@ impl Parents {
                 false => error,
             }
         })
+    }
+
+    /// Where else than beside a child its parent may be.
+    pub fn folders(&self) -> &[PathBuf] {
+        &self.folders
     }
 }
 

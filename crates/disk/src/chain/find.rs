@@ -80,7 +80,8 @@ fn find_parent(
 fn in_folder(folder: &Path, name: &str) -> Option<PathBuf> {
     let exact = folder.join(name);
     if exact.symlink_metadata().is_ok() {
-        return Some(exact);
+        // As callers who name no folder expect to see it.
+        return Some(exact.strip_prefix(".").map_or(exact.clone(), Path::to_owned));
     }
     let wanted = name.to_lowercase();
     fs::read_dir(folder)
