@@ -224,7 +224,7 @@ impl fmt::Display for Repair {
             Self::ClearUnused => "make it zero",
             Self::CompleteBlock => "fill the block up with zeros, losing what was there",
             Self::SeparateBlocks => "give each block a copy of its own",
-            Self::DiscardBlock => "give the block up, losing what was there",
+            Self::DiscardBlock => "give it up, losing what was there",
         })
     }
 }

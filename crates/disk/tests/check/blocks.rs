@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ireko_disk::vhdx::{self, CreateOptions};
+use ireko_disk::vhdx::{self, ChildOptions, CreateOptions};
 use ireko_disk::{Access, Chain, Disk};
 use ireko_testkit::{CrashStorage, Image};
 
@@ -140,4 +140,38 @@ fn bits_that_make_no_sense_are_found() {
     };
     finds(&layers, last_bits(0b111), &[]);
     finds(&layers, last_bits(0b1010), &[(Kind::BitmapBits, Note)]);
+}
+
+#[test]
+fn faults_of_later_chunks_are_found_where_they_are() {
+    let base = Arc::new(CrashStorage::default());
+    vhdx::format(&*base, &CreateOptions::new(10 << 30)).unwrap();
+    let base = base.image();
+    let identity = Chain::over(vec![storage(&base)], Access::ReadOnly).unwrap().identity();
+    let leaf = Arc::new(CrashStorage::default());
+    let options = ChildOptions { block_size: 32 << 20, ..Default::default() };
+    vhdx::format_child(&*leaf, &identity.unwrap(), r".\base.vhdx", &options).unwrap();
+    let disk = Chain::over(vec![leaf.clone(), storage(&base)], Access::ReadWrite).unwrap();
+    // A chunk has 128 blocks: these are in the first and the last of three.
+    for block in [5, 288, 319] {
+        disk.write_at(block * 32 * MIB, &[1; 512]).unwrap();
+    }
+    disk.close().unwrap();
+    let image = leaf.image();
+    let found = |slot, entry| -> Vec<(Kind, String)> {
+        let mut image = image.clone();
+        set_entry(&mut image, slot, entry);
+        let mut findings = check_image(&image).findings;
+        findings.retain(|finding| finding.what != Kind::Leaked);
+        findings.into_iter().map(|finding| (finding.what, finding.message)).collect()
+    };
+    assert_eq!(found(0, 0), []);
+    let [one, two] = <[_; 2]>::try_from(found(3 * 129 - 1, 0)).unwrap();
+    assert_eq!((one.0, two.0), (Kind::BitmapMissing, Kind::BitmapMissing));
+    assert!(one.1.contains("block 288 ") && two.1.contains("block 319 "), "{one:?} {two:?}");
+    let [misplaced] = <[_; 1]>::try_from(found(290, (1 << 40) | 7)).unwrap();
+    let place = format!("block 288 (at {:#x} of the disk, BAT entry at ", 9u64 << 30);
+    assert!(misplaced.0 == Kind::BlockMisplaced && misplaced.1.contains(&place), "{misplaced:?}");
+    let [behind] = <[_; 1]>::try_from(found(3 * 129 - 2, 6)).unwrap();
+    assert_eq!(behind.0, Kind::EntryPastEnd);
 }

@@ -1,5 +1,7 @@
 //! Files and chains as a whole.
 
+use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -117,4 +119,65 @@ fn many_faults_of_one_kind_are_counted_and_not_all_listed() {
     let more = format!("and {} more", 200_000 - bitmaps - 100);
     let last = report.findings.last().unwrap();
     assert!(last.message.contains(&more) && last.severity == Error, "{last:?}");
+}
+
+/// Storage of which a part cannot be read.
+struct Scratched {
+    inner: CrashStorage,
+    bad: Range<u64>,
+}
+
+impl Storage for Scratched {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        match offset < self.bad.end && self.bad.start < offset + buffer.len() as u64 {
+            true => Err(io::Error::other("medium error")),
+            false => self.inner.read_at(offset, buffer),
+        }
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.inner.write_at(offset, data)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.inner.sync()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.inner.set_len(length)
+    }
+
+    fn punch_hole(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.inner.punch_hole(offset, length)
+    }
+}
+
+#[test]
+fn what_the_host_cannot_read_is_found_and_the_rest_looked_at() {
+    let base = base();
+    let (clean, dirty) = (child(&base, true), child(&base, false));
+    let bitmap = entry(&clean, BITMAP_SLOT) & !(MIB - 1);
+    for (image, at, opens) in [
+        (&clean, HEADERS[1], false),
+        (&clean, TABLES[0], false),
+        (&dirty, LOG, false),
+        (&clean, METADATA, false),
+        (&clean, LOCATOR, false),
+        (&clean, BAT, true),
+        (&clean, bitmap, true),
+    ] {
+        let inner = CrashStorage::new(image.clone());
+        let file: Arc<dyn Storage> = Arc::new(Scratched { inner, bad: at..at + 4096 });
+        let report = check_storage(&file).unwrap();
+        let mut found = report.findings.iter().filter(|found| found.severity == Error);
+        let (only, none) = (found.next().unwrap(), found.next());
+        assert_eq!((only.what, none), (Kind::Unreadable, None), "{:#?}", report.findings);
+        assert!(only.message.contains("medium error"), "{}", only.message);
+        let chain = Chain::over(vec![file, storage(&base)], Access::ReadOnly);
+        assert_eq!((chain.is_ok(), only.message.contains("does not open")), (opens, !opens));
+    }
 }

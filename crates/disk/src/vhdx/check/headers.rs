@@ -1,5 +1,6 @@
 //! The two headers, and the log that the current one names.
 
+use std::error::Error as _;
 use std::sync::Arc;
 
 use super::super::PAGE;
@@ -88,7 +89,8 @@ pub(super) fn check_log(
             return Some(replayed);
         }
         Err(error) if error.kind() == ErrorKind::Io => {
-            let message = format_args!("the log at {at:#x} cannot be read; {CLOSED}");
+            let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+            let message = format_args!("the log at {at:#x} cannot be read{cause}; {CLOSED}");
             look.findings.error(FindingKind::Unreadable, message);
         }
         Err(error) => {

@@ -131,7 +131,7 @@ fn check_known(id: Guid, name: &str, flags: u32, look: &mut Look<'_>) {
     match ITEMS.iter().chain([&LOCATOR]).find(|item| item.0 == id) {
         Some((_, _, _, expected)) if flags & 7 != *expected => {
             let message = format_args!(
-                "the {name} has the flags {flags:#x}, not {expected:#x}: other readers may refuse the file or lose the item"
+                "the {name} item has the flags {flags:#x}, not {expected:#x}: other readers may refuse the file or lose the item"
             );
             look.findings.warning(FindingKind::ItemFlags, message);
         }
@@ -246,7 +246,9 @@ impl Items {
         if length < least {
             // A misplaced one was reported already.
             if place.is_some() || !self.listed.contains(&id) {
-                let message = format_args!("the metadata lacks the {name}, or all of it; {CLOSED}");
+                let message = format_args!(
+                    "the metadata lacks the {name}, or has too little of it; {CLOSED}"
+                );
                 look.findings.error(FindingKind::ItemMissing, message);
             }
             return None;

@@ -152,7 +152,7 @@ fn check_entries(entries: &[u8], header: &Header, look: &mut Look<'_>) -> Region
     for pair in regions.reserved.windows(2).filter(|pair| overlap(&pair[0], &pair[1])) {
         let (one, two) = (pair[0].start, pair[1].start);
         let message = format_args!(
-            "what lies at {one:#x} reaches over what lies at {two:#x}, of the log and the regions; {CLOSED}"
+            "two of the log and the regions overlap, at {one:#x} and {two:#x}; {CLOSED}"
         );
         look.findings.error(FindingKind::RegionsOverlap, message);
     }
