@@ -60,5 +60,11 @@ bench: setup ## measures what create and commit cost
 # Each unit is one run of the test suite's power cuts: some 7 s of CPU.
 IREKO_SOAK ?= 50
 .PHONY: soak
-soak: ## tests the disk engine against power cuts for minutes; IREKO_SOAK=n for n times as long
+soak: ## tests the disk engine for hours: power cuts, IREKO_SOAK=n for n times as many, then fuzzing
 	IREKO_SOAK=$(IREKO_SOAK) $(CARGO) test --release --locked --package ireko-disk
+	scripts/fuzz.sh 600
+
+IREKO_FUZZ_SECONDS ?= 60
+.PHONY: fuzz
+fuzz: ## runs every fuzz target for a minute; IREKO_FUZZ_SECONDS=n for n seconds
+	scripts/fuzz.sh $(IREKO_FUZZ_SECONDS)

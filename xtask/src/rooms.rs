@@ -37,12 +37,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("ireko-vm", &[]),
     // For tests only; see DEVELOPMENT_ONLY.
     ("ireko-e2e", &["ireko-disk", "ireko-protocol", "ireko-testkit"]),
+    ("ireko-fuzz", &["ireko-block-export", "ireko-disk", "ireko-testkit"]),
     ("ireko-testkit", &["ireko-disk"]),
     ("xtask", &[]),
 ];
 
 /// Nothing that is shipped may depend on these; any room's tests may use the test kit.
-const DEVELOPMENT_ONLY: [&str; 3] = ["ireko-e2e", "ireko-testkit", "xtask"];
+const DEVELOPMENT_ONLY: [&str; 4] = ["ireko-e2e", "ireko-fuzz", "ireko-testkit", "xtask"];
 const TEST_KIT: &str = "ireko-testkit";
 
 /// One dependency between crates of the workspace.

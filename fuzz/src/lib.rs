@@ -1,0 +1,42 @@
+//! For tests only: what hostile files and clients may say, made up by a fuzzer.
+//!
+//! ```text
+//!   bytes ─► target ─► an otherwise sound file (sound), checksums made right ─► opened and used (exercise)
+//! ```
+//! Each target is a module with `run`, which may return whatever the bytes are; a panic, a hang or a mountain of
+//! memory is a bug. `scripts/fuzz.sh` runs them under libFuzzer with the binaries of `src/bin`; `tests/corpus.rs` replays
+//! what was found worth keeping, `corpus/<target>`, without it.
+#![forbid(unsafe_code)]
+
+mod exercise;
+mod input;
+mod log;
+mod sound;
+mod sparse;
+
+pub mod vhdx_bat;
+pub mod vhdx_file;
+pub mod vhdx_header;
+pub mod vhdx_locator;
+pub mod vhdx_log;
+pub mod vhdx_metadata;
+pub mod vhdx_region;
+
+pub mod chain_ops;
+pub mod nbd;
+
+/// What a fuzzer calls with bytes of its own.
+pub type Target = fn(&[u8]);
+
+/// Every target by its name, which is also that of its binary and of its corpus.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("chain_ops", chain_ops::run),
+    ("nbd", nbd::run),
+    ("vhdx_bat", vhdx_bat::run),
+    ("vhdx_file", vhdx_file::run),
+    ("vhdx_header", vhdx_header::run),
+    ("vhdx_locator", vhdx_locator::run),
+    ("vhdx_log", vhdx_log::run),
+    ("vhdx_metadata", vhdx_metadata::run),
+    ("vhdx_region", vhdx_region::run),
+];
