@@ -57,6 +57,7 @@ mod storage;
 mod watch;
 
 mod format;
+mod kind;
 mod layer;
 mod pages;
 mod piece;
@@ -89,6 +90,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use format::Format;
 pub use freeze::FreezePlan;
 pub use guid::Guid;
+pub use kind::{Kind, Provision};
 pub use merge::MergeOptions;
 pub use parent_path::relative_parent_path;
 pub use relink::{RelinkOptions, Verify, relink};

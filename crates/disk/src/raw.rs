@@ -5,11 +5,12 @@
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::disk::Geometry;
 use crate::error::{During, Error, ErrorKind, Result};
 use crate::layer::{Place, Run};
-use crate::storage::{FileStorage, Storage};
+use crate::storage::{Storage, in_new_file};
 
 /// Raw files say nothing of sectors; this is what every reader takes them for.
 const SECTOR: u64 = 512;
@@ -22,11 +23,9 @@ const MAX_SIZE: u64 = 64 << 40;
 /// `virtual_size` is in bytes: a multiple of 512, up to 64 TiB. Refuses a path that exists.
 pub fn create(path: &Path, virtual_size: u64) -> Result<()> {
     check_size(virtual_size)?;
-    let file = FileStorage::create(path)?;
-    let made = file.set_len(virtual_size).and_then(|()| file.sync());
-    made.during(format_args!("create {}", path.display())).inspect_err(|_| {
-        // The file is ours and of no use.
-        let _ = std::fs::remove_file(path);
+    in_new_file(path, |file| {
+        file.set_len(virtual_size).during("grow the new file")?;
+        file.sync().during("sync the new file")
     })
 }
 
@@ -42,9 +41,11 @@ pub(crate) fn check_size(size: u64) -> Result<()> {
 /// An open raw file.
 pub(crate) struct Layer {
     storage: Arc<dyn Storage>,
-    /// Bytes in the file.
+    /// Bytes in the file that are the disk's.
     length: u64,
     writable: bool,
+    /// Set by a failed sync: what it should have made durable may be lost, and no later one can tell.
+    broken: AtomicBool,
 }
 
 impl Layer {
@@ -54,7 +55,16 @@ impl Layer {
             let message = format!("a raw disk of {length} bytes; it has 1 byte to 64 TiB");
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
-        Ok(Self { storage, length, writable: false })
+        Ok(Self { storage, length, writable: false, broken: AtomicBool::new(false) })
+    }
+
+    /// Opens the first `length` bytes of a file as a disk; the rest is another format's. The length is whole sectors.
+    pub fn beginning(storage: Arc<dyn Storage>, length: u64) -> Result<Self> {
+        let layer = Self::open(storage)?;
+        match length <= layer.length {
+            true => Ok(Self { length, ..layer }),
+            false => Err(Error::corrupt("the file is shorter than its disk")),
+        }
     }
 
     pub fn into_writable(self, storage: Arc<dyn Storage>) -> Result<Self> {
@@ -62,7 +72,7 @@ impl Layer {
         if length != self.length {
             storage.set_len(length).during("make the last sector whole")?;
         }
-        Ok(Self { storage, length, writable: true })
+        Ok(Self { storage, length, writable: true, ..self })
     }
 
     pub fn geometry(&self) -> Geometry {
@@ -120,10 +130,17 @@ impl Layer {
     }
 
     pub fn flush(&self) -> Result<()> {
-        match self.writable {
-            true => self.storage.sync().during("sync the disk"),
-            false => Ok(()),
+        if !self.writable {
+            return Ok(());
         }
+        if self.broken.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::Io, "an earlier sync of the disk failed"));
+        }
+        let outcome = self.storage.sync().during("sync the disk");
+        if outcome.is_err() {
+            self.broken.store(true, Ordering::Release);
+        }
+        outcome
     }
 
     pub fn settle(&self) -> Result<()> {

@@ -6,6 +6,7 @@ mod memory;
 use std::io;
 use std::ops::Range;
 
+pub(crate) use file::in_new_file;
 pub use file::{FileStorage, Lock};
 pub use memory::MemoryStorage;
 

@@ -37,11 +37,12 @@ mod write;
 use std::ops::Range;
 
 pub use create::{
-    ChildOptions, CreateOptions, ParentIdentity, Provision, create, create_child, format,
-    format_child,
+    ChildOptions, CreateOptions, ParentIdentity, create, create_child, format, format_child,
 };
-pub use info::{Info, Kind, info};
+pub use info::{Info, info};
 pub use locator::ParentLink;
+
+pub use crate::kind::{Kind, Provision};
 
 /// The unit of the log and of the page cache.
 pub(crate) const PAGE: usize = 4096;

@@ -5,6 +5,7 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
@@ -108,12 +109,31 @@ impl FileStorage {
         self.len().during(format_args!("look at {}", self.path.display()))
     }
 
+    /// Returns when the file was last written to.
+    pub(crate) fn modified(&self) -> Result<SystemTime> {
+        let modified = self.file.metadata().and_then(|metadata| metadata.modified());
+        modified.during(format_args!("look at {}", self.path.display()))
+    }
+
     /// Returns the bytes the file takes on its file system.
     pub(crate) fn allocated(&self) -> Result<u64> {
         let metadata =
             self.file.metadata().during(format_args!("look at {}", self.path.display()))?;
         Ok(metadata.blocks() * 512)
     }
+}
+
+/// Makes a file and fills it; leaves nothing when that fails. Refuses a path that exists.
+pub(crate) fn in_new_file(
+    path: &Path,
+    fill: impl FnOnce(&FileStorage) -> Result<()>,
+) -> Result<()> {
+    let file = FileStorage::create(path)?;
+    fill(&file).map_err(|error| {
+        // The file is ours and of no use.
+        let _ = std::fs::remove_file(path);
+        error.context(format!("create {}", path.display()))
+    })
 }
 
 impl Storage for FileStorage {

@@ -18,9 +18,10 @@ use super::metadata::{self, Metadata};
 use super::region::Regions;
 use super::{MIB, PAGE};
 use crate::disk::Geometry;
-use crate::error::{During, Error, Result};
+use crate::error::{During, Result};
 use crate::guid::Guid;
-use crate::storage::{FileStorage, Lock, Storage};
+use crate::kind::Provision;
+use crate::storage::{FileStorage, Lock, Storage, in_new_file};
 
 /// Sparse until used; large enough to gather some 500 pages in one entry.
 const LOG_LENGTH: u64 = 4 * MIB;
@@ -41,21 +42,6 @@ pub struct CreateOptions {
     pub provision: Provision,
     /// The SCSI identity of the virtual disk. `None` makes a new one; only a copy that replaces a disk has that disk's.
     pub page83: Option<Guid>,
-}
-
-/// When the blocks of a new disk get their place in the file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Provision {
-    /// As they are written: a dynamic disk.
-    Dynamic,
-    /// All at once: a fixed disk, whose file is as long as it will ever be.
-    ///
-    /// The file is sparse; `preallocate` takes the host's space too, so that writing cannot run out of it. What the guest
-    /// discards goes back to the host in either case.
-    Fixed {
-        /// Whether to take the host's space.
-        preallocate: bool,
-    },
 }
 
 impl CreateOptions {
@@ -232,15 +218,6 @@ fn place_blocks(
         storage.write_at(bat_start + first * 8, &bytes).during("write the BAT")?;
     }
     Ok(())
-}
-
-fn in_new_file(path: &Path, fill: impl FnOnce(&FileStorage) -> Result<()>) -> Result<()> {
-    let file = FileStorage::create(path)?;
-    fill(&file).map_err(|error: Error| {
-        // The file is ours and of no use.
-        let _ = std::fs::remove_file(path);
-        error.context(format!("create {}", path.display()))
-    })
 }
 
 #[cfg(test)]

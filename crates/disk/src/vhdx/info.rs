@@ -8,18 +8,8 @@ use super::layer::Layer;
 use crate::disk::Geometry;
 use crate::error::{ErrorKind, Result};
 use crate::guid::Guid;
+use crate::kind::Kind;
 use crate::storage::{FileStorage, Lock, Storage};
-
-/// How a file gives its blocks space.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Every block has its place in the file, and keeps it.
-    Fixed,
-    /// Blocks get a place when they are written.
-    Dynamic,
-    /// As dynamic; what the file does not hold is its parent's.
-    Differencing,
-}
 
 /// A VHDX file's description of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
