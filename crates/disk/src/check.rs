@@ -20,7 +20,7 @@ pub use repair::{RepairOptions, repair, repair_storage};
 pub(crate) use report::Findings;
 pub use report::{Finding, FindingKind, Repair, Report, Severity, Space};
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::format::Format;
 use crate::storage::{FileStorage, Lock, Storage};
 use crate::vhdx;
@@ -39,6 +39,9 @@ pub fn check(path: &Path) -> Result<Report> {
 pub fn check_storage(file: &Arc<dyn Storage>) -> Result<Report> {
     match Format::of(&**file)? {
         Some(Format::Vhdx) => vhdx::check::check(file),
+        Some(Format::Vhd) => {
+            Err(Error::new(ErrorKind::Unsupported, "a VHD file cannot be checked yet"))
+        }
         Some(Format::Raw) | None => Report::of_no_disk(&**file),
     }
 }

@@ -68,6 +68,9 @@ pub fn compact_storage(
 ) -> Result<()> {
     match Format::required(&*storage)? {
         Format::Vhdx => vhdx::compact::compact(storage, options, watch),
+        Format::Vhd => {
+            Err(Error::new(ErrorKind::Unsupported, "a VHD file cannot be compacted yet"))
+        }
         Format::Raw => {
             Err(Error::new(ErrorKind::Unsupported, "a raw disk's file is as long as the disk"))
         }

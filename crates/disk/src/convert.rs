@@ -21,13 +21,15 @@ use crate::guid::Guid;
 use crate::publish;
 use crate::storage::{FileStorage, Storage};
 use crate::watch::Watch;
-use crate::{raw, vhdx};
+use crate::{raw, vhd, vhdx};
 
 /// What the file of a new disk is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NewDisk {
     /// A VHDX file without parent.
     Vhdx(vhdx::CreateOptions),
+    /// A VHD file without parent.
+    Vhd(vhd::CreateOptions),
     /// A sparse file of the disk's bytes.
     Raw,
 }
@@ -37,6 +39,7 @@ impl NewDisk {
     pub fn like(format: Format, geometry: Geometry) -> Self {
         match format {
             Format::Vhdx => Self::Vhdx(vhdx::CreateOptions::like(geometry)),
+            Format::Vhd => Self::Vhd(vhd::CreateOptions::new(geometry.virtual_size)),
             Format::Raw => Self::Raw,
         }
     }
@@ -47,6 +50,10 @@ impl NewDisk {
             Self::Vhdx(options) => {
                 vhdx::format(&*file, options)?;
                 Format::Vhdx
+            }
+            Self::Vhd(options) => {
+                vhd::format(&*file, options)?;
+                Format::Vhd
             }
             Self::Raw => {
                 raw::check_size(source.virtual_size)?;

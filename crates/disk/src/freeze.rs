@@ -228,7 +228,12 @@ fn seal(leaf: &Path, frozen: &Path) -> Result<()> {
 }
 
 fn same_parent_at(relative_path: &str) -> NewLink {
-    NewLink { relative_path: relative_path.to_owned(), absolute_path: None, identity: None }
+    NewLink {
+        relative_path: relative_path.to_owned(),
+        absolute_path: None,
+        identity: None,
+        modified: None,
+    }
 }
 
 /// `<leaf>.next`, beside the leaf.

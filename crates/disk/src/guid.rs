@@ -1,4 +1,4 @@
-//! GUIDs as VHDX stores them.
+//! GUIDs as VHDX and VHD store them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -28,6 +28,16 @@ impl Guid {
     /// Returns the 16 bytes as they lie on disk.
     pub const fn to_bytes(self) -> [u8; 16] {
         self.0
+    }
+
+    /// Takes the 16 bytes as VHD and most others write them: every field big-endian.
+    pub(crate) fn from_big_endian(bytes: [u8; 16]) -> Self {
+        Self(uuid::Uuid::from_bytes(bytes).to_bytes_le())
+    }
+
+    /// Returns the 16 bytes as VHD writes them.
+    pub(crate) fn to_big_endian(self) -> [u8; 16] {
+        uuid::Uuid::from_bytes_le(self.0).into_bytes()
     }
 
     /// Writes `0x2DC27766_F623_4200_9D64_115E9BFD4A08` for `2DC27766-F623-4200-9D64-115E9BFD4A08`.
@@ -70,6 +80,13 @@ mod tests {
         let bat = Guid::of(0x2DC27766_F623_4200_9D64_115E9BFD4A08);
         assert_eq!(bat.to_bytes()[..8], [0x66, 0x77, 0xC2, 0x2D, 0x23, 0xF6, 0x00, 0x42]);
         assert_eq!(bat.to_string(), "2dc27766-f623-4200-9d64-115e9bfd4a08");
+    }
+
+    #[test]
+    fn vhd_writes_the_bytes_in_the_order_of_the_text() {
+        let guid = Guid::of(0x2DC27766_F623_4200_9D64_115E9BFD4A08);
+        assert_eq!(guid.to_big_endian()[..6], [0x2D, 0xC2, 0x77, 0x66, 0xF6, 0x23]);
+        assert_eq!(Guid::from_big_endian(guid.to_big_endian()), guid);
     }
 
     #[test]

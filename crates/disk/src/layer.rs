@@ -5,13 +5,14 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use crate::disk::Geometry;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Format;
 use crate::guid::Guid;
 use crate::storage::Storage;
-use crate::{raw, vhdx};
+use crate::{raw, vhd, vhdx};
 
 /// Where a run of bytes is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,11 +58,14 @@ pub(crate) struct NewLink {
     pub absolute_path: Option<String>,
     /// What the parent's content is recognised by; `None` leaves it as it is.
     pub identity: Option<Guid>,
+    /// When the parent's file was last written to; `None` leaves it as it is. VHD only.
+    pub modified: Option<SystemTime>,
 }
 
 /// An open file of a chain.
 pub(crate) enum Layer {
     Vhdx(Box<vhdx::layer::Layer>),
+    Vhd(Box<vhd::layer::Layer>),
     Raw(raw::Layer),
 }
 
@@ -71,11 +75,18 @@ impl From<vhdx::layer::Layer> for Layer {
     }
 }
 
+impl From<vhd::layer::Layer> for Layer {
+    fn from(layer: vhd::layer::Layer) -> Self {
+        Self::Vhd(Box::new(layer))
+    }
+}
+
 /// The same call on whichever format it is.
 macro_rules! of_format {
     ($layer:expr, $inner:ident => $call:expr) => {
         match $layer {
             Layer::Vhdx($inner) => $call,
+            Layer::Vhd($inner) => $call,
             Layer::Raw($inner) => $call,
         }
     };
@@ -86,7 +97,16 @@ impl Layer {
     pub fn open(file: Arc<dyn Storage>, format: Format) -> Result<Self> {
         match format {
             Format::Vhdx => vhdx::layer::Layer::open(file).map(Self::from),
+            Format::Vhd => vhd::layer::Layer::open(file).map(Self::from),
             Format::Raw => raw::Layer::open(file).map(Self::Raw),
+        }
+    }
+
+    /// As [`Layer::open`], without a look at those checksums that a tool may have forgotten: VHD's.
+    pub fn open_ignoring_checksums(file: Arc<dyn Storage>, format: Format) -> Result<Self> {
+        match format {
+            Format::Vhd => vhd::layer::Layer::open_ignoring_checksums(file).map(Self::from),
+            Format::Vhdx | Format::Raw => Self::open(file, format),
         }
     }
 
@@ -94,6 +114,7 @@ impl Layer {
     pub fn into_writable(self, file: Arc<dyn Storage>) -> Result<Self> {
         match self {
             Self::Vhdx(layer) => layer.into_writable(file).map(Self::from),
+            Self::Vhd(layer) => layer.into_writable(file).map(Self::from),
             Self::Raw(layer) => layer.into_writable(file).map(Self::Raw),
         }
     }
@@ -103,6 +124,7 @@ impl Layer {
     pub fn into_writable_as(self, file: Arc<dyn Storage>, identity: Guid) -> Result<Self> {
         match self {
             Self::Vhdx(layer) => layer.into_writable_as(file, identity).map(Self::from),
+            Self::Vhd(layer) => layer.into_writable(file).map(Self::from),
             Self::Raw(layer) => layer.into_writable(file).map(Self::Raw),
         }
     }
@@ -111,6 +133,7 @@ impl Layer {
     pub fn into_maintained(self, file: Arc<dyn Storage>) -> Result<Self> {
         match self {
             Self::Vhdx(layer) => layer.into_maintained(file).map(Self::from),
+            Self::Vhd(layer) => layer.into_writable(file).map(Self::from),
             Self::Raw(layer) => layer.into_writable(file).map(Self::Raw),
         }
     }
@@ -119,6 +142,7 @@ impl Layer {
     pub fn with_page_limit(self, limit: usize) -> Self {
         match self {
             Self::Vhdx(layer) => layer.with_page_limit(limit).into(),
+            Self::Vhd(layer) => layer.with_page_limit(limit).into(),
             Self::Raw(layer) => Self::Raw(layer),
         }
     }
@@ -126,6 +150,7 @@ impl Layer {
     pub fn format(&self) -> Format {
         match self {
             Self::Vhdx(_) => Format::Vhdx,
+            Self::Vhd(_) => Format::Vhd,
             Self::Raw(_) => Format::Raw,
         }
     }
@@ -147,6 +172,7 @@ impl Layer {
     pub fn has_parent(&self) -> bool {
         match self {
             Self::Vhdx(layer) => layer.parent().is_some(),
+            Self::Vhd(layer) => layer.parent().is_some(),
             Self::Raw(_) => false,
         }
     }
@@ -157,6 +183,7 @@ impl Layer {
             Self::Vhdx(layer) => {
                 layer.parent().and_then(|link| link.base_name()).into_iter().collect()
             }
+            Self::Vhd(layer) => layer.parent().map_or_else(Vec::new, |link| link.base_names()),
             Self::Raw(_) => Vec::new(),
         }
     }
@@ -165,6 +192,7 @@ impl Layer {
     pub fn identity(&self) -> Option<Guid> {
         match self {
             Self::Vhdx(layer) => Some(layer.data_write_guid()),
+            Self::Vhd(layer) => Some(layer.unique_id()),
             Self::Raw(_) => None,
         }
     }
@@ -175,6 +203,9 @@ impl Layer {
             Self::Vhdx(layer) => layer
                 .parent()
                 .is_some_and(|link| identities.iter().any(|&identity| link.accepts(identity))),
+            Self::Vhd(layer) => {
+                layer.parent().is_some_and(|link| identities.contains(&link.unique_id))
+            }
             Self::Raw(_) => false,
         }
     }
@@ -183,6 +214,7 @@ impl Layer {
     pub fn relink(&self, link: &NewLink) -> Result<()> {
         match self {
             Self::Vhdx(layer) => layer.relink(link),
+            Self::Vhd(layer) => layer.relink(link),
             Self::Raw(_) => Err(Error::new(ErrorKind::Unsupported, "a raw disk has no parent")),
         }
     }
@@ -199,6 +231,7 @@ impl Layer {
     pub fn check_linkage(&self, parent: &Self) -> Result<()> {
         match (self, parent) {
             (Self::Vhdx(child), Self::Vhdx(parent)) => child.check_parent(parent),
+            (Self::Vhd(child), Self::Vhd(parent)) => child.check_parent(parent),
             (child, parent) => {
                 let (child, parent) = (child.format(), parent.format());
                 let message = format!("a {child} file has no {parent} file as its parent");
@@ -240,6 +273,7 @@ impl Layer {
     pub fn read(&self, offset: u64, buffer: &mut [u8], below: &dyn Below) -> Result<()> {
         match self {
             Self::Vhdx(layer) => layer.read(offset, buffer, below),
+            Self::Vhd(layer) => layer.read(offset, buffer, below),
             Self::Raw(layer) => layer.read_here(offset, buffer),
         }
     }
@@ -248,6 +282,7 @@ impl Layer {
     pub fn write(&self, offset: u64, data: &[u8], below: &dyn Below) -> Result<()> {
         match self {
             Self::Vhdx(layer) => layer.write(offset, data, below),
+            Self::Vhd(layer) => layer.write(offset, data, below),
             Self::Raw(layer) => layer.write(offset, data),
         }
     }
@@ -256,6 +291,7 @@ impl Layer {
     pub fn clear(&self, range: Range<u64>, how: Clearing, below: &dyn Below) -> Result<()> {
         match self {
             Self::Vhdx(layer) => layer.clear(range, how, below),
+            Self::Vhd(layer) => layer.clear(range, how, below),
             Self::Raw(layer) => layer.clear(range),
         }
     }
@@ -275,8 +311,8 @@ impl Layer {
         match self {
             layer if layer.geometry().virtual_size >= size => Ok(layer),
             Self::Vhdx(layer) => layer.grown(size, identity).map(Self::from),
-            Self::Raw(_) => {
-                Err(Error::new(ErrorKind::Unsupported, "a raw disk is as long as its file"))
+            Self::Vhd(_) | Self::Raw(_) => {
+                Err(Error::new(ErrorKind::Unsupported, "the disk cannot grow while it is written"))
             }
         }
     }
@@ -285,14 +321,17 @@ impl Layer {
     pub fn settle_as(self, identity: Guid) -> Result<()> {
         match self {
             Self::Vhdx(layer) => layer.settle_as(identity),
+            Self::Vhd(layer) => layer.settle_as(identity),
             Self::Raw(layer) => layer.settle(),
         }
     }
 
     /// Lets go of a file without settling it: it is settled, or of no use.
     pub fn retire(self) {
-        if let Self::Vhdx(layer) = self {
-            layer.retire();
+        match self {
+            Self::Vhdx(layer) => layer.retire(),
+            Self::Vhd(layer) => layer.retire(),
+            Self::Raw(_) => {}
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Virtual disks in files: VHDX and chains of differencing disks.
+//! Virtual disks in files: VHDX, VHD and chains of differencing disks.
 //!
 //! ```text
 //!   guest's view      ┌───┬───┬───┬───┬───┬───┐
@@ -8,7 +8,7 @@
 //!   parent            │   │ B │   │   │ x │   │   read only
 //!   base              │ a │ x │ x │ c │   │   │   read only
 //!
-//!   each layer a VHDX file (Storage)
+//!   each layer a file (Storage)
 //! ```
 //! A [`Chain`] is what a virtual machine writes to; it is a [`Disk`], and so is anything else that can be exported
 //! as one. A flush that returned survives a power cut. Making a child and freezing a leaf under a
@@ -62,6 +62,7 @@ mod layer;
 mod pages;
 mod piece;
 pub mod raw;
+pub mod vhd;
 pub mod vhdx;
 mod zeros;
 

@@ -120,9 +120,19 @@ impl<const N: usize> Pages<N> {
         self.edit(at);
     }
 
-    /// Drops the clean pages of a part of the file that something else may lie in from now on.
+    /// Drops the clean pages of a part of the file that was written by other means, or that something else may lie in from now on.
+    ///
+    /// The part begins and ends with pages.
     pub fn forget(&mut self, range: Range<u64>) {
-        self.map.retain(|at, page| !range.contains(at) || page.dirty || page.taken);
+        if (range.end - range.start) / N as u64 > self.map.len() as u64 {
+            self.map.retain(|at, page| !range.contains(at) || page.dirty || page.taken);
+            return;
+        }
+        for at in range.step_by(N) {
+            if self.map.get(&at).is_some_and(|page| !page.dirty && !page.taken) {
+                self.map.remove(&at);
+            }
+        }
     }
 
     /// Notes space that is free once the changes made so far are durable.

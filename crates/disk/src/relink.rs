@@ -8,6 +8,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use crate::chain::find::find_chain;
 use crate::chain::{Access, Chain};
@@ -16,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::format::Format;
 use crate::layer::{Layer, NewLink};
 use crate::parent_path::relative_parent_path;
-use crate::storage::{FileStorage, Lock, Storage};
+use crate::storage::{FileStorage, Lock};
 use crate::watch::Watch;
 
 /// How a child is linked to its parent.
@@ -70,7 +71,7 @@ pub fn relink(
             return Err(Error::new(ErrorKind::Unsupported, "the disk has no parent"));
         }
         check_cycle(&file, parent, folders)?;
-        let new_parent = open_parent(parent)?;
+        let (new_parent, modified) = open_parent(parent)?;
         layer.check_geometry(&new_parent)?;
         match options.verify {
             Verify::Identity => layer.check_linkage(&new_parent)?,
@@ -85,6 +86,7 @@ pub fn relink(
             relative_path,
             absolute_path: options.absolute_path.clone(),
             identity: new_parent.identity(),
+            modified: Some(modified),
         };
         let layer = layer.into_maintained(file)?;
         layer.relink(&link)?;
@@ -95,13 +97,14 @@ pub fn relink(
     })
 }
 
-fn open_parent(path: &Path) -> Result<Layer> {
+/// Opens the parent; with it returns when it was last written to.
+fn open_parent(path: &Path) -> Result<(Layer, SystemTime)> {
     let open = || {
-        let file: Arc<dyn Storage> = Arc::new(FileStorage::open(path, Lock::Read)?);
-        let format = Format::required(&*file)?;
-        Layer::open(file, format)
+        let file = Arc::new(FileStorage::open(path, Lock::Read)?);
+        let (format, modified) = (Format::required(&*file)?, file.modified()?);
+        Ok((Layer::open(file, format)?, modified))
     };
-    open().map_err(|error| error.context(format!("open {}", path.display())))
+    open().map_err(|error: Error| error.context(format!("open {}", path.display())))
 }
 
 /// Checks that the parent does not stand on the child, as far as the parent's own parents are to be found.

@@ -67,6 +67,7 @@ pub fn resize_storage(
     }
     match format {
         Format::Vhdx => vhdx::resize::resize(leaf.clone(), size, options, watch),
+        Format::Vhd => Err(Error::new(ErrorKind::Unsupported, "a VHD file cannot be resized yet")),
         Format::Raw => Err(Error::new(ErrorKind::Unsupported, "a raw disk is as long as its file")),
     }
 }

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::output;
 use crate::words::binary_size;
-use ireko_disk::{Format, vhdx};
+use ireko_disk::{Format, Kind, vhd, vhdx};
 use serde::Serialize;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ pub struct Args {
 struct Description {
     file: String,
     format: &'static str,
-    kind: &'static str,
+    kind: String,
     virtual_size: u64,
     file_size: u64,
     allocated: u64,
@@ -99,6 +99,10 @@ impl Description {
                 let info = vhdx::info(file).map_err(failed("cannot look at", file))?;
                 Ok(Self::of_vhdx(file, sizes, info))
             }
+            Format::Vhd => {
+                let info = vhd::info(file).map_err(failed("cannot look at", file))?;
+                Ok(Self::of_vhd(file, sizes, info))
+            }
         }
     }
 
@@ -106,7 +110,7 @@ impl Description {
         Self {
             file: file.display().to_string(),
             format: "raw",
-            kind: "fixed",
+            kind: Kind::Fixed.to_string(),
             virtual_size: file_size.next_multiple_of(512),
             file_size,
             allocated,
@@ -124,11 +128,7 @@ impl Description {
         Self {
             file: file.display().to_string(),
             format: "vhdx",
-            kind: match info.kind {
-                vhdx::Kind::Fixed => "fixed",
-                vhdx::Kind::Dynamic => "dynamic",
-                vhdx::Kind::Differencing => "differencing",
-            },
+            kind: info.kind.to_string(),
             virtual_size: info.geometry.virtual_size,
             file_size,
             allocated,
@@ -143,6 +143,29 @@ impl Description {
                 relative_path: link.relative_path,
                 absolute_path: link.absolute_path,
                 volume_path: link.volume_path,
+            }),
+        }
+    }
+
+    fn of_vhd(file: &Path, (file_size, allocated): (u64, u64), info: vhd::Info) -> Self {
+        Self {
+            file: file.display().to_string(),
+            format: "vhd",
+            kind: info.kind.to_string(),
+            virtual_size: info.geometry.virtual_size,
+            file_size,
+            allocated,
+            logical_sector: info.geometry.logical_sector,
+            physical_sector: info.geometry.physical_sector,
+            block_size: info.block_size,
+            identity: Some(info.unique_id.to_string()),
+            disk_id: None,
+            log_in_use: None,
+            parent: info.parent.map(|link| Parent {
+                identity: link.unique_id.to_string(),
+                relative_path: link.relative_path,
+                absolute_path: link.absolute_path.or(link.name),
+                volume_path: None,
             }),
         }
     }

@@ -30,7 +30,18 @@ struct Members {
     names: Vec<String>,
 }
 
+/// How to open one file of a chain.
+type Open = fn(Arc<dyn Storage>, Format) -> Result<Layer>;
+
 pub(super) fn files(paths: &[PathBuf], access: Access, bottom: Bottom) -> Result<Chain> {
+    opened(paths, access, bottom, Layer::open)
+}
+
+pub(super) fn files_ignoring_checksums(paths: &[PathBuf]) -> Result<Chain> {
+    opened(paths, Access::ReadOnly, Bottom::Base, Layer::open_ignoring_checksums)
+}
+
+fn opened(paths: &[PathBuf], access: Access, bottom: Bottom, open: Open) -> Result<Chain> {
     let mut members = Members { storages: Vec::new(), names: Vec::new() };
     let mut seen = HashMap::new();
     for (index, path) in paths.iter().enumerate() {
@@ -49,7 +60,8 @@ pub(super) fn files(paths: &[PathBuf], access: Access, bottom: Bottom) -> Result
         members.storages.push(Arc::new(file));
         members.names.push(path.display().to_string());
     }
-    let mut chain = assemble(&members, None, access, bottom)?;
+    let open = |file: &Arc<dyn Storage>| open(file.clone(), Format::required(&**file)?);
+    let mut chain = assemble(&members, open, access, bottom)?;
     chain.paths = paths.to_vec();
     Ok(chain)
 }
@@ -61,7 +73,8 @@ pub(super) fn file(path: &Path, format: Format, access: Access) -> Result<Chain>
     };
     let storages: Vec<Arc<dyn Storage>> = vec![Arc::new(FileStorage::open(path, lock)?)];
     let members = Members { storages, names: vec![path.display().to_string()] };
-    let mut chain = assemble(&members, Some(format), access, Bottom::Base)?;
+    let open = |file: &Arc<dyn Storage>| Layer::open(file.clone(), format);
+    let mut chain = assemble(&members, open, access, Bottom::Base)?;
     chain.paths = vec![path.to_owned()];
     Ok(chain)
 }
@@ -72,12 +85,16 @@ pub(super) fn storages(
     access: Access,
 ) -> Result<Chain> {
     let names = (0..storages.len()).map(|index| format!("layer {index}")).collect();
-    assemble(&Members { storages, names }, format, access, Bottom::Base)
+    let open = |file: &Arc<dyn Storage>| {
+        let format = format.map_or_else(|| Format::required(&**file), Ok)?;
+        Layer::open(file.clone(), format)
+    };
+    assemble(&Members { storages, names }, open, access, Bottom::Base)
 }
 
 fn assemble(
     members: &Members,
-    format: Option<Format>,
+    open: impl Fn(&Arc<dyn Storage>) -> Result<Layer>,
     access: Access,
     bottom: Bottom,
 ) -> Result<Chain> {
@@ -85,11 +102,7 @@ fn assemble(
     let page_limit = (PARENT_PAGES / storages.len().max(1)).max(MIN_PAGES);
     let mut layers = Vec::with_capacity(storages.len());
     for (index, (storage, name)) in storages.iter().zip(names).enumerate() {
-        let open = || {
-            let format = format.map_or_else(|| Format::required(&**storage), Ok)?;
-            Layer::open(storage.clone(), format)
-        };
-        let layer = open().map_err(|error| error.context(format!("open {name}")))?;
+        let layer = open(storage).map_err(|error| error.context(format!("open {name}")))?;
         layers.push(if index == 0 { layer } else { layer.with_page_limit(page_limit) });
     }
     verify(&layers, names, bottom)?;

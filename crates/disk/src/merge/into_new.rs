@@ -10,7 +10,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::layer::Layer;
 use crate::parent_path::relative_parent_path;
 use crate::publish;
-use crate::storage::FileStorage;
+use crate::storage::{FileStorage, Lock};
+use crate::vhd;
 use crate::vhdx::{self, ChildOptions, CreateOptions, ParentIdentity};
 use crate::watch::Watch;
 
@@ -75,6 +76,13 @@ fn new_base(file: Arc<FileStorage>, source: &Chain, options: &MergeOptions) -> R
             };
             vhdx::format(&*file, &new)?;
         }
+        Layer::Vhd(leaf) => {
+            let geometry = leaf.geometry();
+            let block_size = options.block_size.unwrap_or(leaf.block_size());
+            let new =
+                vhd::CreateOptions { block_size, ..vhd::CreateOptions::new(geometry.virtual_size) };
+            vhd::format(&*file, &new)?;
+        }
         Layer::Raw(_) => return Err(no_layers()),
     }
     Chain::over_as(vec![file], source.format(), Access::ReadWrite)
@@ -96,6 +104,16 @@ fn new_child(
                 absolute_path: options.absolute_path.clone(),
             };
             vhdx::format_child(&*file, &identity, relative_path, &new)?;
+        }
+        (Layer::Vhd(leaf), Layer::Vhd(parent)) => {
+            let modified = FileStorage::open(parents.leaf_path(), Lock::None)?.modified()?;
+            let unique_id = parent.unique_id();
+            let identity = vhd::ParentIdentity { unique_id, ..leaf.as_parent(modified) };
+            let new = vhd::ChildOptions {
+                block_size: options.block_size.unwrap_or(leaf.block_size()),
+                absolute_path: options.absolute_path.clone(),
+            };
+            vhd::format_child(&*file, &identity, relative_path, &new)?;
         }
         _ => return Err(no_layers()),
     }

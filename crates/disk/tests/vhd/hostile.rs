@@ -1,0 +1,201 @@
+//! Damaged and hostile VHD files: an error or a disk, never a panic, never memory out of proportion.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use ireko_disk::{Access, Chain, Disk, ErrorKind, Storage, vhd};
+use ireko_testkit::random::Random;
+use ireko_testkit::{CrashStorage, Image};
+
+use crate::support::{MIB, bytes_of, changed, child_of, dynamic, fixed, formatted, over};
+
+const FOOTER_CHECKSUM: usize = 64;
+const HEADER_CHECKSUM: usize = 36;
+/// Where our children have their table.
+const TABLE: u64 = 16 << 10;
+
+/// A child with a few blocks, and its base.
+fn chain() -> [Image; 2] {
+    let mut base = [formatted(&dynamic(4 * MIB, 512 << 10))];
+    changed(&mut base, |disk| disk.write_at(0, &[1; 5000]).unwrap());
+    let [base] = base;
+    let mut images = [child_of(&base, 512 << 10), base];
+    changed(&mut images, |disk| {
+        disk.write_at(512, &[2; 2000]).unwrap();
+        disk.write_at(MIB, &vec![3; MIB as usize]).unwrap();
+    });
+    images
+}
+
+/// Does everything with a chain that a user would; whether it works does not matter here.
+fn exercise(images: &[Image]) {
+    for access in [Access::ReadOnly, Access::ReadWrite] {
+        let storages = images.iter().map(|image| Arc::new(CrashStorage::new(image.clone())) as _);
+        let Ok(disk) = Chain::over(storages.collect(), access) else { continue };
+        let size = disk.geometry().virtual_size;
+        let mut buffer = vec![0; 64 << 10];
+        for at in [0, MIB, 2 * MIB, size.saturating_sub(64 << 10)] {
+            let _ = disk.read_at(at, &mut buffer);
+        }
+        let _ = disk.extents(0, size, 100);
+        let _ = disk.write_at(100, &[4; 3000]);
+        let _ = disk.write_at(3 * MIB, &[5; 512]);
+        let _ = disk.discard(MIB, MIB);
+        let _ = disk.write_zeroes(700, MIB);
+        let _ = disk.flush();
+        let _ = disk.close();
+    }
+    let storage = Arc::new(CrashStorage::new(images[0].clone()));
+    let _ = vhd::set_parent_path(storage, r"..\elsewhere\base.vhd");
+}
+
+fn get(image: &Image, at: u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    image.read(at, &mut bytes).unwrap();
+    bytes
+}
+
+/// A record with a checksum.
+#[derive(Clone, Copy)]
+struct Record {
+    at: u64,
+    length: usize,
+    checksum: usize,
+}
+
+impl Record {
+    fn footer(at: u64) -> Self {
+        Self { at, length: 512, checksum: FOOTER_CHECKSUM }
+    }
+
+    fn header() -> Self {
+        Self { at: 512, length: 1024, checksum: HEADER_CHECKSUM }
+    }
+
+    /// Makes its checksum right again.
+    fn seal(self, image: &mut Image) {
+        let field = self.at + self.checksum as u64;
+        image.write(field, &[0; 4]);
+        let sum: u32 = get(image, self.at, self.length).iter().map(|&byte| u32::from(byte)).sum();
+        image.write(field, &(!sum).to_be_bytes());
+    }
+}
+
+/// Mutates each byte of a range in turn.
+fn mutate(images: &[Image], range: Range<u64>, sealed: Option<Record>) {
+    let mut random = Random::new(range.start);
+    for at in range {
+        let old = get(&images[0], at, 1)[0];
+        for new in [0, 0xFF, old ^ 1 << random.below(8), old.wrapping_add(1)] {
+            let mut bad = images.to_vec();
+            bad[0].write(at, &[new]);
+            if let Some(record) = sealed {
+                record.seal(&mut bad[0]);
+            }
+            exercise(&bad);
+        }
+    }
+}
+
+#[test]
+fn any_byte_of_the_footers() {
+    let images = chain();
+    let end = images[0].length() - 512;
+    mutate(&images, end..end + 90, Some(Record::footer(end)));
+    mutate(&images, end..end + 90, None);
+    let mut crashed = images.clone();
+    crashed[0].set_length(end);
+    mutate(&crashed, 0..90, Some(Record::footer(0)));
+    let fixed = [formatted(&fixed(3 * MIB))];
+    mutate(&fixed, 3 * MIB..3 * MIB + 90, Some(Record::footer(3 * MIB)));
+}
+
+#[test]
+fn any_byte_of_the_header() {
+    let images = chain();
+    mutate(&images, 512..512 + 80, Some(Record::header()));
+    mutate(&images, 512 + 576..512 + 600, Some(Record::header()));
+    mutate(&images, 512..512 + 80, None);
+}
+
+#[test]
+fn any_byte_of_the_names() {
+    let images = chain();
+    mutate(&images, 1536..1600, None);
+}
+
+#[test]
+fn any_byte_of_the_table() {
+    let images = chain();
+    for at in TABLE..TABLE + 8 * 4 {
+        for new in 0..=255 {
+            let mut bad = images.clone();
+            bad[0].write(at, &[new]);
+            exercise(&bad);
+        }
+    }
+}
+
+#[test]
+fn truncated_files_are_refused_or_fail_where_the_bytes_are_missing() {
+    let images = chain();
+    let length = images[0].length();
+    for cut in [0, 1, 8, 511, 512, 513, 1000, 1536, TABLE, TABLE + 32, TABLE + 512, TABLE + 5000]
+        .into_iter()
+        .chain([length - 512, length - 511, length - 1])
+    {
+        let mut bad = images.clone();
+        bad[0].set_length(cut);
+        exercise(&bad);
+    }
+    let mut bad = images.clone();
+    bad[0].set_length(length - 513);
+    let disk = over(&bad, Access::ReadOnly);
+    let error = disk.read_at(2 * MIB - 512, &mut [0; 512]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+}
+
+#[test]
+fn a_table_of_four_billion_entries_costs_no_memory() {
+    let mut images = chain();
+    images[0].write(512 + 28, &u32::MAX.to_be_bytes());
+    Record::header().seal(&mut images[0]);
+    let storages = images.map(|image| Arc::new(CrashStorage::new(image)) as Arc<dyn Storage>);
+    let refused = Chain::over(storages.into(), Access::ReadOnly).err().unwrap();
+    assert_eq!(refused.kind(), ErrorKind::Corrupt);
+}
+
+#[test]
+fn two_blocks_in_one_place_can_be_read_but_nothing_is_allocated_beside_them() {
+    let mut images = chain();
+    let entry = get(&images[0], TABLE + 2 * 4, 4);
+    images[0].write(TABLE + 3 * 4, &entry);
+    let disk = over(&images, Access::ReadWrite);
+    let mut byte = [0];
+    disk.read_at(MIB + MIB / 2, &mut byte).unwrap();
+    assert_eq!(byte, [3]);
+    assert_eq!(disk.write_at(3 * MIB, &[1]).unwrap_err().kind(), ErrorKind::Corrupt);
+}
+
+#[test]
+fn a_wrong_checksum_is_refused_unless_asked_to_be_ignored() {
+    let folder = crate::support::folder();
+    let path = folder.path().join("disk.vhd");
+    let mut image = [formatted(&dynamic(4 * MIB, 512 << 10))];
+    changed(&mut image, |disk| disk.write_at(1000, &[9; 1000]).unwrap());
+    let end = image[0].length() - 512;
+    // The creator, in both footers, and one of the header's reserved bytes.
+    for at in [28, end + 28, 512 + 800] {
+        image[0].write(at, b"x");
+    }
+    std::fs::write(&path, bytes_of(&image[0])).unwrap();
+    let paths = [path];
+    for access in [Access::ReadOnly, Access::ReadWrite] {
+        assert_eq!(Chain::open(&paths, access).err().unwrap().kind(), ErrorKind::Corrupt);
+    }
+    let disk = Chain::open_ignoring_checksums(&paths).unwrap();
+    let mut byte = [0];
+    disk.read_at(1999, &mut byte).unwrap();
+    assert_eq!(byte, [9]);
+    assert_eq!(disk.write_at(0, &[1]).unwrap_err().kind(), ErrorKind::ReadOnly);
+}

@@ -1,0 +1,10 @@
+//! VHD files through the public interface: as disks, under power cuts, damaged, and in the eyes of others.
+
+mod conformance;
+mod faults;
+mod hostile;
+mod links;
+mod model;
+mod power_cut;
+mod support;
+mod witnesses;
