@@ -8,6 +8,7 @@ use std::path::Path;
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FormatName {
     Vhdx,
+    Vhd,
     Raw,
 }
 
@@ -15,6 +16,7 @@ impl From<FormatName> for Format {
     fn from(name: FormatName) -> Self {
         match name {
             FormatName::Vhdx => Self::Vhdx,
+            FormatName::Vhd => Self::Vhd,
             FormatName::Raw => Self::Raw,
         }
     }
@@ -26,6 +28,7 @@ impl FormatName {
         let suffix = file.extension()?.to_str()?.to_ascii_lowercase();
         match suffix.as_str() {
             "vhdx" | "avhdx" => Some(Self::Vhdx),
+            "vhd" | "avhd" => Some(Self::Vhd),
             "raw" | "img" => Some(Self::Raw),
             _ => None,
         }
@@ -35,7 +38,7 @@ impl FormatName {
     pub fn of_new(said: Option<Self>, file: &Path, option: &str) -> Result<Self> {
         said.or_else(|| Self::by_suffix(file)).ok_or_else(|| {
             Error::usage(format!("the name of {} does not tell its format", file.display()))
-                .hint(format!("{option} says it, or a name that ends in .vhdx or .raw"))
+                .hint(format!("{option} says it, or a name that ends in .vhdx, .vhd or .raw"))
         })
     }
 
@@ -53,7 +56,7 @@ mod tests {
     fn names_tell_the_format_in_any_case() {
         for (name, format) in [
             ("a.vhdx", Some(FormatName::Vhdx)),
-            ("A.VHDX", Some(FormatName::Vhdx)),
+            ("A.VHD", Some(FormatName::Vhd)),
             ("cp_1.avhdx", Some(FormatName::Vhdx)),
             ("disk.img", Some(FormatName::Raw)),
             ("disk", None),

@@ -47,6 +47,9 @@ struct Description {
     disk_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     log_in_use: Option<bool>,
+    /// The size that QEMU and Virtual PC see, where it is another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chs_size: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     parent: Option<Parent>,
 }
@@ -120,6 +123,7 @@ impl Description {
             identity: None,
             disk_id: None,
             log_in_use: None,
+            chs_size: None,
             parent: None,
         }
     }
@@ -138,6 +142,7 @@ impl Description {
             identity: Some(info.data_write_guid.to_string()),
             disk_id: Some(info.page83.to_string()),
             log_in_use: Some(info.dirty_log),
+            chs_size: None,
             parent: info.parent.map(|link| Parent {
                 identity: link.linkage.to_string(),
                 relative_path: link.relative_path,
@@ -161,6 +166,7 @@ impl Description {
             identity: Some(info.unique_id.to_string()),
             disk_id: None,
             log_in_use: None,
+            chs_size: info.chs_size,
             parent: info.parent.map(|link| Parent {
                 identity: link.unique_id.to_string(),
                 relative_path: link.relative_path,
@@ -188,6 +194,7 @@ impl Description {
         lines.extend(self.disk_id.clone().map(|id| ("disk id", id)));
         let log = |used| if used { "in use, or not closed cleanly" } else { "clean" };
         lines.extend(self.log_in_use.map(|used| ("log", log(used).to_owned())));
+        lines.extend(self.chs_size.map(|bytes| ("size for QEMU", sized(bytes))));
         if let Some(parent) = &self.parent {
             let paths = [&parent.relative_path, &parent.absolute_path, &parent.volume_path];
             let paths: Vec<&str> = paths.into_iter().flatten().map(String::as_str).collect();

@@ -3,8 +3,7 @@
 use super::format::FormatName;
 use crate::error::{Error, Result};
 use crate::quantity;
-use ireko_disk::vhdx::{self, Provision};
-use ireko_disk::{Disk, NewDisk};
+use ireko_disk::{Disk, NewDisk, Provision, vhd, vhdx};
 
 /// What a new file looks like inside.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -17,7 +16,7 @@ pub struct Shape {
     #[arg(long)]
     pub preallocate: bool,
 
-    /// Unit in which the file takes space: 1m to 256m (default 32m; 2m over a parent)
+    /// Unit in which the file takes space: 1m to 256m (default 2m; 32m for VHDX without parent)
     #[arg(long, value_name = "bytes", value_parser = quantity::bytes)]
     pub block_size: Option<u64>,
 
@@ -27,14 +26,15 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// The block size in bytes, where one was given.
-    pub fn block_size(&self) -> Result<Option<u32>> {
-        block_size(self.block_size)
-    }
-
-    /// The logical sector in bytes, where one was given.
-    fn sector(&self) -> Result<Option<u32>> {
-        narrow("--sector", self.sector)
+    /// The block size in bytes, where nothing else was said: all that a differencing disk has to choose.
+    pub fn only_block_size(&self) -> Result<Option<u32>> {
+        if self.sector.is_some() {
+            return Err(Error::usage("a differencing disk has its parent's sector size"));
+        }
+        match self.provision() {
+            Provision::Dynamic => block_size(self.block_size),
+            Provision::Fixed { .. } => Err(Error::usage("a differencing disk is never fixed")),
+        }
     }
 
     /// When blocks are to get their place.
@@ -46,13 +46,25 @@ impl Shape {
     }
 
     /// Overrides what was said of a new VHDX file.
-    pub fn apply(&self, options: &mut vhdx::CreateOptions) -> Result<()> {
+    pub fn apply_to_vhdx(&self, options: &mut vhdx::CreateOptions) -> Result<()> {
         options.provision = self.provision();
-        if let Some(block_size) = self.block_size()? {
+        if let Some(block_size) = block_size(self.block_size)? {
             options.block_size = block_size;
         }
-        if let Some(sector) = self.sector()? {
+        if let Some(sector) = narrow("--sector", self.sector)? {
             options.logical_sector = sector;
+        }
+        Ok(())
+    }
+
+    /// Overrides what was said of a new VHD file.
+    pub fn apply_to_vhd(&self, options: &mut vhd::CreateOptions) -> Result<()> {
+        if self.sector.is_some_and(|sector| sector != 512) {
+            return Err(Error::usage("a VHD file has sectors of 512 bytes; VHDX has others"));
+        }
+        options.provision = self.provision();
+        if let Some(block_size) = block_size(self.block_size)? {
+            options.block_size = block_size;
         }
         Ok(())
     }
@@ -61,7 +73,8 @@ impl Shape {
     pub fn new_disk_like(&self, format: FormatName, disk: &dyn Disk) -> Result<NewDisk> {
         let mut new = NewDisk::like(format.into(), disk.geometry());
         match &mut new {
-            NewDisk::Vhdx(options) => self.apply(options)?,
+            NewDisk::Vhdx(options) => self.apply_to_vhdx(options)?,
+            NewDisk::Vhd(options) => self.apply_to_vhd(options)?,
             NewDisk::Raw => self.refuse_for_raw()?,
         }
         Ok(new)

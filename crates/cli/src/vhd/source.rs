@@ -59,6 +59,13 @@ impl Source {
             }
         }
     }
+
+    /// Opens a disk for reading whatever its checksums say. Where the parents are not found, the file alone is tried.
+    pub fn open_damaged(&self, file: &Path) -> Result<Chain> {
+        let paths =
+            find_chain(file, &self.parents.folders).unwrap_or_else(|_| vec![file.to_owned()]);
+        Chain::open_ignoring_checksums(&paths).map_err(failed("cannot open", file))
+    }
 }
 
 impl Parents {

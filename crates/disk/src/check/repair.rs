@@ -57,7 +57,7 @@ pub fn repair_storage(file: &Arc<dyn Storage>, options: &RepairOptions) -> Resul
     }
     match Format::of(&**file)? {
         Some(Format::Vhdx) => vhdx::repair::repair(file, &before, options)?,
-        Some(Format::Raw) | None => return Ok(before),
+        Some(Format::Vhd | Format::Raw) | None => return Ok(before),
     }
     let mut after = check_storage(file)?;
     let wanted = |finding: &Finding| {
