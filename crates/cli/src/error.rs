@@ -98,8 +98,14 @@ impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ireko: {}", self.0)?;
         let mut cause = std::error::Error::source(self.0);
+        let mut said = self.0.to_string();
         while let Some(error) = cause {
-            write!(f, "\n  caused by: {error}")?;
+            let text = error.to_string();
+            // "cannot open x", because of "open x": once is enough.
+            if !said.ends_with(&text) {
+                write!(f, "\n  caused by: {text}")?;
+            }
+            said = text;
             cause = error.source();
         }
         match &self.0.hint {
@@ -112,6 +118,14 @@ impl fmt::Display for Report<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cause_that_repeats_what_was_said_is_left_out() {
+        let cause = Error::local("open a.vhdx").because(std::io::Error::other("it is gone"));
+        let error = Error::local("cannot open a.vhdx").because(cause);
+        let report = error.report().to_string();
+        assert_eq!(report, "ireko: cannot open a.vhdx\n  caused by: it is gone");
+    }
 
     #[test]
     fn a_report_names_the_failure_its_causes_and_the_cure() {

@@ -96,6 +96,7 @@ pub fn failed(doing: &str, file: &Path) -> impl FnOnce(ireko_disk::Error) -> Err
         let error = Error::local(message).because(error);
         match kind {
             ErrorKind::InUse => error.hint("stop the container or program that has it open"),
+            ErrorKind::DataLoss => error.hint("--allow-loss cuts it off"),
             ErrorKind::NoSpace => error.hint("make room on the file system and try again"),
             _ => error,
         }
