@@ -1,9 +1,10 @@
 //! Copying one disk's bytes to another: what merging, flattening and converting have in common.
 //!
 //! ```text
-//!   source.extents ─► windows of 1 MiB, in order ─► a few threads: read ─► leave out zeros ─► write
+//!   source.extents ─► windows of 256 KiB, in order ─► a few threads: read ─► leave out zeros ─► write
 //! ```
-//! Each thread reads and writes by turns, so that one reads while others write. Memory is a window for each.
+//! Each thread reads and writes by turns, so that one reads while others write. Memory is a window for each. Windows
+//! are small enough to stay in the processor's cache, and to be read nearly in order.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,12 +15,15 @@ use parking_lot::Mutex;
 use crate::disk::{Disk, Extent, ExtentKind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extents::Extents;
-use crate::watch::{Watch, advance};
+use crate::ranges::Ranges;
+use crate::watch::{Watch, advance, go_on};
 
-/// What is read and written at once, and starts at its multiples.
-const WINDOW: u64 = 1 << 20;
-/// What is made zeros at once: it may take a change for each block.
-const ZERO_WINDOW: u64 = 1 << 30;
+/// What is read and written at once; windows start at its multiples.
+const WINDOW: u64 = 256 << 10;
+/// What is made zeros at once, which may take a change for each block.
+const ZERO_STEP: u64 = 1 << 30;
+/// Ranges of zeros that are kept in mind: those of neighbouring windows make whole blocks, which take no space.
+const MAX_ZEROS: usize = 4096;
 const THREADS: usize = 3;
 /// Less data than this is copied by one thread.
 const ALONE: u64 = 32 << 20;
@@ -71,6 +75,7 @@ pub fn copy(source: &dyn Disk, target: &dyn Disk, onto: Onto, watch: &dyn Watch)
         extents: Mutex::new(Extents::new(source)),
         done: AtomicU64::new(0),
         written: AtomicU64::new(0),
+        zeros: Mutex::new(Ranges::default()),
         stopped: AtomicBool::new(false),
         failure: Mutex::new(None),
     };
@@ -91,6 +96,8 @@ struct Copy<'a> {
     /// Bytes of data dealt with.
     done: AtomicU64,
     written: AtomicU64,
+    /// Known to be zeros, not yet made so.
+    zeros: Mutex<Ranges>,
     stopped: AtomicBool,
     /// The first one.
     failure: Mutex<Option<Error>>,
@@ -106,7 +113,8 @@ impl Copy<'_> {
             }
             self.work();
         });
-        self.failure.lock().take().map_or(Ok(()), Err)
+        self.failure.lock().take().map_or(Ok(()), Err)?;
+        self.clear(self.zeros.lock().take())
     }
 
     fn work(&self) {
@@ -124,7 +132,7 @@ impl Copy<'_> {
                 match extent.kind {
                     ExtentKind::Data => self.copy_data(&extent, &mut buffer)?,
                     ExtentKind::Zero | ExtentKind::Absent => {
-                        self.clear(extent.offset, extent.length)?;
+                        self.note_zeros(extent.offset, extent.length)?;
                     }
                 }
             }
@@ -164,7 +172,7 @@ impl Copy<'_> {
         let data = &mut buffer[..length];
         self.source.read_at(extent.offset, data)?;
         each_run(extent.offset, data, |offset, run, zeros| match zeros {
-            true => self.clear(offset, run.len() as u64),
+            true => self.note_zeros(offset, run.len() as u64),
             false => {
                 self.written.fetch_add(run.len() as u64, Ordering::Relaxed);
                 self.target.write_at(offset, run)
@@ -174,21 +182,41 @@ impl Copy<'_> {
         Ok(())
     }
 
-    fn clear(&self, offset: u64, length: u64) -> Result<()> {
-        match self.onto {
-            Onto::Blank => Ok(()),
-            Onto::Disk => self.target.write_zeroes(offset, length),
+    fn note_zeros(&self, offset: u64, length: u64) -> Result<()> {
+        if self.onto == Onto::Blank {
+            return Ok(());
         }
+        let mut zeros = self.zeros.lock();
+        zeros.add(offset..offset + length);
+        if zeros.len() <= MAX_ZEROS {
+            return Ok(());
+        }
+        let noted = zeros.take();
+        drop(zeros);
+        self.clear(noted)
+    }
+
+    fn clear(&self, ranges: impl Iterator<Item = Range<u64>>) -> Result<()> {
+        for range in ranges {
+            let mut at = range.start;
+            while at < range.end {
+                go_on(self.watch)?;
+                let step = ZERO_STEP.min(range.end - at);
+                self.target.write_zeroes(at, step)?;
+                at += step;
+            }
+        }
+        Ok(())
     }
 }
 
 /// Returns where the window ends that starts with an extent.
 fn window_end(first: &Extent) -> u64 {
-    let zeros_end = match first.kind {
+    let reached = match first.kind {
         ExtentKind::Data => first.offset + 1,
-        ExtentKind::Zero | ExtentKind::Absent => first.offset + first.length.min(ZERO_WINDOW),
+        ExtentKind::Zero | ExtentKind::Absent => first.offset + first.length,
     };
-    zeros_end.div_ceil(WINDOW).saturating_mul(WINDOW)
+    reached.div_ceil(WINDOW).saturating_mul(WINDOW)
 }
 
 /// Calls `visit(offset, bytes, are zeros)` for the runs of data and of zeros in `data`, which lies at `offset`.

@@ -77,6 +77,7 @@ pub mod freeze;
 pub mod merge;
 mod parent_path;
 mod publish;
+mod ranges;
 pub mod relink;
 mod resize;
 

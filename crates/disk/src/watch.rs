@@ -23,6 +23,11 @@ impl Watch for () {
 /// Reports progress, and fails when the watcher wants no more.
 pub(crate) fn advance(watch: &dyn Watch, done: u64, total: u64) -> Result<()> {
     watch.advanced(done, total);
+    go_on(watch)
+}
+
+/// Fails when the watcher wants no more.
+pub(crate) fn go_on(watch: &dyn Watch) -> Result<()> {
     match watch.cancelled() {
         true => Err(Error::new(ErrorKind::Cancelled, "cancelled")),
         false => Ok(()),
