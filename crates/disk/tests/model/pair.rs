@@ -1,95 +1,29 @@
-//! Random operations on chains, against a plain array of bytes.
-//!
-//! `IREKO_SOAK=n` runs n times as many cases.
+//! A chain and what it should hold.
 
-use std::path::PathBuf;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use ireko_disk::check::{Severity, check_chain};
 use ireko_disk::vhdx::{self, ChildOptions, CreateOptions};
-use ireko_disk::{Access, Chain, Disk, ExtentKind, FreezePlan};
-use proptest::prelude::*;
+use ireko_disk::{
+    Access, Chain, CompactOptions, Disk, ErrorKind, ExtentKind, Format, FreezePlan, MergeOptions,
+    NewDisk, ResizeOptions, compact, convert, merge, resize,
+};
 
-const MIB: u64 = 1 << 20;
-const MAX_DEPTH: usize = 16;
-
-#[derive(Clone, Debug)]
-enum Operation {
-    Write {
-        at: u64,
-        length: usize,
-        value: u8,
-    },
-    Zero {
-        at: u64,
-        length: u64,
-    },
-    Discard {
-        at: u64,
-        length: u64,
-    },
-    Flush,
-    /// A new child over a leaf that is closed.
-    Child {
-        block_mib: u32,
-    },
-    /// A new child under a disk in use.
-    Freeze,
-    Reopen,
-    Extents {
-        at: u64,
-        limit: usize,
-    },
-}
-
-/// Offsets near block borders and lengths near sector borders are the interesting ones.
-fn place() -> impl Strategy<Value = u64> {
-    let border = (0..10u64, -2i64..3, prop_oneof![Just(1i64), Just(512), Just(4096), Just(65536)]);
-    prop_oneof![
-        0..10 * MIB,
-        border.prop_map(|(block, steps, unit)| (block * MIB).saturating_add_signed(steps * unit)),
-    ]
-}
-
-fn length() -> impl Strategy<Value = u64> {
-    prop_oneof![
-        1..600u64,
-        (1..64u64).prop_map(|n| n * 512),
-        (1..64u64).prop_map(|n| n * 4096),
-        1..3 * MIB,
-        Just(MIB),
-        Just(2 * MIB),
-        Just(4 * MIB),
-    ]
-}
-
-fn operation() -> impl Strategy<Value = Operation> {
-    prop_oneof![
-        8 => (place(), length(), 1..255u8).prop_map(|(at, length, value)| Operation::Write {
-            at,
-            length: length as usize,
-            value,
-        }),
-        2 => (place(), length()).prop_map(|(at, length)| Operation::Zero { at, length }),
-        2 => (place(), length()).prop_map(|(at, length)| Operation::Discard { at, length }),
-        1 => Just(Operation::Flush),
-        1 => (0..6u32).prop_map(|power| Operation::Child { block_mib: 1 << power }),
-        1 => Just(Operation::Freeze),
-        1 => Just(Operation::Reopen),
-        1 => (place(), 1..8usize).prop_map(|(at, limit)| Operation::Extents { at, limit }),
-    ]
-}
+use crate::operation::{MAX_DEPTH, Operation};
 
 /// A chain of files and the bytes it should hold.
-struct Pair {
+pub struct Pair {
     folder: tempfile::TempDir,
-    paths: Vec<PathBuf>,
+    pub paths: Vec<PathBuf>,
     disk: Option<Chain>,
     bytes: Vec<u8>,
     files: usize,
 }
 
 impl Pair {
-    fn new(size: u64, sector: u32, block_mib: u32) -> Self {
+    pub fn new(size: u64, sector: u32, block_mib: u32) -> Self {
         // In memory where there is such a place: the test is not about the host's disk.
         let shm = std::path::Path::new("/dev/shm");
         let folder = match shm.is_dir() {
@@ -111,24 +45,24 @@ impl Pair {
         pair
     }
 
-    fn disk(&self) -> &Chain {
+    pub fn disk(&self) -> &Chain {
         self.disk.as_ref().unwrap()
     }
 
-    fn open(&mut self) {
+    pub fn open(&mut self) {
         self.disk = Some(Chain::open(&self.paths, Access::ReadWrite).unwrap());
     }
 
-    fn close(&mut self) {
+    pub fn close(&mut self) {
         self.disk.take().unwrap().close().unwrap();
     }
 
-    fn new_file(&mut self) -> PathBuf {
+    pub fn new_file(&mut self) -> PathBuf {
         self.files += 1;
         self.folder.path().join(format!("{}.vhdx", self.files))
     }
 
-    fn apply(&mut self, operation: &Operation) {
+    pub fn apply(&mut self, operation: &Operation) {
         let size = self.bytes.len() as u64;
         let clip = |at: u64, length: u64| {
             let at = at.min(size);
@@ -176,6 +110,40 @@ impl Pair {
                 self.disk.as_mut().unwrap().freeze(&plan).unwrap();
                 self.paths.insert(1, frozen);
             }
+            Operation::MergeIntoNew { .. } | Operation::MergeIntoParent | Operation::Flatten
+                if self.paths.len() == 1 => {}
+            Operation::MergeIntoNew { layers, block_mib, keep_identity } => {
+                let layers = layers.min(self.paths.len());
+                let options = MergeOptions {
+                    block_size: Some(block_mib << 20),
+                    keep_identity,
+                    ..MergeOptions::default()
+                };
+                self.replace_top(layers, |paths, to| {
+                    merge::into_new(paths, layers, to, &options, &()).unwrap();
+                });
+            }
+            Operation::Flatten => self.replace_top(self.paths.len(), |paths, to| {
+                let disk = Chain::open(paths, Access::ReadOnly).unwrap();
+                let new = NewDisk::like(Format::Vhdx, disk.geometry());
+                convert(&disk, to, &new, &()).unwrap();
+            }),
+            Operation::MergeIntoParent => {
+                self.close();
+                make_writable(&self.paths[1]);
+                merge::into_parent(&self.paths, &[], &()).unwrap();
+                let child = self.paths.remove(0);
+                assert!(!child.exists());
+                self.open();
+            }
+            Operation::Compact { layer } => {
+                self.close();
+                let path = &self.paths[layer % self.paths.len()];
+                make_writable(path);
+                compact(path, &CompactOptions::default(), &()).unwrap();
+                self.open();
+            }
+            Operation::Resize { sectors } => self.resize(sectors * 4096),
             Operation::Reopen => {
                 self.close();
                 self.disk = Some(Chain::open(&self.paths, Access::ReadOnly).unwrap());
@@ -200,8 +168,39 @@ impl Pair {
         }
     }
 
+    /// Puts a new file in the place of the topmost layers, which are deleted.
+    fn replace_top(&mut self, layers: usize, make: impl FnOnce(&[PathBuf], &Path)) {
+        self.close();
+        let to = self.new_file();
+        make(&self.paths, &to);
+        self.paths.drain(..layers).for_each(|old| std::fs::remove_file(old).unwrap());
+        self.paths.insert(0, to);
+        self.open();
+    }
+
+    /// Resizes the disk, as far as its parent allows.
+    fn resize(&mut self, size: u64) {
+        self.close();
+        let smallest = match self.paths.len() {
+            1 => 0,
+            _ => Chain::open(&self.paths[1..], Access::ReadOnly).unwrap().geometry().virtual_size,
+        };
+        let size = size.max(smallest);
+        let outcome = resize(&self.paths, size, &ResizeOptions::default(), &());
+        let loses = self.bytes.iter().skip(size as usize).any(|&byte| byte != 0);
+        match outcome {
+            Ok(()) => assert!(!loses, "data is cut off"),
+            Err(error) => {
+                assert!(loses && error.kind() == ErrorKind::DataLoss, "{error:?}");
+                resize(&self.paths, size, &ResizeOptions { allow_loss: true }, &()).unwrap();
+            }
+        }
+        self.bytes.resize(size as usize, 0);
+        self.open();
+    }
+
     /// Closes the disk and has its files and their links checked.
-    fn check_files(&mut self) {
+    pub fn check_files(&mut self) {
         self.close();
         for (path, report) in check_chain(&self.paths).unwrap() {
             let name = path.display();
@@ -209,7 +208,7 @@ impl Pair {
         }
     }
 
-    fn compare(&self) {
+    pub fn compare(&self) {
         let mut bytes = vec![0xEE; self.bytes.len()];
         self.disk().read_at(0, &mut bytes).unwrap();
         if let Some(at) = (0..bytes.len()).find(|&at| bytes[at] != self.bytes[at]) {
@@ -218,43 +217,7 @@ impl Pair {
     }
 }
 
-fn cases() -> u32 {
-    let soak: u32 = std::env::var("IREKO_SOAK").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
-    24 * soak
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn a_chain_holds_what_was_written_to_it(
-        size in 5 * MIB..10 * MIB,
-        sector in prop_oneof![3 => Just(512u32), 1 => Just(4096)],
-        power in 0..6u32,
-        operations in prop::collection::vec(operation(), 1..120),
-    ) {
-        let mut pair = Pair::new(size, sector, 1 << power);
-        for operation in &operations {
-            pair.apply(operation);
-        }
-        pair.compare();
-        pair.apply(&Operation::Reopen);
-        pair.check_files();
-    }
-}
-
-#[test]
-fn a_chain_of_250_layers_reads_and_writes() {
-    let mut pair = Pair::new(8 * MIB, 512, 1);
-    for layer in 0..249u64 {
-        pair.apply(&Operation::Write { at: layer * 30_000, length: 700, value: layer as u8 | 1 });
-        pair.close();
-        let (child, parent) = (pair.new_file(), pair.paths[0].clone());
-        vhdx::create_child(&child, &parent, r".\parent.vhdx", &ChildOptions::default()).unwrap();
-        pair.paths.insert(0, child);
-        pair.open();
-    }
-    assert_eq!(pair.disk().depth(), 250);
-    pair.compare();
-    pair.check_files();
+/// A frozen file is read-only by its mode; whoever merges into it has decided otherwise.
+fn make_writable(path: &Path) {
+    std::fs::set_permissions(path, Permissions::from_mode(0o644)).unwrap();
 }
