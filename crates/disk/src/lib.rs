@@ -45,6 +45,22 @@
 //! # }
 //! ```
 //!
+//! # Verbs on files
+//!
+//! | | what it does | after a power cut |
+//! |---|---|---|
+//! | [`vhdx::create`], [`vhdx::create_child`], [`vhd::create`], … | a new disk, empty or over a parent | a whole file, or one that is of no use and has no children |
+//! | [`Chain::freeze`] | the leaf becomes immutable under a new child, also while it is used | [`freeze::recover`] goes on or back |
+//! | [`convert`] | a disk, read through its parents, as one new file of any format | the file is there, whole, or not |
+//! | [`merge::into_new`] | the topmost layers as one new file over the rest | the same |
+//! | [`merge::into_parent`] | the parent takes over what the leaf holds | the disk reads the same; called again, it goes on |
+//! | [`compact()`] | the file as short as what it holds | the disk reads the same |
+//! | [`resize()`] | a larger or smaller disk | the old size or the new one |
+//! | [`relink()`] | another place or file for the parent | the old link or the new one |
+//! | [`check::check`], [`check::repair`] | what is wrong with a file, and its cure | as good as before, or better |
+//!
+//! Long ones take a [`Watch`], which is told how far they are and can stop them. Files are locked (`flock`) while they are used: one writer, or readers.
+//!
 //! Everything here is synchronous and may be called from several threads. Disk files are taken for hostile: a damaged one is an [`Error`], never a panic,
 //! and never costs memory that its true size does not explain.
 #![forbid(unsafe_code)]

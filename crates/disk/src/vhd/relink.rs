@@ -19,7 +19,7 @@ use crate::error::{During, Error, ErrorKind, Result};
 use crate::layer::NewLink;
 use crate::storage::Storage;
 
-/// Makes `relative_path` the only path a child has of its parent; durable on return. For files there is [`crate::relink`].
+/// Makes `relative_path` the only path a child has of its parent; durable on return. For files there is [`crate::relink()`].
 ///
 /// The old or the new path is there after a crash. Nobody else uses the storage meanwhile. Fails with
 /// [`ErrorKind::Unsupported`] when the disk has no parent.
