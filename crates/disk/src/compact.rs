@@ -8,8 +8,8 @@ use std::sync::Arc;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Format;
 use crate::storage::{FileStorage, Lock, Storage};
-use crate::vhdx;
 use crate::watch::Watch;
+use crate::{vhd, vhdx};
 
 /// What compacting may do beyond moving blocks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,9 +68,7 @@ pub fn compact_storage(
 ) -> Result<()> {
     match Format::required(&*storage)? {
         Format::Vhdx => vhdx::compact::compact(storage, options, watch),
-        Format::Vhd => {
-            Err(Error::new(ErrorKind::Unsupported, "a VHD file cannot be compacted yet"))
-        }
+        Format::Vhd => vhd::compact::compact(storage, options, watch),
         Format::Raw => {
             Err(Error::new(ErrorKind::Unsupported, "a raw disk's file is as long as the disk"))
         }

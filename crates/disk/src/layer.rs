@@ -311,8 +311,9 @@ impl Layer {
         match self {
             layer if layer.geometry().virtual_size >= size => Ok(layer),
             Self::Vhdx(layer) => layer.grown(size, identity).map(Self::from),
-            Self::Vhd(_) | Self::Raw(_) => {
-                Err(Error::new(ErrorKind::Unsupported, "the disk cannot grow while it is written"))
+            Self::Vhd(layer) => layer.grown(size, identity).map(Self::from),
+            Self::Raw(_) => {
+                Err(Error::new(ErrorKind::Unsupported, "a raw disk is as long as its file"))
             }
         }
     }

@@ -10,8 +10,8 @@ use crate::disk::Disk;
 use crate::error::{Error, ErrorKind, Result};
 use crate::format::Format;
 use crate::storage::{FileStorage, Lock, Storage};
-use crate::vhdx;
 use crate::watch::Watch;
+use crate::{vhd, vhdx};
 
 /// What resizing may do.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,7 +67,7 @@ pub fn resize_storage(
     }
     match format {
         Format::Vhdx => vhdx::resize::resize(leaf.clone(), size, options, watch),
-        Format::Vhd => Err(Error::new(ErrorKind::Unsupported, "a VHD file cannot be resized yet")),
+        Format::Vhd => vhd::resize::resize(leaf.clone(), size, options, watch),
         Format::Raw => Err(Error::new(ErrorKind::Unsupported, "a raw disk is as long as its file")),
     }
 }

@@ -55,6 +55,11 @@ impl Layout {
         pieces(self.block_size, offset, length)
     }
 
+    /// All of a block that belongs to the disk.
+    pub fn whole(&self, block: u64) -> Piece {
+        Piece { block, start: 0, length: self.bytes_in(block) }
+    }
+
     /// Returns where a piece starts on the virtual disk.
     pub fn offset_of(&self, piece: &Piece) -> u64 {
         piece.block * self.block_size + piece.start

@@ -220,27 +220,49 @@ impl Sparse {
         &self,
         take: impl FnOnce(&mut Space) -> Result<Allocation>,
     ) -> Result<Allocation> {
+        self.with_ground(|footer, space| {
+            let mut allocation = take(space)?;
+            if allocation.place.end > self.limit.load(Ordering::Acquire) {
+                if let Err(error) = self.grow(footer, allocation.place.end) {
+                    space.free(allocation.place);
+                    return Err(error);
+                }
+                // The old footer may lie in it.
+                allocation.used_before = true;
+            }
+            Ok(allocation)
+        })?
+    }
+
+    /// Shows the map of free space, making it first if need be. Fails when the table contradicts itself.
+    pub fn with_space<T>(&self, look: impl FnOnce(&mut Space) -> T) -> Result<T> {
+        self.with_ground(|_, space| look(space))
+    }
+
+    fn with_ground<T>(&self, look: impl FnOnce(&Footer, &mut Space) -> T) -> Result<T> {
         let writer = self.writer()?;
         if writer.ground.lock().space.is_none() {
             self.build_space(writer)?;
         }
         let mut ground = writer.ground.lock();
         let Ground { footer, space, .. } = &mut *ground;
-        let space = space.as_mut().expect("built once, kept while the layer is open");
-        let mut allocation = take(space)?;
-        if allocation.place.end > self.limit.load(Ordering::Acquire) {
-            if let Err(error) = self.grow(writer, footer, allocation.place.end) {
-                space.free(allocation.place);
-                return Err(error);
+        Ok(look(footer, space.as_mut().expect("built once, kept while the layer is open")))
+    }
+
+    /// Takes what is free of a range for something that is no block, and grows the file to hold it.
+    pub fn reserve(&self, range: &Range<u64>) -> Result<()> {
+        self.with_ground(|footer, space| {
+            space.reserve(range);
+            match range.end > self.limit.load(Ordering::Acquire) {
+                true => self.grow(footer, range.end),
+                false => Ok(()),
             }
-            // The old footer may lie in it.
-            allocation.used_before = true;
-        }
-        Ok(allocation)
+        })?
     }
 
     /// Puts a footer behind new space; durable on return.
-    fn grow(&self, writer: &Writer, footer: &Footer, needed: u64) -> Result<()> {
+    pub fn grow(&self, footer: &Footer, needed: u64) -> Result<()> {
+        let writer = self.writer()?;
         let old = self.limit.load(Ordering::Acquire);
         let step = (old / 8).clamp(GROWTH, GROWTH * 16);
         let end = needed.max((old + step).min(MAX_FILE)).next_multiple_of(SECTOR);

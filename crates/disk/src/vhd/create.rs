@@ -197,7 +197,8 @@ pub(super) fn fill_table(storage: &dyn Storage, start: u64, end: u64) -> Result<
     Ok(())
 }
 
-fn check_new_size(virtual_size: u64) -> Result<()> {
+/// Checks the size of a disk that is to be made or to grow.
+pub(super) fn check_new_size(virtual_size: u64) -> Result<()> {
     // A dynamic disk's limit goes for fixed ones too: they are to be read by others.
     check_size(Kind::Dynamic, virtual_size)
 }

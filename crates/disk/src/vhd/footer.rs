@@ -204,6 +204,12 @@ impl Footer {
         self.set_chs(Chs::of(virtual_size));
     }
 
+    /// Changes size and unique id: children do not fit the disk any more.
+    pub fn resize(&mut self, virtual_size: u64, unique_id: Guid) {
+        self.set_unique_id(unique_id);
+        self.set_virtual_size(virtual_size);
+    }
+
     /// Changes the geometry alone: a child has its parent's.
     pub fn set_chs(&mut self, chs: Chs) {
         self.record.put(56, &chs.cylinders.to_be_bytes());

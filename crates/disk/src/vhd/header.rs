@@ -137,6 +137,12 @@ impl Header {
         })
     }
 
+    pub fn set_table(&mut self, offset: u64, entries: u32) {
+        self.record.put(16, &offset.to_be_bytes());
+        self.record.put(28, &entries.to_be_bytes());
+        self.seal();
+    }
+
     pub fn set_parent(&mut self, unique_id: Guid, modified: SystemTime) {
         self.record.put(40, &unique_id.to_big_endian());
         self.record.put(56, &to_seconds(modified).to_be_bytes());

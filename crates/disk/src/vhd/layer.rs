@@ -16,7 +16,7 @@ use crate::storage::Storage;
 
 /// An open file. Reading is possible at once; see [`Layer::into_writable`].
 pub(crate) struct Layer {
-    storage: Arc<dyn Storage>,
+    pub(super) storage: Arc<dyn Storage>,
     pub(super) footer: Footer,
     pub(super) found: Found,
     pub(super) body: Body,

@@ -99,6 +99,31 @@ impl Space {
         }
     }
 
+    /// Takes space for a block in the first hole that is large enough, if that lies below `bound`.
+    pub fn take_below(&mut self, bound: u64) -> Option<Allocation> {
+        let hole = *self.fitting.first()?;
+        (hole < bound).then(|| self.take_from(hole))
+    }
+
+    /// Takes what is free of a range, which something else is to lie in.
+    pub fn reserve(&mut self, range: &Range<u64>) {
+        let touched: Vec<u64> = self
+            .holes
+            .range(..range.end)
+            .filter(|hole| *hole.0 + *hole.1 > range.start)
+            .map(|hole| *hole.0)
+            .collect();
+        for hole in touched {
+            let hole = self.remove(hole);
+            self.insert(hole.start..range.start.max(hole.start));
+            self.insert(range.end.min(hole.end)..hole.end);
+        }
+        if range.end > self.end {
+            self.insert(self.end..range.start.max(self.end));
+            self.end = range.end;
+        }
+    }
+
     /// Takes `length` bytes, in whole sectors, that end at or before `bound`; at the end where no hole there is large enough.
     ///
     /// For names and headers. What lies behind the table may belong to others who do not say so.

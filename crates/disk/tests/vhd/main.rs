@@ -6,5 +6,6 @@ mod hostile;
 mod links;
 mod model;
 mod power_cut;
+mod shape;
 mod support;
 mod witnesses;
