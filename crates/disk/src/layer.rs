@@ -210,6 +210,23 @@ impl Layer {
         }
     }
 
+    /// What the parent is recognised by: either of them. `None` for a file without parent.
+    pub fn parent_identities(&self) -> Option<(Guid, Option<Guid>)> {
+        match self {
+            Self::Vhdx(layer) => layer.parent().map(|link| (link.linkage, link.linkage2)),
+            Self::Vhd(layer) => layer.parent().map(|link| (link.unique_id, None)),
+            Self::Raw(_) => None,
+        }
+    }
+
+    /// Accepts either identity as the parent's, where writing to a parent changes it. Not durable before it is settled.
+    pub fn accept_parents(&self, first: Guid, second: Guid) -> Result<()> {
+        match self {
+            Self::Vhdx(layer) => layer.accept_parents(first, second),
+            Self::Vhd(_) | Self::Raw(_) => Ok(()),
+        }
+    }
+
     /// Changes what a child says of its parent. Not durable before it is settled.
     pub fn relink(&self, link: &NewLink) -> Result<()> {
         match self {

@@ -11,6 +11,9 @@
 //! ```
 //! L and C are the DataWriteGuids that parent and child began with, G is new. They tell how far a merge came, and whoever calls
 //! again goes on there. Each step is durable before the next begins. At every moment the child accepts its parent, and reads as it always did.
+//!
+//! A VHD's unique id says nothing of its bytes: there, steps 1, 2 and 4 change nothing, a second call copies all again, and a
+//! child accepts a parent with its own id.
 
 use std::fs;
 use std::path::PathBuf;
@@ -25,7 +28,6 @@ use crate::guid::Guid;
 use crate::layer::Layer;
 use crate::publish;
 use crate::storage::{FileStorage, Lock, Storage};
-use crate::vhdx;
 use crate::watch::Watch;
 
 /// Merges the first file of a chain, leaf first and complete, into the second, and deletes it; durable on return.
@@ -46,7 +48,7 @@ pub fn into_parent(chain: &[PathBuf], folders: &[PathBuf], watch: &dyn Watch) ->
         if !matches!(merge.stage, Stage::Merged) {
             let near = [publish::folder_of(child), publish::folder_of(parent)];
             let folders = near.into_iter().chain(folders.iter().map(PathBuf::as_path));
-            siblings::refuse(folders, &files, &merge.identities)?;
+            siblings::refuse(folders, &files, &merge.identities, merge.own)?;
         }
         merge.run(watch)?;
         fs::remove_file(child).during(format_args!("delete {}", child.display()))?;
@@ -73,10 +75,12 @@ fn open(chain: &[PathBuf]) -> Result<Vec<Arc<FileStorage>>> {
 struct Merge {
     child_file: Arc<dyn Storage>,
     parent_file: Arc<dyn Storage>,
-    child: vhdx::layer::Layer,
+    child: Layer,
     /// The parent and its parents, open for reading.
     parents: Chain,
     stage: Stage,
+    /// What the child is known by.
+    own: Guid,
     /// What the parent is known by, and was.
     identities: [Guid; 2],
 }
@@ -100,26 +104,21 @@ impl Merge {
         let child = Layer::open(child_file.clone(), Format::required(&*child_file)?)?;
         let parents = Chain::over(chain[1..].to_vec(), Access::ReadOnly)?;
         child.check_parent(&parents.leaf)?;
-        let (Layer::Vhdx(child), Layer::Vhdx(parent)) = (child, &parents.leaf) else {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                "only VHDX files can be merged in place",
-            ));
+        let (Some(own), Some(found)) = (child.identity(), parents.leaf.identity()) else {
+            return Err(no_parent());
         };
-        let (own, found) = (child.data_write_guid(), parent.data_write_guid());
-        let link = child.parent().ok_or_else(no_parent)?;
-        let stage = match (link.linkage, link.linkage2) {
-            _ if found == own => Stage::Merged,
-            (linkage, Some(second)) if linkage == found && second == own => Stage::Copied,
-            (_, Some(second)) if second == found => Stage::Copying,
+        let (first, second) = child.parent_identities().ok_or_else(no_parent)?;
+        let stage = match second {
+            Some(second) if second == own && found == own => Stage::Merged,
+            Some(second) if second == own && found == first => Stage::Copied,
+            Some(second) if second == found => Stage::Copying,
             _ => Stage::New,
         };
-        let identities = [found, link.linkage];
-        Ok(Self { child_file, parent_file, child: *child, parents, stage, identities })
+        let identities = [found, first];
+        Ok(Self { child_file, parent_file, child, parents, stage, own, identities })
     }
 
     fn run(self, watch: &dyn Watch) -> Result<()> {
-        let own = self.child.data_write_guid();
         match self.stage {
             Stage::New => self.copy(Guid::random(), watch),
             Stage::Copying => {
@@ -129,7 +128,7 @@ impl Merge {
             // What an earlier call wrote it may not have synced.
             Stage::Copied => {
                 self.child_file.sync().during("sync the child")?;
-                self.parents.leaf.into_writable_as(self.parent_file, own)?.settle()
+                self.parents.leaf.into_writable_as(self.parent_file, self.own)?.settle()
             }
             Stage::Merged => self.parent_file.sync().during("sync the parent"),
         }
@@ -137,26 +136,22 @@ impl Merge {
 
     /// Steps 1 to 5, `agreed` being the parent's identity meanwhile.
     fn copy(self, agreed: Guid, watch: &dyn Watch) -> Result<()> {
-        let own = self.child.data_write_guid();
-        let old = self.identities[1];
         // Beginning a session syncs what an earlier call did not.
         let child = self.child.into_maintained(self.child_file)?;
-        child.accept_parents(old, agreed)?;
+        child.accept_parents(self.identities[1], agreed)?;
         child.settle()?;
 
         let size = child.geometry().virtual_size;
         let mut target = self.parents;
         target.leaf =
             target.leaf.into_writable_as(self.parent_file, agreed)?.grown(size, agreed)?;
-        let source = Chain::of_layer(child.into());
+        let source = Chain::of_layer(child);
         copy(&source, &target, Onto::Disk, watch)?;
         target.leaf.settle()?;
 
-        if let Layer::Vhdx(child) = &source.leaf {
-            child.accept_parents(agreed, own)?;
-            child.settle()?;
-        }
-        target.leaf.settle_as(own)?;
+        source.leaf.accept_parents(agreed, self.own)?;
+        source.leaf.settle()?;
+        target.leaf.settle_as(self.own)?;
         source.leaf.retire();
         Ok(())
     }

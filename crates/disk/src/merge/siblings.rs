@@ -10,17 +10,21 @@ use crate::guid::Guid;
 use crate::layer::Layer;
 use crate::storage::{FileStorage, Lock};
 
-/// Fails, naming it, when a file in the folders is a child of a parent with one of these identities; `own` files may be.
+/// Fails, naming it, when a file in the folders is a child of a parent with one of these identities.
+///
+/// The chain's `own` files may be, and children of the `child` too, whose identity the parent may have already.
 pub(super) fn refuse<'a>(
     folders: impl Iterator<Item = &'a Path>,
     own: &[Arc<FileStorage>],
     identities: &[Guid],
+    child: Guid,
 ) -> Result<()> {
+    let identities: Vec<Guid> = identities.iter().copied().filter(|id| *id != child).collect();
     let own = own.iter().map(|file| file.identity()).collect::<Result<Vec<_>>>()?;
     for folder in folders {
         for path in files(folder)? {
             let Some((layer, file)) = look(&path) else { continue };
-            if !own.contains(&file) && layer.is_child_of(identities) {
+            if !own.contains(&file) && layer.is_child_of(&identities) {
                 let message = format!("{} is a child of the same parent", path.display());
                 return Err(Error::new(ErrorKind::ParentMismatch, message));
             }

@@ -110,7 +110,8 @@ impl Layer {
         }
     }
 
-    /// Checks that `parent` is the file this one was made over, by its unique id.
+    /// Checks that `parent` is the file this one was made over, by its unique id; or that this one was merged into it, which gave
+    /// it this one's.
     ///
     /// Writing to a VHD does not change its id, so a parent that was written to since is not noticed.
     pub fn check_parent(&self, parent: &Self) -> Result<()> {
@@ -119,7 +120,7 @@ impl Layer {
             return mismatch("the file has no parent".to_owned());
         };
         let found = parent.unique_id();
-        match link.unique_id == found {
+        match link.unique_id == found || self.unique_id() == found {
             true => Ok(()),
             false => mismatch(format!(
                 "the child was made from a disk whose unique id is {}, not {found}",

@@ -116,6 +116,13 @@ pub struct ParentIdentity {
     pub page83: Guid,
 }
 
+impl ParentIdentity {
+    /// Reads it from a VHDX file.
+    pub fn of(storage: Arc<dyn Storage>) -> Result<Self> {
+        Ok(Layer::open(storage)?.as_parent())
+    }
+}
+
 impl Layer {
     /// What a child of this file takes over.
     pub(crate) fn as_parent(&self) -> ParentIdentity {

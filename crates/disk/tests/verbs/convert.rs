@@ -14,7 +14,7 @@ use crate::support::{Impatient, MIB, Shape, bytes, folder, names};
 
 fn chain(folder: &Path, depth: usize, size: u64, sector: u32) -> Vec<PathBuf> {
     let blocks = (0..depth).map(|layer| 1 << (20 + layer % 6)).collect();
-    let shape = Shape { size, sector, blocks, changes: 12 };
+    let shape = Shape { format: Format::Vhdx, size, sector, blocks, changes: 12 };
     shape.make(folder, &mut Random::new(depth as u64))
 }
 

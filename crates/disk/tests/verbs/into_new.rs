@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 
 use ireko_disk::vhdx::{self, ParentIdentity};
 use ireko_disk::{
-    Access, Chain, Disk, ErrorKind, ExtentKind, FileStorage, Geometry, Lock, MergeOptions, Storage,
-    merge,
+    Access, Chain, Disk, ErrorKind, ExtentKind, FileStorage, Format, Geometry, Lock, MergeOptions,
+    Storage, merge,
 };
 use ireko_testkit::random::Random;
 use sha2::{Digest, Sha256};
@@ -30,7 +30,8 @@ fn any_number_of_layers_merged_reads_as_before() {
         let mut random = Random::new(seed);
         let depth = if seed % 10 == 9 { 16 } else { 2 + random.below(4) as usize };
         let folder = folder();
-        let paths = Shape::random(&mut random, depth).make(folder.path(), &mut random);
+        let format = [Format::Vhdx, Format::Vhdx, Format::Vhd][seed as usize % 3];
+        let paths = Shape::random(&mut random, format, depth).make(folder.path(), &mut random);
         let (expected, before) = (bytes_of(&paths), digests(&paths));
         for layers in 2..=depth {
             let to = folder.path().join("merged.vhdx");
@@ -52,7 +53,7 @@ fn a_file_that_takes_the_leafs_identity_takes_its_children_too() {
     for (seed, layers) in [(1, 2), (2, 3)] {
         let mut random = Random::new(seed);
         let folder = folder();
-        let shape = Shape::random(&mut random, 4);
+        let shape = Shape::random(&mut random, Format::Vhdx, 4);
         let whole = shape.make(folder.path(), &mut random);
         let (expected, leaf) = (bytes_of(&whole), vhdx::info(&whole[1]).unwrap());
         for keep_identity in [false, true] {
@@ -77,7 +78,13 @@ fn a_file_that_takes_the_leafs_identity_takes_its_children_too() {
 #[test]
 fn what_a_merged_layer_calls_zeros_hides_the_parents_bytes() {
     let folder = folder();
-    let shape = Shape { size: 8 * MIB, sector: 512, blocks: vec![1 << 20; 3], changes: 0 };
+    let shape = Shape {
+        format: Format::Vhdx,
+        size: 8 * MIB,
+        sector: 512,
+        blocks: vec![1 << 20; 3],
+        changes: 0,
+    };
     let paths = shape.make_with(folder.path(), |layer, disk| match layer {
         0 => disk.write_at(0, &vec![7; 8 * MIB as usize]).unwrap(),
         1 => {
@@ -105,7 +112,13 @@ fn what_a_merged_layer_calls_zeros_hides_the_parents_bytes() {
 fn a_leaf_that_is_larger_than_its_parents_is_merged_whole() {
     let folder = folder();
     let mut random = Random::new(5);
-    let shape = Shape { size: 9 * MIB, sector: 512, blocks: vec![1 << 20; 2], changes: 8 };
+    let shape = Shape {
+        format: Format::Vhdx,
+        size: 9 * MIB,
+        sector: 512,
+        blocks: vec![1 << 20; 2],
+        changes: 8,
+    };
     let mut paths = shape.make(folder.path(), &mut random);
     let leaf = folder.path().join("larger.vhdx");
     let identity = Chain::open(&paths, Access::ReadOnly).unwrap().identity().unwrap();
@@ -129,7 +142,8 @@ fn a_leaf_that_is_larger_than_its_parents_is_merged_whole() {
 #[test]
 fn the_new_file_says_where_its_parent_is() {
     let folder = folder();
-    let paths = Shape::random(&mut Random::new(3), 3).make(folder.path(), &mut Random::new(3));
+    let paths = Shape::random(&mut Random::new(3), Format::Vhdx, 3)
+        .make(folder.path(), &mut Random::new(3));
     fs::create_dir(folder.path().join("merged")).unwrap();
     let to = folder.path().join("merged/leaf.vhdx");
     merge::into_new(&paths, 2, &to, &MergeOptions::default(), &()).unwrap();
@@ -152,7 +166,13 @@ fn the_new_file_says_where_its_parent_is() {
 fn others_read_merged_and_flattened_disks() {
     let folder = folder();
     let mut random = Random::new(11);
-    let shape = Shape { size: 37 * MIB, sector: 512, blocks: vec![2 << 20; 4], changes: 20 };
+    let shape = Shape {
+        format: Format::Vhdx,
+        size: 37 * MIB,
+        sector: 512,
+        blocks: vec![2 << 20; 4],
+        changes: 20,
+    };
     let paths = shape.make(folder.path(), &mut random);
     let expected = hash_of_disk(&Chain::open(&paths, Access::ReadOnly).unwrap());
     for layers in 2..=4 {
@@ -180,7 +200,8 @@ fn others_read_merged_and_flattened_disks() {
 #[test]
 fn refusals_and_cancellation_leave_nothing() {
     let folder = folder();
-    let paths = Shape::random(&mut Random::new(4), 3).make(folder.path(), &mut Random::new(4));
+    let paths = Shape::random(&mut Random::new(4), Format::Vhdx, 3)
+        .make(folder.path(), &mut Random::new(4));
     let before = names(folder.path());
     let to = folder.path().join("merged.vhdx");
     let options = MergeOptions::default();

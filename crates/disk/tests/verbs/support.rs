@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
-use ireko_disk::vhdx::{self, ChildOptions, CreateOptions};
-use ireko_disk::{Access, Chain, Disk, Storage, Watch};
+use ireko_disk::{Access, Chain, Disk, FileStorage, Format, Lock, Storage, Watch, vhd, vhdx};
 use ireko_testkit::CrashStorage;
 use ireko_testkit::random::Random;
 
@@ -22,6 +22,7 @@ pub fn folder() -> tempfile::TempDir {
 /// What a chain looks like.
 #[derive(Clone, Debug)]
 pub struct Shape {
+    pub format: Format,
     pub size: u64,
     pub sector: u32,
     /// Bytes in a block of each layer, base first.
@@ -32,11 +33,17 @@ pub struct Shape {
 
 impl Shape {
     /// A disk that ends in the middle of a block, and blocks of any size.
-    pub fn random(random: &mut Random, depth: usize) -> Self {
-        let sector = if random.one_in(4) { 4096 } else { 512 };
+    pub fn random(random: &mut Random, format: Format, depth: usize) -> Self {
+        let sector = if format == Format::Vhdx && random.one_in(4) { 4096 } else { 512 };
         let size = 9 * MIB + random.below(4 * MIB / 4096) * 4096;
-        let blocks = (0..depth).map(|_| 1 << (20 + random.below(4))).collect();
-        Self { size, sector, blocks, changes: 8 }
+        let smallest = if format == Format::Vhdx { 20 } else { 19 };
+        let blocks = (0..depth).map(|_| 1 << (smallest + random.below(4))).collect();
+        Self { format, size, sector, blocks, changes: 8 }
+    }
+
+    /// The name of a layer's file; they count from the base up.
+    pub fn name(&self, layer: usize) -> String {
+        format!("layer{layer}.{}", self.format.to_string().to_lowercase())
     }
 
     /// Makes the files, leaf first, in a folder, and changes each at random.
@@ -48,15 +55,16 @@ impl Shape {
     pub fn make_with(&self, folder: &Path, mut fill: impl FnMut(usize, &Chain)) -> Vec<PathBuf> {
         let mut paths: Vec<PathBuf> = Vec::new();
         for (layer, &block_size) in self.blocks.iter().enumerate() {
-            let path = folder.join(format!("layer{layer}.vhdx"));
+            let path = folder.join(self.name(layer));
+            let file = FileStorage::create(&path).unwrap();
             match paths.first() {
-                None => vhdx::create(&path, &self.base(block_size)).unwrap(),
+                None => self.format_base(&file, block_size),
                 Some(parent) => {
-                    let options = ChildOptions { block_size, ..Default::default() };
-                    let name = format!(r".\layer{}.vhdx", layer - 1);
-                    vhdx::create_child(&path, parent, &name, &options).unwrap();
+                    let parent = Arc::new(FileStorage::open(parent, Lock::Read).unwrap());
+                    self.format_child(&file, parent, &self.name(layer - 1), block_size);
                 }
             }
+            drop(file);
             paths.insert(0, path);
             let disk = Chain::open(&paths, Access::ReadWrite).unwrap();
             fill(layer, &disk);
@@ -80,12 +88,9 @@ impl Shape {
         random: &mut Random,
     ) {
         let file = Arc::new(CrashStorage::default());
-        if files.is_empty() {
-            vhdx::format(&*file, &self.base(block_size)).unwrap();
-        } else {
-            let identity = over(files, Access::ReadOnly).identity().unwrap();
-            let options = ChildOptions { block_size, ..Default::default() };
-            vhdx::format_child(&*file, &identity, r".\parent.vhdx", &options).unwrap();
+        match files.first() {
+            None => self.format_base(&*file, block_size),
+            Some(parent) => self.format_child(&*file, parent.clone(), "parent", block_size),
         }
         files.insert(0, file);
         let disk = over(files, Access::ReadWrite);
@@ -93,9 +98,41 @@ impl Shape {
         disk.close().unwrap();
     }
 
-    fn base(&self, block_size: u32) -> CreateOptions {
-        let logical_sector = self.sector;
-        CreateOptions { block_size, logical_sector, ..CreateOptions::new(self.size) }
+    fn format_base(&self, file: &dyn Storage, block_size: u32) {
+        let (size, logical_sector) = (self.size, self.sector);
+        match self.format {
+            Format::Vhdx => {
+                let options = vhdx::CreateOptions::new(size);
+                let options = vhdx::CreateOptions { block_size, logical_sector, ..options };
+                vhdx::format(file, &options).unwrap();
+            }
+            _ => {
+                let options = vhd::CreateOptions::new(size);
+                vhd::format(file, &vhd::CreateOptions { block_size, ..options }).unwrap();
+            }
+        }
+    }
+
+    fn format_child(
+        &self,
+        file: &dyn Storage,
+        parent: Arc<dyn Storage>,
+        parent_name: &str,
+        block_size: u32,
+    ) {
+        let path = format!(r".\{parent_name}");
+        match self.format {
+            Format::Vhdx => {
+                let parent = vhdx::ParentIdentity::of(parent).unwrap();
+                let options = vhdx::ChildOptions { block_size, ..Default::default() };
+                vhdx::format_child(file, &parent, &path, &options).unwrap();
+            }
+            _ => {
+                let parent = vhd::ParentIdentity::of(parent, SystemTime::UNIX_EPOCH).unwrap();
+                let options = vhd::ChildOptions { block_size, ..Default::default() };
+                vhd::format_child(file, &parent, &path, &options).unwrap();
+            }
+        }
     }
 }
 
