@@ -197,6 +197,14 @@ impl Layer {
         }
     }
 
+    /// What children could recognise the file by once it is written to; for a VHD, the same.
+    pub fn next_identity(&self) -> Guid {
+        match self {
+            Self::Vhd(layer) => layer.unique_id(),
+            Self::Vhdx(_) | Self::Raw(_) => Guid::random(),
+        }
+    }
+
     /// Whether a file with one of these identities is its parent.
     pub fn is_child_of(&self, identities: &[Guid]) -> bool {
         match self {

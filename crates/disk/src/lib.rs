@@ -94,7 +94,7 @@ pub mod merge;
 mod parent_path;
 mod publish;
 mod ranges;
-pub mod relink;
+mod relink;
 mod resize;
 
 pub use chain::find::find_chain;

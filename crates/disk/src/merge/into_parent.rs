@@ -120,7 +120,10 @@ impl Merge {
 
     fn run(self, watch: &dyn Watch) -> Result<()> {
         match self.stage {
-            Stage::New => self.copy(Guid::random(), watch),
+            Stage::New => {
+                let agreed = self.parents.leaf.next_identity();
+                self.copy(agreed, watch)
+            }
             Stage::Copying => {
                 let agreed = self.identities[0];
                 self.copy(agreed, watch)
