@@ -8,10 +8,10 @@ mod pair;
 
 use std::thread;
 
-use ireko_disk::vhdx::{self, ChildOptions};
+use ireko_disk::Format;
 use ireko_testkit::random::Random;
 use operation::{MIB, Operation, operation};
-use pair::Pair;
+use pair::{Base, Pair};
 use proptest::prelude::*;
 
 const LIVES: u64 = 8;
@@ -21,17 +21,30 @@ fn soak() -> u64 {
     std::env::var("IREKO_SOAK").ok().and_then(|n| n.parse().ok()).unwrap_or(1)
 }
 
+fn base() -> impl Strategy<Value = Base> {
+    let format = prop_oneof![Just(Format::Vhdx), Just(Format::Vhd)];
+    let sector = prop_oneof![3 => Just(512u32), 1 => Just(4096)];
+    let shape = (0..6u32, prop::bool::weighted(0.2));
+    (format, 5 * MIB..10 * MIB, sector, shape).prop_map(
+        |(format, size, sector, (block_power, is_fixed))| Base {
+            format,
+            size,
+            sector,
+            block_power,
+            is_fixed,
+        },
+    )
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24 * soak() as u32, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_chain_holds_what_was_written_to_it(
-        size in 5 * MIB..10 * MIB,
-        sector in prop_oneof![3 => Just(512u32), 1 => Just(4096)],
-        power in 0..6u32,
+        base in base(),
         operations in prop::collection::vec(operation(), 1..120),
     ) {
-        let mut pair = Pair::new(size, sector, 1 << power);
+        let mut pair = Pair::new(&base);
         for operation in &operations {
             pair.apply(operation);
         }
@@ -56,8 +69,14 @@ fn a_disk_holds_what_was_written_to_it_through_a_long_life() {
 /// One disk's life. Returns how many layers it had at most.
 fn live(seed: u64) -> usize {
     let mut random = Random::new(seed);
-    let sector = if random.one_in(4) { 4096 } else { 512 };
-    let mut pair = Pair::new((6 + random.below(4)) * MIB, sector, 1 << random.below(6));
+    let base = Base {
+        format: if seed % 8 < 5 { Format::Vhdx } else { Format::Vhd },
+        size: (6 + random.below(4)) * MIB,
+        sector: if random.one_in(4) { 4096 } else { 512 },
+        block_power: random.below(6) as u32,
+        is_fixed: random.one_in(5),
+    };
+    let mut pair = Pair::new(&base);
     // Some lives merge seldom and grow deep.
     let merges = random.one_in(2);
     let (mut deepest, mut done) = (1, 0);
@@ -65,7 +84,9 @@ fn live(seed: u64) -> usize {
         let operation = Operation::random(&mut random);
         let is_merge = matches!(
             operation,
-            Operation::MergeIntoNew { .. } | Operation::MergeIntoParent | Operation::Flatten
+            Operation::MergeIntoNew { .. }
+                | Operation::MergeIntoParent { .. }
+                | Operation::Flatten { .. }
         );
         if is_merge && !merges && !random.one_in(8) {
             continue;
@@ -82,18 +103,23 @@ fn live(seed: u64) -> usize {
     deepest
 }
 
-#[test]
-fn a_chain_of_250_layers_reads_and_writes() {
-    let mut pair = Pair::new(8 * MIB, 512, 1);
-    for layer in 0..249u64 {
+#[track_caller]
+fn reads_and_writes(format: Format, layers: u64) {
+    let base = Base { format, size: 8 * MIB, sector: 512, block_power: 0, is_fixed: false };
+    let mut pair = Pair::new(&base);
+    for layer in 0..layers - 1 {
         pair.apply(&Operation::Write { at: layer * 30_000, length: 700, value: layer as u8 | 1 });
         pair.close();
-        let (child, parent) = (pair.new_file(), pair.paths[0].clone());
-        vhdx::create_child(&child, &parent, r".\parent.vhdx", &ChildOptions::default()).unwrap();
-        pair.paths.insert(0, child);
+        pair.add_child(1);
         pair.open();
     }
-    assert_eq!(pair.disk().depth(), 250);
+    assert_eq!(pair.disk().depth() as u64, layers);
     pair.compare();
     pair.check_files();
+}
+
+#[test]
+fn a_chain_of_250_layers_reads_and_writes() {
+    reads_and_writes(Format::Vhdx, 250);
+    reads_and_writes(Format::Vhd, 64);
 }

@@ -26,20 +26,28 @@ pub enum Operation {
     Flush,
     /// A new child over a leaf that is closed.
     Child {
-        block_mib: u32,
+        block_power: u32,
     },
     /// A new child under a disk in use.
     Freeze,
     /// The topmost layers become a new file that takes their place.
     MergeIntoNew {
         layers: usize,
-        block_mib: u32,
+        block_power: u32,
         keep_identity: bool,
     },
-    /// The leaf's parent takes over what the leaf holds.
-    MergeIntoParent,
-    /// All layers become a new base.
-    Flatten,
+    /// The parent of one of the files takes over what that file holds.
+    MergeIntoParent {
+        layer: usize,
+    },
+    /// All layers become a new base, of another format where that has such sectors.
+    Flatten {
+        other_format: bool,
+    },
+    /// The leaf remembers its parent's place by another path.
+    Relink {
+        length: usize,
+    },
     /// One of the files gives up what it does not need.
     Compact {
         layer: usize,
@@ -86,12 +94,14 @@ pub fn operation() -> impl Strategy<Value = Operation> {
         2 => (place(), length()).prop_map(|(at, length)| Operation::Zero { at, length }),
         2 => (place(), length()).prop_map(|(at, length)| Operation::Discard { at, length }),
         1 => Just(Operation::Flush),
-        1 => (0..6u32).prop_map(|power| Operation::Child { block_mib: 1 << power }),
+        1 => (0..6u32).prop_map(|block_power| Operation::Child { block_power }),
         1 => Just(Operation::Freeze),
-        1 => (2..6usize, 0..4u32, any::<bool>()).prop_map(|(layers, power, keep_identity)| {
-            Operation::MergeIntoNew { layers, block_mib: 1 << power, keep_identity }
+        1 => (2..6usize, 0..4u32, any::<bool>()).prop_map(|(layers, block_power, keep_identity)| {
+            Operation::MergeIntoNew { layers, block_power, keep_identity }
         }),
-        1 => Just(Operation::MergeIntoParent),
+        1 => (0..MAX_DEPTH).prop_map(|layer| Operation::MergeIntoParent { layer }),
+        1 => any::<bool>().prop_map(|other_format| Operation::Flatten { other_format }),
+        1 => (1..900usize).prop_map(|length| Operation::Relink { length }),
         1 => (0..MAX_DEPTH).prop_map(|layer| Operation::Compact { layer }),
         1 => SECTORS.prop_map(|sectors| Operation::Resize { sectors }),
         1 => Just(Operation::Reopen),
@@ -113,22 +123,24 @@ impl Operation {
             10..25 => (random.below(64) + 1) * 512,
             _ => random.below(600) + 1,
         };
+        let layer = random.below(MAX_DEPTH as u64) as usize;
         match random.below(100) {
-            0 => Self::Child { block_mib: 1 << random.below(6) },
+            0 => Self::Child { block_power: random.below(6) as u32 },
             1 => Self::Freeze,
             2 => Self::MergeIntoNew {
                 layers: 2 + random.below(4) as usize,
-                block_mib: 1 << random.below(4),
+                block_power: random.below(4) as u32,
                 keep_identity: random.one_in(2),
             },
-            3 => Self::MergeIntoParent,
-            4 if random.one_in(4) => Self::Flatten,
-            5 => Self::Compact { layer: random.below(MAX_DEPTH as u64) as usize },
+            3 => Self::MergeIntoParent { layer },
+            4 if random.one_in(4) => Self::Flatten { other_format: random.one_in(2) },
+            5 => Self::Compact { layer },
             6 => {
                 let span = SECTORS.end - SECTORS.start;
                 Self::Resize { sectors: SECTORS.start + random.below(span) }
             }
             7 if random.one_in(2) => Self::Reopen,
+            7 if random.one_in(2) => Self::Relink { length: random.below(900) as usize + 1 },
             8..14 => Self::Extents { at, limit: random.below(8) as usize + 1 },
             14..20 => Self::Flush,
             20..35 => Self::Zero { at, length },

@@ -5,17 +5,30 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use ireko_disk::check::{Severity, check_chain};
-use ireko_disk::vhdx::{self, ChildOptions, CreateOptions};
 use ireko_disk::{
     Access, Chain, CompactOptions, Disk, ErrorKind, ExtentKind, Format, FreezePlan, MergeOptions,
-    NewDisk, ResizeOptions, compact, convert, merge, resize,
+    NewDisk, Provision, RelinkOptions, ResizeOptions, compact, convert, merge, relink, resize, vhd,
+    vhdx,
 };
 
 use crate::operation::{MAX_DEPTH, Operation};
 
+/// What a disk is made as.
+#[derive(Clone, Debug)]
+pub struct Base {
+    pub format: Format,
+    pub size: u64,
+    /// 512 or, for a VHDX, 4096 bytes.
+    pub sector: u32,
+    /// Blocks have so many times the format's smallest block, as a power of two.
+    pub block_power: u32,
+    pub is_fixed: bool,
+}
+
 /// A chain of files and the bytes it should hold.
 pub struct Pair {
     folder: tempfile::TempDir,
+    format: Format,
     pub paths: Vec<PathBuf>,
     disk: Option<Chain>,
     bytes: Vec<u8>,
@@ -23,26 +36,55 @@ pub struct Pair {
 }
 
 impl Pair {
-    pub fn new(size: u64, sector: u32, block_mib: u32) -> Self {
+    pub fn new(base: &Base) -> Self {
         // In memory where there is such a place: the test is not about the host's disk.
         let shm = std::path::Path::new("/dev/shm");
         let folder = match shm.is_dir() {
             true => tempfile::tempdir_in(shm),
             false => tempfile::tempdir(),
         };
-        let folder = folder.unwrap();
-        let path = folder.path().join("0.vhdx");
-        let size = size / u64::from(sector) * u64::from(sector);
-        let options = CreateOptions {
-            block_size: block_mib << 20,
-            logical_sector: sector,
-            ..CreateOptions::new(size)
+        let format = base.format;
+        let (paths, bytes) = (Vec::new(), Vec::new());
+        let mut pair = Self { folder: folder.unwrap(), format, paths, disk: None, bytes, files: 0 };
+        let path = pair.new_file();
+        let block_size = pair.block_size(base.block_power);
+        let logical_sector = if format == Format::Vhdx { base.sector } else { 512 };
+        let virtual_size = base.size / u64::from(logical_sector) * u64::from(logical_sector);
+        let provision = match base.is_fixed {
+            true => Provision::Fixed { preallocate: false },
+            false => Provision::Dynamic,
         };
-        vhdx::create(&path, &options).unwrap();
-        let bytes = vec![0; size as usize];
-        let mut pair = Self { folder, paths: vec![path], disk: None, bytes, files: 1 };
+        if format == Format::Vhdx {
+            let options = vhdx::CreateOptions::new(virtual_size);
+            let options = vhdx::CreateOptions { block_size, logical_sector, provision, ..options };
+            vhdx::create(&path, &options).unwrap();
+        } else {
+            let options = vhd::CreateOptions { virtual_size, block_size, provision };
+            vhd::create(&path, &options).unwrap();
+        }
+        pair.bytes = vec![0; virtual_size as usize];
+        pair.paths.push(path);
         pair.open();
         pair
+    }
+
+    fn block_size(&self, power: u32) -> u32 {
+        let smallest = if self.format == Format::Vhdx { 20 } else { 19 };
+        1 << (smallest + power)
+    }
+
+    /// Puts a new child over a leaf that is closed.
+    pub fn add_child(&mut self, block_power: u32) {
+        let (child, parent) = (self.new_file(), self.paths[0].clone());
+        let block_size = self.block_size(block_power);
+        if self.format == Format::Vhdx {
+            let options = vhdx::ChildOptions { block_size, ..Default::default() };
+            vhdx::create_child(&child, &parent, r".\parent.vhdx", &options).unwrap();
+        } else {
+            let options = vhd::ChildOptions { block_size, ..Default::default() };
+            vhd::create_child(&child, &parent, r".\parent.vhd", &options).unwrap();
+        }
+        self.paths.insert(0, child);
     }
 
     pub fn disk(&self) -> &Chain {
@@ -57,9 +99,9 @@ impl Pair {
         self.disk.take().unwrap().close().unwrap();
     }
 
-    pub fn new_file(&mut self) -> PathBuf {
+    fn new_file(&mut self) -> PathBuf {
         self.files += 1;
-        self.folder.path().join(format!("{}.vhdx", self.files))
+        self.folder.path().join(format!("{}.disk", self.files))
     }
 
     pub fn apply(&mut self, operation: &Operation) {
@@ -92,14 +134,12 @@ impl Pair {
             }
             Operation::Flush => self.disk().flush().unwrap(),
             Operation::Child { .. } | Operation::Freeze if self.paths.len() == MAX_DEPTH => {}
-            Operation::Child { block_mib } => {
+            Operation::Child { block_power } => {
                 self.close();
-                let (child, parent) = (self.new_file(), self.paths[0].clone());
-                let options = ChildOptions { block_size: block_mib << 20, ..Default::default() };
-                vhdx::create_child(&child, &parent, r".\parent.vhdx", &options).unwrap();
-                self.paths.insert(0, child);
+                self.add_child(block_power);
                 self.open();
             }
+            Operation::Freeze if self.format == Format::Vhd => {}
             Operation::Freeze => {
                 let frozen = self.new_file();
                 let plan = FreezePlan {
@@ -110,12 +150,14 @@ impl Pair {
                 self.disk.as_mut().unwrap().freeze(&plan).unwrap();
                 self.paths.insert(1, frozen);
             }
-            Operation::MergeIntoNew { .. } | Operation::MergeIntoParent | Operation::Flatten
+            Operation::MergeIntoNew { .. }
+            | Operation::MergeIntoParent { .. }
+            | Operation::Relink { .. }
                 if self.paths.len() == 1 => {}
-            Operation::MergeIntoNew { layers, block_mib, keep_identity } => {
+            Operation::MergeIntoNew { layers, block_power, keep_identity } => {
                 let layers = layers.min(self.paths.len());
                 let options = MergeOptions {
-                    block_size: Some(block_mib << 20),
+                    block_size: Some(self.block_size(block_power)),
                     keep_identity,
                     ..MergeOptions::default()
                 };
@@ -123,17 +165,36 @@ impl Pair {
                     merge::into_new(paths, layers, to, &options, &()).unwrap();
                 });
             }
-            Operation::Flatten => self.replace_top(self.paths.len(), |paths, to| {
-                let disk = Chain::open(paths, Access::ReadOnly).unwrap();
-                let new = NewDisk::like(Format::Vhdx, disk.geometry());
-                convert(&disk, to, &new, &()).unwrap();
-            }),
-            Operation::MergeIntoParent => {
+            Operation::Flatten { other_format } => {
+                let has_other = self.disk().geometry().logical_sector == 512;
+                self.format = match (other_format && has_other, self.format) {
+                    (true, Format::Vhdx) => Format::Vhd,
+                    (true, _) => Format::Vhdx,
+                    (false, format) => format,
+                };
+                let format = self.format;
+                self.replace_top(self.paths.len(), |paths, to| {
+                    let disk = Chain::open(paths, Access::ReadOnly).unwrap();
+                    let new = NewDisk::like(format, disk.geometry());
+                    convert(&disk, to, &new, &()).unwrap();
+                });
+            }
+            Operation::MergeIntoParent { layer } => {
                 self.close();
-                make_writable(&self.paths[1]);
-                merge::into_parent(&self.paths, &[], &()).unwrap();
-                let child = self.paths.remove(0);
+                // What stands on the layer goes on over its parent.
+                let layer = layer % (self.paths.len() - 1);
+                make_writable(&self.paths[layer]);
+                make_writable(&self.paths[layer + 1]);
+                merge::into_parent(&self.paths[layer..], &[], &()).unwrap();
+                let child = self.paths.remove(layer);
                 assert!(!child.exists());
+                self.open();
+            }
+            Operation::Relink { length } => {
+                self.close();
+                let path = format!(r".\{}", "p".repeat(length));
+                let options = RelinkOptions { relative_path: Some(path), ..Default::default() };
+                relink(&self.paths[0], &self.paths[1], &[], &options, &()).unwrap();
                 self.open();
             }
             Operation::Compact { layer } => {
@@ -202,6 +263,9 @@ impl Pair {
     /// Closes the disk and has its files and their links checked.
     pub fn check_files(&mut self) {
         self.close();
+        if self.format == Format::Vhd {
+            return;
+        }
         for (path, report) in check_chain(&self.paths).unwrap() {
             let name = path.display();
             assert!(report.worst() <= Some(Severity::Note), "{name}: {:#?}", report.findings);

@@ -4,7 +4,6 @@ mod conformance;
 mod faults;
 mod hostile;
 mod links;
-mod model;
 mod power_cut;
 mod shape;
 mod support;
