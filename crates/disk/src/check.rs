@@ -9,6 +9,7 @@
 //! its own module's affair; here is what all of them report.
 
 mod chain;
+mod look;
 mod repair;
 mod report;
 
@@ -16,14 +17,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use chain::check_chain;
+pub(crate) use look::{CLOSED, Look};
 pub use repair::{RepairOptions, repair, repair_storage};
 pub(crate) use report::Findings;
 pub use report::{Finding, FindingKind, Repair, Report, Severity, Space};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::format::Format;
 use crate::storage::{FileStorage, Lock, Storage};
-use crate::vhdx;
+use crate::{vhd, vhdx};
 
 /// Looks for damage in one file, without changing it and without its parents.
 ///
@@ -39,9 +41,7 @@ pub fn check(path: &Path) -> Result<Report> {
 pub fn check_storage(file: &Arc<dyn Storage>) -> Result<Report> {
     match Format::of(&**file)? {
         Some(Format::Vhdx) => vhdx::check::check(file),
-        Some(Format::Vhd) => {
-            Err(Error::new(ErrorKind::Unsupported, "a VHD file cannot be checked yet"))
-        }
+        Some(Format::Vhd) => vhd::check::check(file),
         Some(Format::Raw) | None => Report::of_no_disk(&**file),
     }
 }

@@ -20,6 +20,7 @@
 mod bat;
 mod bitmap;
 mod bytes;
+pub(crate) mod check;
 mod chs;
 mod commit;
 pub(crate) mod compact;
@@ -30,6 +31,7 @@ mod info;
 pub(crate) mod layer;
 mod locator;
 mod relink;
+pub(crate) mod repair;
 pub(crate) mod resize;
 mod space;
 mod sparse;

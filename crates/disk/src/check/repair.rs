@@ -8,7 +8,7 @@ use super::{Storage, check_storage};
 use crate::error::Result;
 use crate::format::Format;
 use crate::storage::{FileStorage, Lock};
-use crate::vhdx;
+use crate::{vhd, vhdx};
 
 /// How far a repair may go.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,7 +57,8 @@ pub fn repair_storage(file: &Arc<dyn Storage>, options: &RepairOptions) -> Resul
     }
     match Format::of(&**file)? {
         Some(Format::Vhdx) => vhdx::repair::repair(file, &before, options)?,
-        Some(Format::Vhd | Format::Raw) | None => return Ok(before),
+        Some(Format::Vhd) => vhd::repair::repair(file, &before, options)?,
+        Some(Format::Raw) | None => return Ok(before),
     }
     let mut after = check_storage(file)?;
     let wanted = |finding: &Finding| {

@@ -90,7 +90,16 @@ pub enum FindingKind {
     /// Some of the file belongs to nothing.
     Leaked,
 
-    /// A header, of which the format keeps copies, is damaged.
+    /// A VHD's footer or its copy is missing or damaged.
+    FooterDamaged,
+    /// A VHD's footer and its copy differ.
+    FootersDiffer,
+    /// A virtual machine was suspended on the disk.
+    SavedState,
+    /// Other programs take the disk for larger or smaller.
+    SizeInDoubt,
+
+    /// A header, of which VHDX keeps two and VHD one, is damaged.
     HeaderDamaged,
     /// Two headers are the same where one should be newer.
     HeadersIdentical,
@@ -140,6 +149,10 @@ pub enum FindingKind {
 
     /// The block table does not cover the disk.
     TableTooSmall,
+    /// The block table has more entries than the disk has blocks.
+    TableTooLarge,
+    /// The block table lies over something else.
+    TableMisplaced,
     /// Bits that must be zero are not.
     ReservedBits,
     /// A block is in a state that is unknown, or illegal for this type of disk.
@@ -152,7 +165,7 @@ pub enum FindingKind {
     BlocksOverlap,
     /// A block behind the disk's end has a place in the file.
     BlockPastEnd,
-    /// An unused entry of the block table is not zero.
+    /// An unused entry of the block table says something.
     EntryPastEnd,
     /// Blocks of a fixed disk have no place in the file.
     NotAllocated,
@@ -181,6 +194,8 @@ pub enum FindingKind {
 pub enum Repair {
     /// Completes what the log describes.
     ReplayLog,
+    /// Writes a missing, damaged or different footer anew, from the good one.
+    RewriteFooter,
     /// Writes a damaged or repeated header anew, from the good one.
     RewriteHeader,
     /// Writes a damaged or different region table anew, from the good one.
@@ -218,6 +233,7 @@ impl fmt::Display for Repair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::ReplayLog => "replay the log",
+            Self::RewriteFooter => "write the other footer anew",
             Self::RewriteHeader => "write the other header anew",
             Self::RewriteRegionTable => "write the other region table anew",
             Self::ExtendFile => "make the file longer",

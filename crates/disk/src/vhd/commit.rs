@@ -260,12 +260,22 @@ impl Sparse {
         })?
     }
 
-    /// Puts a footer behind new space; durable on return.
-    pub fn grow(&self, footer: &Footer, needed: u64) -> Result<()> {
-        let writer = self.writer()?;
+    /// Grows the file so that its footer begins at `end`; durable on return. What is between is nobody's.
+    pub fn lengthen(&self, end: u64) -> Result<()> {
+        let footer = self.writer()?.ground.lock().footer.clone();
+        self.move_footer(&footer, end)
+    }
+
+    fn grow(&self, footer: &Footer, needed: u64) -> Result<()> {
         let old = self.limit.load(Ordering::Acquire);
         let step = (old / 8).clamp(GROWTH, GROWTH * 16);
-        let end = needed.max((old + step).min(MAX_FILE)).next_multiple_of(SECTOR);
+        self.move_footer(footer, needed.max((old + step).min(MAX_FILE)))
+    }
+
+    /// Puts a footer behind new space; durable on return.
+    fn move_footer(&self, footer: &Footer, end: u64) -> Result<()> {
+        let writer = self.writer()?;
+        let (old, end) = (self.limit.load(Ordering::Acquire), end.next_multiple_of(SECTOR));
         if let Err(error) = self.storage.write_at(end, footer.record()) {
             // The old footer is still in its place.
             let _ = self.storage.set_len(old + FOOTER);

@@ -123,6 +123,11 @@ impl Header {
         (!units.is_empty()).then(|| String::from_utf16_lossy(&units))
     }
 
+    /// Number of names of the parent that are stored, wherever that is.
+    pub fn stored_locators(&self) -> usize {
+        self.record[LOCATORS].chunks_exact(LOCATOR).filter(|entry| entry.u32(0) != 0).count()
+    }
+
     /// The places of the parent's names that lie in the first `length` bytes of the file.
     pub fn locators(&self, length: u64) -> impl Iterator<Item = Entry> {
         let entries = self.record[LOCATORS].chunks_exact(LOCATOR).map(|entry| Entry {

@@ -12,8 +12,6 @@ mod metadata;
 mod owners;
 mod regions;
 
-use std::fmt;
-use std::io;
 use std::sync::Arc;
 
 pub(super) use bat::{Action, Cure};
@@ -26,12 +24,9 @@ use super::bat::Layout;
 use super::header::Header;
 use super::layer::Layer;
 use super::{MAX_FILE, MIB};
-use crate::check::{FindingKind, Findings, Repair, Report, Severity, Space};
+use crate::check::{CLOSED, FindingKind, Findings, Look, Repair, Report, Severity, Space};
 use crate::error::{During, Result};
 use crate::storage::Storage;
-
-/// What follows from a fault in what every opening reads.
-const CLOSED: &str = "the file does not open";
 
 /// Looks for damage in a file that has the format's signature.
 pub(crate) fn check(file: &Arc<dyn Storage>) -> Result<Report> {
@@ -117,36 +112,5 @@ fn check_length(look: &mut Look<'_>) {
         });
         let message = format_args!("the file has {} bytes, no multiple of 1 MiB", look.length);
         look.findings.add(Severity::Warning, FindingKind::FileLength, repair, message);
-    }
-}
-
-/// The file being looked at, and what was found in it so far.
-struct Look<'a> {
-    /// The file as it is, or as it will be once its log is replayed.
-    view: &'a dyn Storage,
-    /// Bytes in it.
-    length: u64,
-    findings: &'a mut Findings,
-}
-
-impl Look<'_> {
-    /// Fills the buffer; `false`, with a finding that tells the outcome, when that fails.
-    fn read(&mut self, name: impl fmt::Display, at: u64, buffer: &mut [u8], outcome: &str) -> bool {
-        match self.view.read_at(at, buffer) {
-            Ok(()) => return true,
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                let message = format_args!(
-                    "the file ends at {:#x}, before its {name}: {outcome}",
-                    self.length
-                );
-                self.findings.error(FindingKind::Truncated, message);
-            }
-            Err(error) => {
-                let message =
-                    format_args!("the {name} at {at:#x} cannot be read: {error}; {outcome}");
-                self.findings.error(FindingKind::Unreadable, message);
-            }
-        }
-        false
     }
 }

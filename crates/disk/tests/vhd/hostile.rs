@@ -3,7 +3,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use ireko_disk::{Access, Chain, Disk, ErrorKind, Storage, vhd};
+use ireko_disk::check::{RepairOptions, repair_storage};
+use ireko_disk::{
+    Access, Chain, CompactOptions, Disk, ErrorKind, ResizeOptions, Storage, compact_storage,
+    resize_storage, vhd,
+};
 use ireko_testkit::random::Random;
 use ireko_testkit::{CrashStorage, Image};
 
@@ -45,8 +49,17 @@ fn exercise(images: &[Image]) {
         let _ = disk.flush();
         let _ = disk.close();
     }
-    let storage = Arc::new(CrashStorage::new(images[0].clone()));
-    let _ = vhd::set_parent_path(storage, r"..\elsewhere\base.vhd");
+    let storage = || Arc::new(CrashStorage::new(images[0].clone()));
+    let _ = vhd::set_parent_path(storage(), r"..\elsewhere\base.vhd");
+    let bold = RepairOptions { discard_lost_blocks: true };
+    let _ = repair_storage(&(storage() as Arc<dyn Storage>), &bold);
+    let _ = compact_storage(storage(), &CompactOptions::default(), &());
+    let chain: Vec<_> = std::iter::once(storage() as Arc<dyn Storage>)
+        .chain(images[1..].iter().map(|image| Arc::new(CrashStorage::new(image.clone())) as _))
+        .collect();
+    for size in [70 * MIB, 4 * MIB + 512] {
+        let _ = resize_storage(&chain, size, &ResizeOptions { allow_loss: true }, &());
+    }
 }
 
 fn get(image: &Image, at: u64, length: usize) -> Vec<u8> {

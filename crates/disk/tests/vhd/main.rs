@@ -1,5 +1,6 @@
 //! VHD files through the public interface: as disks, under power cuts, damaged, and in the eyes of others.
 
+mod check;
 mod conformance;
 mod faults;
 mod hostile;

@@ -140,6 +140,7 @@ impl Workload {
         assert!(footer(&image) == self.footer, "{context}: the file ends without its footer");
         let acknowledged = self.flushes.iter().rev().find(|flush| flush.1 <= cut).unwrap().0;
 
+        crate::support::is_readable(&image);
         let mut bytes = vec![0; self.history.len() * SECTOR];
         let reader =
             chain(Arc::new(CrashStorage::new(image.clone())), &self.parents, Access::ReadOnly);

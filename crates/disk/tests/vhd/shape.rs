@@ -12,7 +12,9 @@ use ireko_disk::{
 use ireko_testkit::random::Random;
 use ireko_testkit::{CrashStorage, Damage, Image};
 
-use crate::support::{MIB, blocks_of, changed, child_of, dynamic, fixed, folder, formatted, over};
+use crate::support::{
+    MIB, blocks_of, changed, child_of, dynamic, fixed, folder, formatted, is_readable, over,
+};
 
 const BLOCK: u32 = 512 << 10;
 
@@ -68,6 +70,7 @@ fn storages(images: &[Image]) -> Vec<Arc<dyn Storage>> {
 
 #[track_caller]
 fn reads(images: &[Image], expected: &[u8]) {
+    is_readable(&images[0]);
     for access in [Access::ReadOnly, Access::ReadWrite] {
         assert!(bytes(&over(images, access)) == expected, "{access:?}");
     }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use ireko_disk::check::check_storage;
 use ireko_disk::vhd::{self, ChildOptions, CreateOptions, ParentIdentity, Provision};
 use ireko_disk::{Access, Chain, FileStorage, Lock, Storage};
 use ireko_testkit::{CrashStorage, Image};
@@ -76,6 +77,14 @@ pub fn changed(images: &mut [Image], change: impl FnOnce(&Chain)) {
 pub fn set_parent_path(path: &Path, relative_path: &str) -> ireko_disk::Result<()> {
     let file = FileStorage::open(path, Lock::Write)?;
     vhd::set_parent_path(Arc::new(file), relative_path)
+}
+
+/// The engine's own check finds nothing that a reader or the next writer stumbles over.
+#[track_caller]
+pub fn is_readable(image: &Image) {
+    let file: Arc<dyn Storage> = Arc::new(CrashStorage::new(image.clone()));
+    let report = check_storage(&file).unwrap();
+    assert!(report.is_sound(), "{:#?}", report.findings);
 }
 
 pub fn bytes_of(image: &Image) -> Vec<u8> {

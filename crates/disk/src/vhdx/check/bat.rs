@@ -10,8 +10,7 @@ use super::super::bat::{Layout, Payload, encode_bitmap};
 use super::super::bytes::Fields;
 use super::super::{Kind, MIB};
 use super::owners::{Before, Owners};
-use super::{CLOSED, Look};
-use crate::check::{FindingKind, Repair, Severity};
+use crate::check::{CLOSED, FindingKind, Look, Repair, Severity};
 use crate::error::Result;
 
 /// Entries that are read at once; a chunk may have less or more.

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use super::super::PAGE;
 use super::super::header::{self, Current, Header, SLOTS};
 use super::super::log::replay::Replayed;
-use super::{CLOSED, Look};
-use crate::check::{FindingKind, Repair, Severity};
+use crate::check::{CLOSED, FindingKind, Look, Repair, Severity};
 use crate::error::{Error, ErrorKind};
 use crate::storage::Storage;
 

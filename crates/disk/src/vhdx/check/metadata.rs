@@ -11,8 +11,7 @@ use super::super::metadata::{
     TABLE, VIRTUAL_SIZE,
 };
 use super::super::{Kind, overlap};
-use super::{CLOSED, Look};
-use crate::check::FindingKind;
+use crate::check::{CLOSED, FindingKind, Look};
 use crate::error::{Error, ErrorKind};
 use crate::guid::Guid;
 
