@@ -4,7 +4,7 @@
 //!   leaf ─► parent ─► base                 raw file                   any Disk
 //!        flatten │                            │                          │
 //!                ▼                            ▼                          ▼
-//!             one VHDX                    one VHDX                  one raw file
+//!             one VHDX                     one VHD                  one raw file
 //! ```
 //! A [`Chain`] read as one disk and converted is flattened. The new file has no parent and a new identity,
 //! unless its options name one; it is written aside, and has its name once it is whole.
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use crate::chain::{Access, Chain};
 use crate::copy::{Copied, Onto, copy};
 use crate::disk::{Disk, Geometry};
-use crate::error::{During, Result};
+use crate::error::{During, Error, ErrorKind, Result};
 use crate::format::Format;
 use crate::guid::Guid;
 use crate::publish;
@@ -51,6 +51,14 @@ impl NewDisk {
                 vhdx::format(&*file, options)?;
                 Format::Vhdx
             }
+            Self::Vhd(_) if source.logical_sector != 512 => {
+                let message = format!(
+                    "a VHD has sectors of 512 bytes, and the disk's are of {}: its partition table and file systems count \
+                     in them, so that no guest would find its data; VHDX has such sectors",
+                    source.logical_sector
+                );
+                return Err(Error::new(ErrorKind::Unsupported, message));
+            }
             Self::Vhd(options) => {
                 vhd::format(&*file, options)?;
                 Format::Vhd
@@ -67,7 +75,8 @@ impl NewDisk {
 
 /// Copies a disk into a new file at `to`; durable on return.
 ///
-/// The new disk may be larger than the source, never smaller. Progress counts bytes of data. Refuses a path that exists; whatever fails, and when it is
+/// The new disk may be larger than the source, never smaller: Azure wants whole MiB. Fails with [`ErrorKind::Unsupported`] when the
+/// format has no such sectors. Progress counts bytes of data. Refuses a path that exists; whatever fails, and when it is
 /// cancelled, no file is left.
 pub fn convert(source: &dyn Disk, to: &Path, new: &NewDisk, watch: &dyn Watch) -> Result<Copied> {
     publish::new_file(to, |file| {

@@ -4,9 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use ireko_disk::vhdx::{self, CreateOptions, Provision};
+use ireko_disk::vhdx::{self, CreateOptions};
 use ireko_disk::{
-    Access, Chain, Disk, ErrorKind, Format, Geometry, NewDisk, Onto, convert, copy, raw,
+    Access, Chain, Disk, ErrorKind, Format, Geometry, NewDisk, Onto, Provision, convert, copy, raw,
+    vhd,
 };
 use ireko_testkit::random::Random;
 
@@ -34,9 +35,16 @@ fn every_disk_reads_the_same_in_every_format() {
             ..options
         };
         let small = |options| CreateOptions { block_size: 1 << 20, ..options };
-        for (index, new) in
-            [vhdx(|options| options), vhdx(small), vhdx(fixed), NewDisk::Raw].iter().enumerate()
-        {
+        let mut all = vec![vhdx(|options| options), vhdx(small), vhdx(fixed), NewDisk::Raw];
+        if sector == 512 {
+            let dynamic = vhd::CreateOptions::new(size);
+            let fixed = vhd::CreateOptions {
+                provision: Provision::Fixed { preallocate: false },
+                ..dynamic.clone()
+            };
+            all.extend([NewDisk::Vhd(dynamic), NewDisk::Vhd(fixed)]);
+        }
+        for (index, new) in all.iter().enumerate() {
             let to = folder.path().join(format!("to{index}"));
             convert(&source, &to, new, &()).unwrap();
             let format = Format::of_file(&to).unwrap_or(Format::Raw);
@@ -68,6 +76,32 @@ fn a_flattened_disk_keeps_size_and_sectors_and_gets_an_identity_of_its_own() {
     assert!(new.parent.is_none() && !new.dirty_log);
     assert_ne!(new.page83, page83);
     assert_eq!(same.page83, page83);
+}
+
+#[test]
+fn sectors_of_4096_bytes_do_not_become_a_vhd() {
+    let folder = folder();
+    let source = chain(folder.path(), 1, 20 * MIB, 4096);
+    let source = Chain::open(&source, Access::ReadOnly).unwrap();
+    let to = folder.path().join("to.vhd");
+    let new = NewDisk::like(Format::Vhd, source.geometry());
+    let refused = convert(&source, &to, &new, &()).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unsupported);
+    assert_eq!(names(folder.path()), ["layer0.vhdx"]);
+}
+
+#[test]
+fn a_disk_for_azure_is_rounded_up_to_whole_mib() {
+    let folder = folder();
+    let paths = chain(folder.path(), 2, 20 * MIB + 512, 512);
+    let source = Chain::open(&paths, Access::ReadOnly).unwrap();
+    let to = folder.path().join("to.vhd");
+    let new = NewDisk::Vhd(vhd::CreateOptions::for_azure(source.geometry().virtual_size));
+    convert(&source, &to, &new, &()).unwrap();
+    assert_eq!(fs::metadata(&to).unwrap().len(), 21 * MIB + 512);
+    let mut expected = bytes(&source);
+    expected.resize(21 * MIB as usize, 0);
+    assert!(bytes(&Chain::open(&[to], Access::ReadOnly).unwrap()) == expected);
 }
 
 #[test]
