@@ -75,6 +75,7 @@ mod watch;
 mod format;
 mod kind;
 mod layer;
+mod number_map;
 mod pages;
 mod piece;
 pub mod raw;

@@ -8,11 +8,11 @@
 //! Only clean pages leave memory: what lies at their place in the file is what they hold. How taken pages
 //! reach the file, by a log or in an order that is safe, is the format's affair.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{During, Result};
+use crate::number_map::NumberMap;
 use crate::storage::Storage;
 
 /// A page's offset in the file, and its bytes.
@@ -20,7 +20,7 @@ pub(crate) type Taken<const N: usize> = (u64, Box<[u8; N]>);
 
 /// A bounded cache of pages of `N` bytes, with the changes that are not yet durable.
 pub(crate) struct Pages<const N: usize> {
-    map: HashMap<u64, Page<N>>,
+    map: NumberMap<Page<N>>,
     capacity: usize,
     dirty: usize,
     /// Space that changes not yet taken gave up, in bytes of the file.
@@ -45,7 +45,7 @@ pub(crate) struct Batch<const N: usize> {
 impl<const N: usize> Pages<N> {
     /// Keeps at most `capacity` clean pages.
     pub fn new(capacity: usize) -> Self {
-        Self { map: HashMap::new(), capacity, dirty: 0, freed: Vec::new() }
+        Self { map: NumberMap::default(), capacity, dirty: 0, freed: Vec::new() }
     }
 
     /// Returns a page that is in memory.

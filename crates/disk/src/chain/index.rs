@@ -8,7 +8,6 @@
 //! Memory is bounded: regions are forgotten and resolved again. A layer added on top ([`Index::push`],
 //! when a leaf is frozen) is laid over what is known, region by region, when next asked.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -16,10 +15,11 @@ use parking_lot::RwLock;
 
 use crate::error::Result;
 use crate::layer::{Below, Layer, Place, Run};
+use crate::number_map::NumberMap;
 
 /// Bytes of the virtual disk in a region: a child's usual block.
 const REGION: u64 = 2 << 20;
-const SHARDS: usize = 64;
+const SHARDS: usize = 16;
 /// Memory for resolved regions of one chain, in bytes.
 const MEMORY: usize = 64 << 20;
 
@@ -32,26 +32,45 @@ pub(crate) struct Index {
 
 #[derive(Default)]
 struct Shard {
-    regions: HashMap<u64, Arc<Region>>,
+    regions: NumberMap<Region>,
     /// Bytes of memory, about.
     cost: usize,
 }
 
 /// What is known of one region.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Region {
     /// How many layers, from the base up, were asked.
     covered: usize,
     /// In order, without gaps.
-    spans: Vec<Span>,
+    spans: Arc<[Span]>,
 }
 
-/// Bytes of a region that lie in one place.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Bytes of a region that lie in one place, packed: a look into a region that is not in the processor's cache costs
+/// as much as all the rest of finding a byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Span {
+    /// Where it ends, in bytes from the region's start; it begins where the one before it ends.
+    end: u32,
+    /// Number of the layer, or one of [`Span::ZERO`] and [`Span::ABSENT`].
+    layer: u32,
+    /// In that layer's file, where the first byte lies.
+    at: u64,
+}
+
+/// A part of a region that is being resolved.
+#[derive(Clone, Debug)]
+struct Part {
     /// Bytes from the region's start.
     range: Range<u32>,
     source: Source,
+}
+
+/// Where the byte lies that was asked for.
+struct Found {
+    source: Source,
+    /// Where bytes begin on the virtual disk that lie elsewhere.
+    end: u64,
 }
 
 /// Where bytes lie.
@@ -98,45 +117,37 @@ impl Index {
         }
         let mut at = range.start;
         while at < range.end {
-            let number = at / REGION;
-            let region = self.region(number)?;
-            let (start, end) = (number * REGION, range.end.min((number + 1) * REGION));
-            let first =
-                region.spans.partition_point(|span| u64::from(span.range.end) <= at - start);
-            for span in &region.spans[first..] {
-                if at >= end {
-                    break;
-                }
-                let within = (at - start) as u32 - span.range.start;
-                let span_end = end.min(start + u64::from(span.range.end));
-                let source = span.source.advanced(within);
-                if !visit(at, span_end - at, source)? {
-                    return Ok(false);
-                }
-                at = span_end;
+            let found = self.find(at)?;
+            let end = found.end.min(range.end);
+            if !visit(at, end - at, found.source)? {
+                return Ok(false);
             }
+            at = end;
         }
         Ok(true)
     }
 
-    fn region(&self, number: u64) -> Result<Arc<Region>> {
+    fn find(&self, at: u64) -> Result<Found> {
+        let number = at / REGION;
         let shard = &self.shards[number as usize % SHARDS];
-        let known = shard.read().regions.get(&number).cloned();
-        if let Some(region) = &known
-            && region.covered == self.layers.len()
-        {
-            return Ok(region.clone());
-        }
-        let region = Arc::new(self.resolve(number, known.as_deref())?);
-        shard.write().keep(number, region.clone());
-        Ok(region)
+        let known = {
+            let shard = shard.read();
+            match shard.regions.get(&number) {
+                Some(region) if region.covered == self.layers.len() => return Ok(region.find(at)),
+                known => known.cloned(),
+            }
+        };
+        let region = self.resolve(number, known.as_ref())?;
+        let found = region.find(at);
+        shard.write().keep(number, region);
+        Ok(found)
     }
 
     /// Asks the layers that are not covered yet, from the top down, for what none above them knew.
     fn resolve(&self, number: u64, known: Option<&Region>) -> Result<Region> {
         let base = number * REGION;
         let covered = known.map_or(0, |region| region.covered);
-        let (mut spans, mut runs) = (Vec::new(), Vec::new());
+        let (mut parts, mut runs) = (Vec::new(), Vec::new());
         let mut open: Vec<Range<u32>> = std::iter::once(0..REGION as u32).collect();
         let mut still_open = Vec::new();
         for (layer, file) in self.layers.iter().enumerate().skip(covered).rev() {
@@ -150,9 +161,9 @@ impl Index {
                     match place {
                         Place::Here(at) => {
                             let source = Source::Data { layer: layer as u32, at };
-                            spans.push(Span { range, source });
+                            parts.push(Part { range, source });
                         }
-                        Place::Zero => spans.push(Span { range, source: Source::Zero }),
+                        Place::Zero => parts.push(Part { range, source: Source::Zero }),
                         Place::Below => still_open.push(range),
                     }
                 }
@@ -164,12 +175,12 @@ impl Index {
         }
         for gap in open {
             match known {
-                Some(region) => region.clip(&gap, &mut spans),
-                None => spans.push(Span { range: gap, source: Source::Absent }),
+                Some(region) => region.clip(&gap, &mut parts),
+                None => parts.push(Part { range: gap, source: Source::Absent }),
             }
         }
-        spans.sort_unstable_by_key(|span| span.range.start);
-        Ok(Region { covered: self.layers.len(), spans: merged(spans) })
+        parts.sort_unstable_by_key(|part| part.range.start);
+        Ok(Region { covered: self.layers.len(), spans: packed(&parts) })
     }
 }
 
@@ -200,19 +211,54 @@ impl Below for Index {
 }
 
 impl Region {
+    /// Finds the byte at `at` of the virtual disk, which lies in this region.
+    fn find(&self, at: u64) -> Found {
+        let (start, at) = (at / REGION * REGION, (at % REGION) as u32);
+        let part = self.part(self.spans.partition_point(|span| span.end <= at));
+        let source = part.source.advanced(at - part.range.start);
+        Found { source, end: start + u64::from(part.range.end) }
+    }
+
+    fn part(&self, number: usize) -> Part {
+        let start = if number == 0 { 0 } else { self.spans[number - 1].end };
+        let span = self.spans[number];
+        Part { range: start..span.end, source: span.source() }
+    }
+
     /// Appends what is known of a range.
-    fn clip(&self, range: &Range<u32>, spans: &mut Vec<Span>) {
-        for span in &self.spans {
-            let (start, end) = (span.range.start.max(range.start), span.range.end.min(range.end));
+    fn clip(&self, range: &Range<u32>, parts: &mut Vec<Part>) {
+        for part in (0..self.spans.len()).map(|number| self.part(number)) {
+            let (start, end) = (part.range.start.max(range.start), part.range.end.min(range.end));
             if start < end {
-                let source = span.source.advanced(start - span.range.start);
-                spans.push(Span { range: start..end, source });
+                let source = part.source.advanced(start - part.range.start);
+                parts.push(Part { range: start..end, source });
             }
         }
     }
 
     fn cost(&self) -> usize {
-        128 + self.spans.capacity() * size_of::<Span>()
+        64 + size_of_val(&*self.spans)
+    }
+}
+
+impl Span {
+    const ZERO: u32 = u32::MAX;
+    const ABSENT: u32 = u32::MAX - 1;
+
+    fn new(end: u32, source: Source) -> Self {
+        match source {
+            Source::Data { layer, at } => Self { end, layer, at },
+            Source::Zero => Self { end, layer: Self::ZERO, at: 0 },
+            Source::Absent => Self { end, layer: Self::ABSENT, at: 0 },
+        }
+    }
+
+    fn source(self) -> Source {
+        match self.layer {
+            Self::ZERO => Source::Zero,
+            Self::ABSENT => Source::Absent,
+            layer => Source::Data { layer, at: self.at },
+        }
     }
 }
 
@@ -227,7 +273,7 @@ impl Source {
 
 impl Shard {
     /// Remembers a region; above the memory bound, forgets others, whichever come first.
-    fn keep(&mut self, number: u64, region: Arc<Region>) {
+    fn keep(&mut self, number: u64, region: Region) {
         self.cost += region.cost();
         if let Some(old) = self.regions.insert(number, region) {
             self.cost -= old.cost();
@@ -244,18 +290,16 @@ impl Shard {
 }
 
 /// Joins neighbours that are one in the file too.
-fn merged(spans: Vec<Span>) -> Vec<Span> {
-    let mut merged: Vec<Span> = Vec::with_capacity(spans.len().min(4));
-    for span in spans {
-        match merged.last_mut() {
-            Some(last)
-                if last.source.advanced(last.range.end - last.range.start) == span.source =>
-            {
-                last.range.end = span.range.end;
-            }
-            _ => merged.push(span),
+fn packed(parts: &[Part]) -> Arc<[Span]> {
+    let mut spans: Vec<Span> = Vec::with_capacity(parts.len());
+    // What lies right behind the last span's bytes.
+    let mut behind = None;
+    for Part { range, source } in parts {
+        match spans.last_mut() {
+            Some(last) if behind == Some(*source) => last.end = range.end,
+            _ => spans.push(Span::new(range.end, *source)),
         }
+        behind = Some(source.advanced(range.end - range.start));
     }
-    merged.shrink_to_fit();
-    merged
+    spans.into()
 }

@@ -259,7 +259,7 @@ impl Layer {
         Ok(())
     }
 
-    fn map_partial(
+    pub(super) fn map_partial(
         &self,
         piece: &Piece,
         data: u64,

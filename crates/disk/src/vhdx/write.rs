@@ -219,8 +219,17 @@ impl Layer {
         buffer: &mut [u8],
         below: &dyn Below,
     ) -> Result<()> {
+        let (data, bitmap) = match self.block(piece.block)? {
+            Block::Full(data) => return self.read_here(data + piece.start, buffer),
+            Block::NotPresent => return below.read(self.offset_of(piece), buffer),
+            Block::Zero => {
+                buffer.fill(0);
+                return Ok(());
+            }
+            Block::Partial { data, bitmap } => (data, bitmap),
+        };
         let mut runs = Vec::new();
-        self.map_piece(piece, &mut runs)?;
+        self.map_partial(piece, data, bitmap, &mut runs)?;
         let (mut offset, mut rest) = (self.offset_of(piece), buffer);
         for run in runs {
             let (now, later) = rest.split_at_mut(run.length as usize);
