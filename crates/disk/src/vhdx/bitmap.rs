@@ -45,9 +45,7 @@ pub(super) fn fill(page: &mut [u8; PAGE], bits: Range<u64>, value: bool) {
     if bits.is_empty() {
         return;
     }
-    let (first, last) = (bits.start as usize / 8, (bits.end - 1) as usize / 8);
-    let head = 0xFFu8 << (bits.start % 8);
-    let tail = 0xFFu8 >> (7 - (bits.end - 1) % 8);
+    let Edges { first, last, head, tail } = Edges::of(&bits);
     let mut apply = |at: usize, mask: u8| match value {
         true => page[at] |= mask,
         false => page[at] &= !mask,
@@ -60,12 +58,46 @@ pub(super) fn fill(page: &mut [u8; PAGE], bits: Range<u64>, value: bool) {
     page[first + 1..last].fill(if value { 0xFF } else { 0 });
 }
 
+/// Returns whether no bit of the range is 0.
+pub(super) fn is_full(page: &[u8; PAGE], bits: Range<u64>) -> bool {
+    if bits.is_empty() {
+        return true;
+    }
+    let Edges { first, last, head, tail } = Edges::of(&bits);
+    if first == last {
+        return page[first] & head & tail == head & tail;
+    }
+    page[first] & head == head
+        && page[last] & tail == tail
+        && page[first + 1..last].iter().all(|byte| *byte == 0xFF)
+}
+
+/// The first and the last byte of a range that is not empty, and which of their bits belong to it.
+struct Edges {
+    first: usize,
+    last: usize,
+    head: u8,
+    tail: u8,
+}
+
+impl Edges {
+    fn of(bits: &Range<u64>) -> Self {
+        let last = bits.end - 1;
+        Self {
+            first: bits.start as usize / 8,
+            last: last as usize / 8,
+            head: 0xFF << (bits.start % 8),
+            tail: 0xFF >> (7 - last % 8),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn fill_and_runs_agree_with_a_plain_model() {
+    fn fill_runs_and_is_full_agree_with_a_plain_model() {
         let ranges =
             [0..1, 5..9, 63..64, 64..128, 100..300, 0..32768, 32760..32768, 511..513, 7..7];
         let mut page = Box::new([0; PAGE]);
@@ -81,6 +113,10 @@ mod tests {
                 seen.extend(std::iter::repeat_n(value, count as usize));
             });
             assert_eq!(seen, model[3..32001]);
+            for look in [0..1, 5..9, 100..300, 120..280, 65..127, 0..32768, 9..9] {
+                let expected = model[look.start as usize..look.end as usize].iter().all(|bit| *bit);
+                assert_eq!(is_full(&page, look), expected);
+            }
         }
     }
 

@@ -360,7 +360,7 @@ impl Layer {
         Ok(offset)
     }
 
-    fn with_page<T>(&self, at: u64, look: impl FnOnce(&[u8; PAGE]) -> T) -> Result<T> {
+    pub(super) fn with_page<T>(&self, at: u64, look: impl FnOnce(&[u8; PAGE]) -> T) -> Result<T> {
         if let Some(page) = self.pages.read().get(at) {
             return Ok(look(page));
         }

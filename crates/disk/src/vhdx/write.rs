@@ -308,12 +308,13 @@ impl Layer {
         let all = Piece { start: 0, length: self.layout.bytes_in(piece.block), ..*piece };
         let pages: Vec<u64> = bitmap_pages(bitmap, self.bits(piece)).collect();
         self.publish(&pages, |edit| edit.fill_bits(bitmap, self.bits(piece), true))?;
-        let mut full = true;
-        self.each_bit_run(&all, bitmap, |present, _| full &= present)?;
-        match full {
-            true => self.publish_block(piece, Payload::Full(data), &[], |_| ()),
-            false => Ok(()),
+        for (page, bits) in bitmap::by_page(self.bits(&all)) {
+            let at = bitmap + page * PAGE as u64;
+            if !self.with_page(at, |page| bitmap::is_full(page, bits))? {
+                return Ok(());
+            }
         }
+        self.publish_block(piece, Payload::Full(data), &[], |_| ())
     }
 
     /// Changes a block's BAT entry and, in the same log entry, the pages in `more`.
