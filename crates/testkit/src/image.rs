@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 const PAGE: u64 = 4096;
@@ -76,6 +77,16 @@ impl Image {
         }
     }
 
+    /// Returns the next bytes at or after `offset` that are no hole, up to the next hole.
+    pub fn next_data(&self, offset: u64) -> Option<Range<u64>> {
+        let mut pages = self.pages.range(offset / PAGE..).map(|page| *page.0);
+        let first = pages.next()?;
+        let last = (first + 1..).zip(pages).take_while(|(next, page)| next == page).last();
+        let end = last.map_or(first, |(last, _)| last) + 1;
+        let data = offset.max(first * PAGE)..(end * PAGE).min(self.length);
+        (!data.is_empty()).then_some(data)
+    }
+
     /// Offsets of the pages that hold something, in order.
     pub fn pages(&self) -> impl Iterator<Item = u64> + '_ {
         self.pages.keys().map(|page| page * PAGE)
@@ -83,7 +94,7 @@ impl Image {
 }
 
 /// Cuts a range at pages: page number, first byte in it, and the range of the buffer.
-fn cut(offset: u64, length: usize) -> impl Iterator<Item = (u64, usize, std::ops::Range<usize>)> {
+fn cut(offset: u64, length: usize) -> impl Iterator<Item = (u64, usize, Range<usize>)> {
     let mut done = 0;
     std::iter::from_fn(move || {
         let at = offset + done as u64;
@@ -129,5 +140,18 @@ mod tests {
             assert!(bytes == model);
             assert!(image.pages().all(|page| page < image.length()));
         }
+    }
+
+    #[test]
+    fn data_and_holes_take_turns() {
+        let mut image = Image::default();
+        assert_eq!(image.next_data(0), None);
+        image.write(2 * PAGE + 5, &[1; 2 * PAGE as usize]);
+        image.set_length(10 * PAGE);
+        image.write(10 * PAGE, &[1; 7]);
+        assert_eq!(image.next_data(0), Some(2 * PAGE..5 * PAGE));
+        assert_eq!(image.next_data(3 * PAGE + 1), Some(3 * PAGE + 1..5 * PAGE));
+        assert_eq!(image.next_data(5 * PAGE), Some(10 * PAGE..10 * PAGE + 7));
+        assert_eq!(image.next_data(10 * PAGE + 7), None);
     }
 }
