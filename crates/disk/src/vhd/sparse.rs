@@ -72,17 +72,16 @@ impl Sparse {
             return Err(Error::corrupt("the block table is too small for the disk"));
         }
         let start = header.table_offset();
-        let table = start..start + u64::from(header.table_entries()) * ENTRY;
+        // Read and written in sectors, all of which the format has in the file.
+        let end = start + u64::from(header.table_entries()) * ENTRY;
+        let table = start..end.next_multiple_of(SECTOR);
         if table.end > limit {
             return Err(Error::corrupt("the block table lies outside the file"));
         }
         let link = (footer.kind() == Kind::Differencing)
             .then(|| ParentLink::read(&*storage, &header, length));
-        let mut reserved = vec![
-            0..FOOTER,
-            footer.header_offset()..footer.header_offset() + HEADER,
-            table.start..table.end.next_multiple_of(SECTOR),
-        ];
+        let mut reserved =
+            vec![0..FOOTER, footer.header_offset()..footer.header_offset() + HEADER, table];
         if link.is_some() {
             reserved.extend(locator::ranges(&header, limit));
         }

@@ -124,6 +124,20 @@ fn any_byte_of_the_footers() {
 }
 
 #[test]
+fn a_file_that_ends_within_its_table_is_refused() {
+    let [mut leaf, base] = chain();
+    let table_end = TABLE + 512;
+    for length in [table_end - 1, TABLE + 32, TABLE + 1] {
+        leaf.set_length(length);
+        for access in [Access::ReadOnly, Access::ReadWrite] {
+            let layers = [&leaf, &base].map(|image| Arc::new(CrashStorage::new(image.clone())));
+            let outcome = Chain::over(layers.map(|layer| layer as Arc<dyn Storage>).into(), access);
+            assert_eq!(outcome.err().unwrap().kind(), ErrorKind::Corrupt, "{length} bytes");
+        }
+    }
+}
+
+#[test]
 fn any_byte_of_the_header() {
     let images = chain();
     mutate(&images, 512..512 + 80, Some(Record::header()));
