@@ -12,6 +12,7 @@ use super::super::{Kind, MIB};
 use super::owners::{Before, Owners};
 use crate::check::{CLOSED, FindingKind, Look, Repair, Severity};
 use crate::error::Result;
+use crate::zeros::all_zeros;
 
 /// Entries that are read at once; a chunk may have less or more.
 const BATCH: u64 = MIB / 8;
@@ -174,7 +175,7 @@ impl Walk<'_, '_> {
         if !self.look.read("BAT", at, bytes, "what its entries name cannot be read") {
             return Batch::Unreadable;
         }
-        if bytes.iter().all(|byte| *byte == 0) { Batch::Zeros } else { Batch::Entries }
+        if all_zeros(bytes) { Batch::Zeros } else { Batch::Entries }
     }
 
     /// Looks at the entries of a chunk; the last may have none for its bitmap.
@@ -415,7 +416,7 @@ impl Walk<'_, '_> {
                     self.name(Tenant::Block(block), slot)
                 );
                 self.look.findings.add(Severity::Note, what, None, message);
-            } else if bits.iter().all(|byte| *byte == 0) {
+            } else if all_zeros(bits) {
                 let message = format_args!(
                     "{} is partial and has none of its sectors: the parent shows through everywhere",
                     self.name(Tenant::Block(block), slot)
