@@ -22,6 +22,10 @@ pub mod vhdx_log;
 pub mod vhdx_metadata;
 pub mod vhdx_region;
 
+pub mod vhd_file;
+pub mod vhd_footer;
+pub mod vhd_header;
+
 pub mod chain_ops;
 pub mod nbd;
 
@@ -32,6 +36,9 @@ pub type Target = fn(&[u8]);
 pub const TARGETS: &[(&str, Target)] = &[
     ("chain_ops", chain_ops::run),
     ("nbd", nbd::run),
+    ("vhd_file", vhd_file::run),
+    ("vhd_footer", vhd_footer::run),
+    ("vhd_header", vhd_header::run),
     ("vhdx_bat", vhdx_bat::run),
     ("vhdx_file", vhdx_file::run),
     ("vhdx_header", vhdx_header::run),

@@ -1,10 +1,12 @@
-//! The files that a target damages: a base and its child, the same in every process.
+//! The files that a target damages: a base and its child, the same in every process. Here those of VHDX.
 //!
 //! ```text
 //!   block   0        1        2        3        4 (half of it)
 //!   leaf    partial  full     zero     unmapped ·
 //!   base    full     full     full     full     full
 //! ```
+
+pub(crate) mod vhd;
 
 use std::sync::{Arc, OnceLock};
 

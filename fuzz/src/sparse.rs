@@ -1,6 +1,7 @@
 //! Storage whose bytes are cheap to copy and take no memory where they are zeros.
 
 use std::io;
+use std::ops::Range;
 
 use ireko_disk::Storage;
 use ireko_testkit::Image;
@@ -45,5 +46,9 @@ impl Storage for Sparse {
     fn punch_hole(&self, offset: u64, length: u64) -> io::Result<()> {
         self.0.lock().punch(offset, length);
         Ok(())
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
+        Ok(self.0.lock().next_data(offset))
     }
 }

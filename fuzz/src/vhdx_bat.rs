@@ -20,7 +20,7 @@ pub fn run(data: &[u8]) {
     if let Some(at) = bitmap(&layers[0]) {
         layers[0].write(at, input.bytes(4096));
     }
-    exercise(&layers);
+    exercise(&layers, data);
 }
 
 /// An entry as it was, one with a small offset, or eight bytes of any kind.

@@ -25,7 +25,7 @@ pub fn run(data: &[u8]) {
         HEADERS.into_iter().for_each(|at| seal_if_there(layer, at, 4 * KIB));
         REGION_TABLES.into_iter().for_each(|at| seal_if_there(layer, at, 64 * KIB));
     }
-    exercise(&layers);
+    exercise(&layers, data);
 }
 
 fn patch(layer: &mut Image, what: u8, input: &mut Input<'_>) {

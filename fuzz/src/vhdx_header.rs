@@ -19,5 +19,5 @@ pub fn run(data: &[u8]) {
             seal(&mut leaf, at, 4096);
         }
     }
-    exercise(&[leaf, base]);
+    exercise(&[leaf, base], data);
 }

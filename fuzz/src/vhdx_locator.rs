@@ -19,5 +19,5 @@ pub fn run(data: &[u8]) {
     leaf.write(entry + 16, &PLACE.to_le_bytes());
     leaf.write(entry + 20, &(data.len() as u32).to_le_bytes());
     leaf.write(METADATA_ITEMS - (64 << 10) + u64::from(PLACE), data);
-    exercise(&[leaf, base]);
+    exercise(&[leaf, base], data);
 }

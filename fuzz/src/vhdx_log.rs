@@ -25,7 +25,7 @@ pub fn run(data: &[u8]) {
         leaf.write(at + 48, &LOG_GUID.to_bytes());
         seal(&mut leaf, at, 4096);
     }
-    exercise(&[leaf, base]);
+    exercise(&[leaf, base], data);
 }
 
 fn write_entry(leaf: &mut Image, input: &mut Input<'_>) {

@@ -13,5 +13,5 @@ pub fn run(data: &[u8]) {
     layers[whose].write(METADATA + 8, input.bytes(24 + 32 * entries));
     layers[whose].write(METADATA_ITEMS, input.bytes(64));
     layers[whose].write(METADATA_ITEMS + 4096, input.bytes(4096));
-    exercise(&layers);
+    exercise(&layers, data);
 }

@@ -18,5 +18,5 @@ pub fn run(data: &[u8]) {
             seal(&mut leaf, at, 64 << 10);
         }
     }
-    exercise(&[leaf, base]);
+    exercise(&[leaf, base], data);
 }

@@ -7,7 +7,7 @@ use ireko_fuzz::TARGETS;
 use ireko_testkit::random::Random;
 
 /// Changes of each seed that are tried.
-const CHANGES: u64 = 8;
+const CHANGES: u64 = 6;
 
 fn seeds(target: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
