@@ -74,6 +74,10 @@ fn examine(look: &mut Look<'_>, cures: &mut Cures<'_>) -> Result<Option<Space>> 
     }
     let Some(header) = header(&footer, look) else { return Ok(None) };
     let Some(reserved) = reserved(&footer, &header, limit, look) else { return Ok(None) };
+    let names = match footer.kind() {
+        Kind::Differencing => names(&header, limit, &reserved, look),
+        Kind::Fixed | Kind::Dynamic => Vec::new(),
+    };
     let table = Table {
         start: header.table_offset(),
         entries: u64::from(header.table_entries()),
@@ -81,6 +85,7 @@ fn examine(look: &mut Look<'_>, cures: &mut Cures<'_>) -> Result<Option<Space>> 
         kind: footer.kind(),
         limit,
         reserved,
+        names,
     };
     table.check(look, cures).map(Some)
 }
@@ -207,7 +212,7 @@ fn header(footer: &Footer, look: &mut Look<'_>) -> Option<Header> {
     header.inspect_err(report).ok()
 }
 
-/// Looks at where the table and the parent's names are; returns the bytes of the file that no block may take.
+/// Looks at where the table is; returns the bytes of the file that no block may take.
 fn reserved(
     footer: &Footer,
     header: &Header,
@@ -250,15 +255,16 @@ fn reserved(
         look.findings.error(FindingKind::TableMisplaced, message);
     }
     reserved.push(table);
-    if footer.kind() == Kind::Differencing {
-        names(header, limit, look);
-        reserved.extend(ranges(header, limit));
-    }
     Some(reserved)
 }
 
-/// Looks at what a child knows of its parent's place.
-fn names(header: &Header, limit: u64, look: &mut Look<'_>) {
+/// Looks at what a child knows of its parent's place; returns the bytes of the file that the names take.
+fn names(
+    header: &Header,
+    limit: u64,
+    reserved: &[Range<u64>],
+    look: &mut Look<'_>,
+) -> Vec<Range<u64>> {
     let (stored, placed) = (header.stored_locators(), header.locators(limit).count());
     if placed < stored {
         let message = format_args!(
@@ -274,4 +280,16 @@ fn names(header: &Header, limit: u64, look: &mut Look<'_>) {
         );
         look.findings.warning(FindingKind::LocatorDamaged, message);
     }
+    let names: Vec<Range<u64>> = ranges(header, limit).collect();
+    for name in &names {
+        if reserved.iter().any(|range| range.start < name.end && name.start < range.end) {
+            let message = format_args!(
+                "a name of the parent at {:#x} lies over the footer's copy, the dynamic header or the block table: it is \
+                 not what it was",
+                name.start
+            );
+            look.findings.warning(FindingKind::LocatorDamaged, message);
+        }
+    }
+    names
 }

@@ -309,7 +309,9 @@ impl Sparse {
         self.each_entry(&sectors, |_, at| census.add(at..at + self.layout.span()))?;
         // Given up, but not durably: a crash would find it in use.
         sectors.freed().iter().try_for_each(|place| census.add(place.clone()))?;
-        ground.space = Some(census.finish(&self.layout, limit)?);
+        let mut space = census.finish(&self.layout, limit)?;
+        self.names.iter().for_each(|name| space.reserve(name));
+        ground.space = Some(space);
         Ok(())
     }
 

@@ -189,7 +189,8 @@ impl Sparse {
         let more = (start + present).next_multiple_of(SECTOR)..start + layout.table_length();
         let others = |range: &Range<u64>| range.start != start;
         let in_the_way = |range: &Range<u64>| range.start < more.end && more.start < range.end;
-        if self.reserved.iter().filter(|range| others(range)).any(in_the_way) {
+        let other = self.reserved.iter().filter(|range| others(range)).chain(&self.names);
+        if other.into_iter().any(in_the_way) {
             let place = self.allocate(|space| space.take_metadata(layout.table_length(), 0))?.place;
             self.copy_table(place.clone())?;
             return self.set_table(place.start, blocks);

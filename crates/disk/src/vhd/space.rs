@@ -47,7 +47,7 @@ pub(super) struct Census {
 }
 
 impl Census {
-    /// `reserved` are the bytes of header, table and names; `limit` is where the file's footer begins.
+    /// `reserved` are the bytes of header and table; `limit` is where the file's footer begins.
     pub fn new(layout: &Layout, reserved: &[Range<u64>], limit: u64) -> Self {
         let most = limit / layout.span() + reserved.len() as u64;
         let used = reserved.iter().map(|range| sectors(range.clone())).collect();
@@ -105,8 +105,9 @@ impl Space {
         (hole < bound).then(|| self.take_from(hole))
     }
 
-    /// Takes what is free of a range, which something else is to lie in.
+    /// Takes what is free of the sectors of a range, which something else lies in or is to.
     pub fn reserve(&mut self, range: &Range<u64>) {
+        let range = sectors(range.clone());
         let touched: Vec<u64> = self
             .holes
             .range(..range.end)

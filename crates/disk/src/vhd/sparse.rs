@@ -44,8 +44,10 @@ pub(super) struct Sparse {
     pub header: Header,
     pub layout: Layout,
     link: Option<ParentLink>,
-    /// Bytes of the file that no block may take.
+    /// Bytes of the file that no block may take: the footer's copy, the header, the table.
     pub reserved: Vec<Range<u64>>,
+    /// Bytes of the file that no new block takes: the parent's names, wherever they claim to lie.
+    pub names: Vec<Range<u64>>,
     /// Where the footer begins, and blocks end.
     pub limit: AtomicU64,
     pub sectors: RwLock<Pages<{ SECTOR as usize }>>,
@@ -80,17 +82,19 @@ impl Sparse {
         }
         let link = (footer.kind() == Kind::Differencing)
             .then(|| ParentLink::read(&*storage, &header, length));
-        let mut reserved =
+        let reserved =
             vec![0..FOOTER, footer.header_offset()..footer.header_offset() + HEADER, table];
-        if link.is_some() {
-            reserved.extend(locator::ranges(&header, limit));
-        }
+        let names = match link {
+            Some(_) => locator::ranges(&header, limit).collect(),
+            None => Vec::new(),
+        };
         Ok(Self {
             storage,
             header,
             layout,
             link,
             reserved,
+            names,
             limit: AtomicU64::new(limit),
             sectors: RwLock::new(Pages::new(LEAF_SECTORS)),
             writer: None,
@@ -221,7 +225,8 @@ impl Sparse {
         (at / SECTOR * SECTOR, (at % SECTOR) as usize)
     }
 
-    /// Checks that a block lies in the file and in nothing else's place.
+    /// Checks that a block lies in the file and in nothing else's place, a name's excepted: the file may have grown over
+    /// what a wrong one claims, and bytes of the disk are worth more.
     pub fn bounded(&self, at: u64) -> Result<u64> {
         let place = at..at + self.layout.span();
         let outside = place.end > self.limit.load(Ordering::Acquire);

@@ -137,6 +137,39 @@ fn a_file_that_ends_within_its_table_is_refused() {
     }
 }
 
+/// Makes the fifth name of the parent lie somewhere.
+fn name_at(image: &mut Image, at: u64, length: u32) {
+    let entry = 512 + 576 + 4 * 24;
+    image.write(entry, b"W2ku");
+    image.write(entry + 8, &length.to_be_bytes());
+    image.write(entry + 16, &at.to_be_bytes());
+    Record::header().seal(image);
+}
+
+#[test]
+fn a_name_that_lies_where_none_can_keeps_nobody_from_the_disk() {
+    let images = chain();
+    let end = images[0].length() - 512;
+    // Where the file grows to, over a block, over the table, over the header, over another name.
+    for at in [end + 300_000, MIB, TABLE + 10, 600, 1540] {
+        let mut images = images.clone();
+        name_at(&mut images[0], at, 5000);
+        let before = over(&images, Access::ReadOnly);
+        let mut expected = vec![0; 4 << 20];
+        before.read_at(0, &mut expected).unwrap();
+        changed(&mut images, |disk| {
+            disk.write_at(2 * MIB, &vec![7; 2 << 20]).unwrap();
+        });
+        expected[2 << 20..].fill(7);
+        let mut bytes = vec![0; 4 << 20];
+        over(&images, Access::ReadWrite).read_at(0, &mut bytes).unwrap();
+        assert!(bytes == expected, "with a name at {at:#x}");
+        let leaf: Arc<dyn Storage> = Arc::new(CrashStorage::new(images[0].clone()));
+        let report = ireko_disk::check::check_storage(&leaf).unwrap();
+        assert!(report.is_sound(), "{:#?}", report.findings);
+    }
+}
+
 #[test]
 fn any_byte_of_the_header() {
     let images = chain();

@@ -27,6 +27,8 @@ pub(super) struct Table {
     pub limit: u64,
     /// Bytes of the file that no block may take.
     pub reserved: Vec<Range<u64>>,
+    /// Bytes of the file that the parent's names take.
+    pub names: Vec<Range<u64>>,
 }
 
 /// What can be done about an entry.
@@ -129,6 +131,12 @@ impl Walk<'_, '_> {
         if self.table.kind == Kind::Differencing {
             self.bits(block, at);
         }
+        if self.overlaps(&self.table.names, at) {
+            let message = format_args!(
+                "{name} lies at {at:#x}, over a name of the parent, which is not what it was"
+            );
+            self.look.findings.warning(FindingKind::LocatorDamaged, message);
+        }
         Ok(())
     }
 
@@ -180,8 +188,12 @@ impl Walk<'_, '_> {
     }
 
     fn is_reserved(&self, at: u64) -> bool {
+        self.overlaps(&self.table.reserved, at)
+    }
+
+    fn overlaps(&self, ranges: &[Range<u64>], at: u64) -> bool {
         let end = at + self.table.layout.span();
-        self.table.reserved.iter().any(|range| range.start < end && at < range.end)
+        ranges.iter().any(|range| range.start < end && at < range.end)
     }
 
     fn is_free(&self, at: u64) -> bool {
@@ -204,9 +216,10 @@ impl Walk<'_, '_> {
 
     /// Sums up. A gap that no block fits is taken for used: it aligns the block behind it.
     fn space(&self) -> Space {
-        let Table { limit, layout, reserved, .. } = self.table;
+        let Table { limit, layout, reserved, names, .. } = self.table;
         let mut space = Space { file_length: self.look.length, ..Space::default() };
-        let mut metadata: Vec<_> = reserved.iter().map(|range| (range.start, range.end)).collect();
+        let metadata = reserved.iter().chain(names).map(|range| (range.start, range.end));
+        let mut metadata: Vec<_> = metadata.collect();
         metadata.sort_unstable();
         let mut metadata = metadata.into_iter().peekable();
         let mut blocks = self.claimed.iter().map(|&at| (at, at + layout.span())).peekable();
