@@ -222,7 +222,7 @@ fn reserved(
     let layout = Layout::new(footer.virtual_size(), header.block_size());
     let (entries, blocks) = (u64::from(header.table_entries()), layout.blocks());
     let start = header.table_offset();
-    let table = start..start + entries * ENTRY;
+    let table = start..(start + entries * ENTRY).next_multiple_of(SECTOR);
     if entries < blocks {
         let message = format_args!(
             "the block table has {entries} entries and the disk {blocks} blocks; {CLOSED}"
@@ -244,7 +244,6 @@ fn reserved(
         );
         look.findings.add(Severity::Note, FindingKind::TableTooLarge, None, message);
     }
-    let table = table.start..table.end.next_multiple_of(SECTOR);
     let at = footer.header_offset();
     let mut reserved = vec![0..FOOTER, at..at + HEADER];
     if reserved.iter().any(|range| range.start < table.end && table.start < range.end) {

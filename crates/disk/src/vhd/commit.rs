@@ -32,7 +32,8 @@ use crate::pages::{Batch, Pages};
 const STRIPES: usize = 256;
 /// Changed sectors that are kept before they are made durable unasked.
 const MAX_CHANGED: usize = 16_384;
-/// The file grows by at least this much, since that takes a sync; what is not used is cut off in the end.
+/// The file grows by at least this much, and by half of what it has, up to 16 times this: it takes a sync. What is not
+/// used is cut off in the end.
 const GROWTH: u64 = 64 << 20;
 /// No more than this is written by one call when sectors are neighbours.
 const LONGEST_WRITE: usize = 256 << 10;
@@ -268,7 +269,7 @@ impl Sparse {
 
     fn grow(&self, footer: &Footer, needed: u64) -> Result<()> {
         let old = self.limit.load(Ordering::Acquire);
-        let step = (old / 8).clamp(GROWTH, GROWTH * 16);
+        let step = (old / 2).clamp(GROWTH, GROWTH * 16);
         self.move_footer(footer, needed.max((old + step).min(MAX_FILE)))
     }
 

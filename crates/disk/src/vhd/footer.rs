@@ -129,7 +129,6 @@ impl Footer {
         record.put(12, &VERSION.to_be_bytes());
         record.put(16, &header.unwrap_or(NONE).to_be_bytes());
         record.put(24, &to_seconds(SystemTime::now()).to_be_bytes());
-        record.put(40, &virtual_size.to_be_bytes());
         let code: u32 = match kind {
             Kind::Fixed => 2,
             Kind::Dynamic => 3,
@@ -197,6 +196,8 @@ impl Footer {
     /// believes the cylinders.
     pub fn set_virtual_size(&mut self, virtual_size: u64) {
         self.record.put(48, &virtual_size.to_be_bytes());
+        // The size the disk was made with: nobody needs it, and libvhdi takes it for the present one.
+        self.record.put(40, &virtual_size.to_be_bytes());
         self.record.put(28, b"win ");
         // Windows 10.
         self.record.put(32, &0x000A_0000u32.to_be_bytes());

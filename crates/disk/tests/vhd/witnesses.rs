@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use ireko_disk::vhd::{self, Kind};
-use ireko_disk::{Access, Chain, Disk, ErrorKind};
+use ireko_disk::{Access, Chain, CompactOptions, Disk, ErrorKind, ResizeOptions, compact, resize};
 use ireko_testkit::random::Random;
 use sha2::{Digest, Sha256};
 
@@ -239,6 +239,44 @@ fn libvhdi_reads_our_chains() {
             each_depth(size, &base, 2 << 20, 4096, |paths, expected| {
                 assert_eq!(hash_by_libvhdi(paths), expected, "{} layers of {size}", paths.len());
             });
+        }
+    }
+}
+
+#[test]
+fn others_read_what_was_resized_and_compacted() {
+    let (qemu, seven_zip, libvhdi) = (has("qemu-img"), has("7zz"), has_pyvhdi());
+    let agree = |path: &Path| {
+        let paths = [path.to_owned()];
+        let disk = open(&paths, Access::ReadOnly);
+        let (expected, size) = (hash_of_disk(&disk), disk.geometry().virtual_size);
+        if qemu {
+            let info = run("qemu-img", &["info", "-f", "vpc", text(path)]);
+            assert!(String::from_utf8(info.stdout).unwrap().contains(&format!("({size} bytes)")));
+            assert_eq!(hash_by_qemu(path), expected);
+        }
+        if seven_zip {
+            run("7zz", &["t", "-tvhd", text(path)]);
+            assert_eq!(hash_by_7zip(path), expected);
+        }
+        if libvhdi {
+            assert_eq!(hash_by_libvhdi(&paths), expected);
+        }
+    };
+    for options in [fixed(5 * MIB), dynamic(5 * MIB, 512 << 10)] {
+        let folder = folder();
+        let path = folder.path().join("base.vhd");
+        vhd::create(&path, &options).unwrap();
+        let paths = [path.clone()];
+        // The second size needs a table of one more sector, the third one less.
+        for (seed, size) in [5 * MIB, 66 * MIB + 512, 7 * MIB + 1024].into_iter().enumerate() {
+            resize(&paths, size, &ResizeOptions { allow_loss: true }, &()).unwrap();
+            agree(&path);
+            let disk = open(&paths, Access::ReadWrite);
+            scribble(&disk, seed as u64);
+            disk.close().unwrap();
+            compact(&path, &CompactOptions::default(), &()).unwrap();
+            agree(&path);
         }
     }
 }
