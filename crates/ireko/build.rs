@@ -29,7 +29,7 @@ const PROFILE: [(&str, &str); 5] = [
 fn main() {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     println!("cargo::rerun-if-env-changed=IREKO_AGENT");
-    for path in ["crates/agent", "crates/protocol", "Cargo.toml", "Cargo.lock"] {
+    for path in ["crates/agent", "crates/protocol", "crates/tar", "Cargo.toml", "Cargo.lock"] {
         println!("cargo::rerun-if-changed={}", workspace.join(path).display());
     }
     let agent = match env::var_os("IREKO_AGENT") {

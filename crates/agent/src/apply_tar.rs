@@ -11,6 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 
 use ireko_protocol::agent::{DiskSerial, FailureKind};
+use ireko_tar::{Archive, Entry, Kind};
 use rustix::fs::{
     AtFlags, Dir, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat,
     chownat, linkat, lsetxattr, makedev, mkdirat, mknodat, openat, statat, symlinkat, unlinkat,
@@ -18,7 +19,6 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::archive::{Archive, Entry, Kind};
 use crate::disks;
 use crate::failure::{During, Failure, Result};
 use crate::kmsg;
@@ -180,7 +180,7 @@ impl Target {
 fn write_data<R: Read>(entry: &Entry, archive: &mut Archive<R>, file: &File) -> Result<u64> {
     let what = || format!("write {}", shown(&entry.path));
     let (mut bytes, mut end) = (0, 0);
-    archive.read_data(entry, |offset, data| {
+    archive.read_data(entry, |offset, data| -> Result<()> {
         bytes += data.len() as u64;
         end = offset + data.len() as u64;
         file.write_all_at(data, offset).during(what)

@@ -46,6 +46,15 @@ impl From<Failure> for Reply {
     }
 }
 
+impl From<ireko_tar::Error> for Failure {
+    fn from(error: ireko_tar::Error) -> Self {
+        match error {
+            ireko_tar::Error::Malformed(message) => Self::new(FailureKind::BadInput, message),
+            ireko_tar::Error::Read(cause) => Self::of("read the archive", cause),
+        }
+    }
+}
+
 /// Names what was attempted when a system call failed.
 pub trait During<T> {
     /// Turns the error into a [`Failure`] that says `what` was attempted.

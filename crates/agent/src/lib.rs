@@ -48,7 +48,5 @@ pub mod spawn;
 pub mod tty;
 pub mod users;
 
-// Archives.
+// Archives; `ireko-tar` reads them.
 pub mod apply_tar;
-pub mod archive;
-pub mod pax;

@@ -6,10 +6,10 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use ireko_agent::apply_tar::{Applied, apply};
-use ireko_agent::archive::Archive;
 use ireko_agent::failure::Result;
 use ireko_agent::rooted::Root;
 use ireko_protocol::agent::FailureKind;
+use ireko_tar::Archive;
 use tar::{Builder, EntryType, Header};
 
 /// Builds archives with another implementation's writer.
@@ -326,7 +326,7 @@ fn a_damaged_archive_never_breaks_the_reader() {
         }
         let mut archive = Archive::new(Cursor::new(&bytes));
         while let Ok(Some(entry)) = archive.next_entry() {
-            if archive.read_data(&entry, |_, _| Ok(())).is_err() {
+            if archive.read_data(&entry, |_, _| Ok::<(), ireko_tar::Error>(())).is_err() {
                 break;
             }
         }

@@ -3,7 +3,6 @@
 //! Understood are ustar, the old V7 form, GNU long names and sparse files, and PAX records (path,
 //! linkpath, size, uid, gid, mtime, `SCHILY.xattr.*`, and GNU's three ways to say "sparse").
 //! Sources: POSIX.1-2017 pax, "Basic Tar Format" and "Storing Sparse Files" of the GNU tar manual.
-//! What an entry means for a disk is not decided here.
 //!
 //! ```text
 //!   ┌ 'x' records ┐┌ 'L' long name ┐┌ header ┬ stored bytes ┬ pad ┐┌ header … ┐┌ zeroes ┐
@@ -12,9 +11,7 @@
 
 use std::io::{self, Read};
 
-use ireko_protocol::agent::FailureKind;
-
-use crate::failure::{During, Failure, Result};
+use crate::error::{Error, Result};
 use crate::pax;
 
 const BLOCK: usize = 512;
@@ -113,11 +110,11 @@ impl<R: Read> Archive<R> {
     }
 
     /// Reads the entry's data; `sink` gets each piece with its offset in the file.
-    pub fn read_data(
+    pub fn read_data<E: From<Error>>(
         &mut self,
         entry: &Entry,
-        mut sink: impl FnMut(u64, &[u8]) -> Result<()>,
-    ) -> Result<()> {
+        mut sink: impl FnMut(u64, &[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut buffer = vec![0; CHUNK];
         for &(mut offset, mut left) in &entry.segments {
             while left > 0 {
@@ -270,16 +267,13 @@ impl<R: Read> Archive<R> {
                 Ok(0) => return Err(self.malformed("is cut off in its header")),
                 Ok(count) => filled += count,
                 Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
-                Err(cause) => return Err(cause).during(|| "read the archive"),
+                Err(cause) => return Err(Error::Read(cause)),
             }
         }
         if block.iter().all(|byte| *byte == 0) {
             return Ok(None);
         }
-        let sum = block.iter().map(|byte| u64::from(*byte)).sum::<u64>()
-            - block[148..156].iter().map(|byte| u64::from(*byte)).sum::<u64>()
-            + 8 * u64::from(b' ');
-        if number(&block[148..156]) != Some(sum) {
+        if !begins_archive(&block) {
             self.entry_number += 1;
             return Err(self.malformed("has a wrong checksum, or this is no tar archive"));
         }
@@ -325,13 +319,12 @@ impl<R: Read> Archive<R> {
             Err(cause) if cause.kind() == io::ErrorKind::UnexpectedEof => {
                 Err(self.malformed("is cut off"))
             }
-            result => result.during(|| "read the archive"),
+            result => result.map_err(Error::Read),
         }
     }
 
-    fn malformed(&self, what: &str) -> Failure {
-        let message = format!("header {} of the archive {what}", self.entry_number);
-        Failure::new(FailureKind::BadInput, message)
+    fn malformed(&self, what: &str) -> Error {
+        Error::Malformed(format!("header {} of the archive {what}", self.entry_number))
     }
 }
 
@@ -367,6 +360,14 @@ impl<R: Read> Lines<'_, R> {
     }
 }
 
+/// Tells an archive by its first block, which carries the sum of its own bytes.
+///
+/// Of an archive without entries the first block is all zeros, and so may anything else's be: no.
+pub fn begins_archive(block: &[u8; BLOCK]) -> bool {
+    let others = block[..148].iter().chain(&block[156..]).map(|byte| u64::from(*byte)).sum::<u64>();
+    others > 0 && number(&block[148..156]) == Some(others + 8 * u64::from(b' '))
+}
+
 /// One header block whose checksum is right.
 struct Header([u8; BLOCK]);
 
@@ -393,9 +394,8 @@ impl Header {
                     (Some(major), Some(minor)) if flag == b'3' => Kind::CharDevice(major, minor),
                     (Some(major), Some(minor)) => Kind::BlockDevice(major, minor),
                     _ => {
-                        return Some(Err(Failure::new(
-                            FailureKind::BadInput,
-                            "a device of the archive has a number that is none",
+                        return Some(Err(Error::Malformed(
+                            "a device of the archive has a number that is none".into(),
                         )));
                     }
                 }
