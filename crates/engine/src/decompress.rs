@@ -1,7 +1,8 @@
 //! Undoing an archive's compression while it comes in, with a bound.
 
 use crate::error::{Attempt, Error, Result};
-use std::io::{BufReader, Chain, Cursor, Read, Write};
+use crate::store::{Compression, begins_archive};
+use std::io::{BufReader, Cursor, Read, Write};
 
 /// The most bytes an archive may have once it is uncompressed: more than an app image's disk holds.
 const MOST: u64 = 64 << 30;
@@ -9,15 +10,6 @@ const MOST: u64 = 64 << 30;
 const HEAD: usize = 512;
 /// Progress is told after so many bytes.
 const STEP: u64 = 4 << 20;
-
-/// How an archive is compressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Compression {
-    None,
-    Gzip,
-    Xz,
-    Zstd,
-}
 
 /// Copies an archive uncompressed; `received` is told how many bytes came in so far.
 ///
@@ -33,7 +25,7 @@ pub(crate) fn copy(
     (&mut counted).take(HEAD as u64).read_to_end(&mut head).attempt(receive)?;
     let compression = recognise(&head)?;
     let whole = BufReader::with_capacity(64 * 1024, Cursor::new(head).chain(counted));
-    let plain: Box<dyn Read + '_> = decoder(compression, whole)?;
+    let plain = compression.decoder(whole).attempt(receive)?;
     let copied = std::io::copy(&mut plain.take(MOST + 1), to)
         .map_err(|error| Error::bad_parameter(format!("cannot read the archive: {error}")))?;
     match copied {
@@ -45,43 +37,29 @@ pub(crate) fn copy(
     }
 }
 
-fn decoder<'a, R: Read + 'a>(
-    compression: Compression,
-    whole: BufReader<Chain<Cursor<Vec<u8>>, R>>,
-) -> Result<Box<dyn Read + 'a>> {
-    Ok(match compression {
-        Compression::None => Box::new(whole),
-        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(whole)),
-        Compression::Xz => Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(whole)),
-        Compression::Zstd => Box::new(zstd::Decoder::with_buffer(whole).attempt(receive)?),
-    })
-}
-
+/// Tells how an archive is compressed by its first bytes; errors where it is none.
 fn recognise(head: &[u8]) -> Result<Compression> {
-    let refused = |name: &str| {
-        Err(Error::bad_parameter(format!(
+    let compression = Compression::of(head).map_err(|name| {
+        Error::bad_parameter(format!(
             "the archive is compressed with {name}, which Ireko does not read: uncompress it, or \
              use gzip, xz or zstd"
-        )))
-    };
-    match head {
-        [0x1f, 0x8b, ..] => Ok(Compression::Gzip),
-        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Ok(Compression::Xz),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Ok(Compression::Zstd),
-        [b'B', b'Z', b'h', ..] => refused("bzip2"),
-        [0x5d, 0, 0, ..] => refused("lzma"),
-        [0x1f, 0x9d, ..] => refused("compress"),
-        [0x04, 0x22, 0x4d, 0x18, ..] => refused("lz4"),
-        head if is_tar(head) => Ok(Compression::None),
-        [] => Err(Error::bad_parameter("the archive is empty")),
-        head => Err(match disk_format(head) {
-            Some(format) => Error::bad_parameter(format!(
-                "this is a disk image ({format}), not an archive: Ireko does not import disk \
-                 images yet"
-            )),
-            None => Error::bad_parameter("the archive is not a tar archive")
-                .hint("give a root file system's tar archive, plain or by gzip, xz or zstd"),
-        }),
+        ))
+    })?;
+    match compression {
+        Compression::None if head.is_empty() => Err(Error::bad_parameter("the archive is empty")),
+        Compression::None if !is_tar(head) => Err(no_archive(head)),
+        known => Ok(known),
+    }
+}
+
+fn no_archive(head: &[u8]) -> Error {
+    match disk_format(head) {
+        Some(format) => Error::bad_parameter(format!(
+            "this is a disk image ({format}), not an archive of a root file system"
+        ))
+        .hint("`ireko image import FILE` takes disk images, by the name of their file"),
+        None => Error::bad_parameter("the archive is not a tar archive")
+            .hint("give a root file system's tar archive, plain or by gzip, xz or zstd"),
     }
 }
 
@@ -92,19 +70,10 @@ fn disk_format(head: &[u8]) -> Option<&'static str> {
     formats.into_iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, name)| name)
 }
 
-/// The first block of a tar archive carries the sum of its own bytes.
-/// Source: POSIX.1-2017, pax, "ustar Interchange Format".
 fn is_tar(head: &[u8]) -> bool {
     let Some(block) = head.first_chunk::<HEAD>() else { return false };
-    if block.iter().all(|byte| *byte == 0) {
-        return true;
-    }
-    let field = String::from_utf8_lossy(&block[148..156]);
-    let Ok(expected) = u32::from_str_radix(field.trim_matches([' ', '\0']), 8) else {
-        return false;
-    };
-    let others: u32 = block[..148].iter().chain(&block[156..]).map(|byte| u32::from(*byte)).sum();
-    others + 8 * u32::from(b' ') == expected
+    // Of an archive without entries the first block is all zeros.
+    begins_archive(block) || block.iter().all(|byte| *byte == 0)
 }
 
 fn receive() -> String {

@@ -2,8 +2,8 @@
 
 use crate::error::{Error, ErrorKind};
 
+pub(crate) use ireko_images::{Compression, NewImage, Store, begins_archive};
 pub use ireko_images::{HistoryStep, ImageInfo, Removed, oci};
-pub(crate) use ireko_images::{NewImage, Store};
 
 impl From<ireko_images::Error> for Error {
     fn from(error: ireko_images::Error) -> Self {

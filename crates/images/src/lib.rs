@@ -48,6 +48,9 @@ mod find;
 mod history;
 mod tree;
 
+mod compression;
+mod recognise;
+
 mod adopt;
 mod collect;
 mod commit;
@@ -66,11 +69,14 @@ mod tests;
 
 pub use commit::{MAX_DEPTH, PendingCommit};
 pub use compose::NewImage;
+pub use compression::Compression;
 pub use error::{Error, ErrorKind, Result};
 pub use history::HistoryStep;
 pub use id::{ImageId, LayerGuid};
 pub use import::PendingLayer;
 pub use ireko_oci as oci;
+pub use ireko_tar::begins_archive;
+pub use recognise::{DiskFormat, FORMATS, GivenFormat, Packing, Recognised, recognise};
 pub use remove::{ImageUser, Removed};
 pub use state::Kind;
 pub use store::{ImageInfo, Store};
