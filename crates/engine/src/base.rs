@@ -9,8 +9,8 @@
 use crate::blocking::blocking;
 use crate::engine::Engine;
 use crate::error::{Attempt, Error, Result};
-use crate::store::oci::{Reference, RunConfig};
-use crate::store::{ImageInfo, NewImage};
+use crate::store::oci::RunConfig;
+use crate::store::{ImageInfo, Name, NewImage};
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, File};
@@ -111,7 +111,7 @@ impl Engine {
             }
         }
         let store = Arc::clone(&self.store);
-        blocking(move || Ok(store.adopt(&[parts.root(), parts.layer()], &Reference::parse(NAME)?)?))
+        blocking(move || Ok(store.adopt(&[parts.root(), parts.layer()], &Name::parse(NAME)?)?))
             .await
     }
 
@@ -125,7 +125,7 @@ impl Engine {
                 env: vec![PATH.into()],
                 ..RunConfig::default()
             },
-            reference: Some(Reference::parse(NAME)?),
+            name: Some(Name::parse(NAME)?),
             comment: "Ireko's built-in base image: Debian's busybox".into(),
             author: String::new(),
             created_by: "ireko setup".into(),

@@ -16,8 +16,8 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::shim_client::{AskError, COMMIT, unexpected};
 use crate::state::{ContainerRecord, RunState};
-use crate::store::oci::{Reference, RunConfig};
-use crate::store::{ImageInfo, NewImage};
+use crate::store::oci::RunConfig;
+use crate::store::{ImageInfo, Name, NewImage};
 use ireko_protocol::shim::{Answer, CommitRequest, Request};
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug, Default)]
 pub struct CommitOptions {
     /// Its name, `repository[:tag]`; `None` leaves it without one.
-    pub reference: Option<String>,
+    pub name: Option<String>,
     /// What was done.
     pub comment: String,
     /// By whom.
@@ -140,7 +140,7 @@ impl Engine {
         record: &ContainerRecord,
         options: &CommitOptions,
     ) -> Result<NewImage> {
-        let reference = options.reference.as_deref().map(Reference::parse).transpose()?;
+        let name = options.name.as_deref().map(Name::parse).transpose()?;
         let (store, image_id) = (Arc::clone(&self.store), record.image_id.clone());
         // The image may have been removed by force meanwhile.
         let image = blocking(move || Ok(store.find(&image_id).ok())).await?;
@@ -149,7 +149,7 @@ impl Engine {
         apply_changes(&mut config, &options.changes)?;
         Ok(NewImage {
             config,
-            reference,
+            name,
             comment: options.comment.clone(),
             author: options.author.clone(),
             created_by: record.process.argv().join(" "),

@@ -4,8 +4,7 @@ use crate::blocking::{blocking, to_its_end};
 use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::{ErrorKind, Result};
-use crate::store::oci::Reference;
-use crate::store::{ImageInfo, Removed};
+use crate::store::{ImageInfo, Name, Removed};
 use ireko_images::{HistoryStep, ImageUser};
 use std::sync::Arc;
 
@@ -42,7 +41,7 @@ impl Engine {
 
     /// Gives an image one more name, `repository[:tag]`.
     pub async fn tag(&self, image: &str, name: &str) -> Result<()> {
-        let name = Reference::parse(name)?;
+        let name = Name::parse(name)?;
         let (store, image) = (Arc::clone(&self.store), image.to_owned());
         let shown = name.familiar();
         let id = to_its_end(blocking(move || {
@@ -82,8 +81,7 @@ impl Engine {
 
 /// Whether this is a name of the built-in base image.
 pub(crate) fn is_base(reference: &str) -> bool {
-    Reference::parse(reference)
-        .is_ok_and(|name| name.with_default_tag().familiar() == "base:latest")
+    Name::parse(reference).is_ok_and(|name| name.familiar() == "base:latest")
 }
 
 fn user(container: &Container) -> Option<ImageUser> {

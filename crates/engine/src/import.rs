@@ -12,8 +12,8 @@ use crate::decompress;
 use crate::engine::Engine;
 use crate::error::{Attempt, Error, Result};
 use crate::names::random_hex;
-use crate::store::oci::{Reference, RunConfig};
-use crate::store::{ImageInfo, NewImage};
+use crate::store::oci::RunConfig;
+use crate::store::{ImageInfo, Name, NewImage};
 use jiff::Timestamp;
 use std::fs::{self, DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt;
@@ -27,7 +27,7 @@ use tokio_util::io::SyncIoBridge;
 #[derive(Clone, Debug, Default)]
 pub struct ImportOptions {
     /// Its name, `repository[:tag]`; `None` leaves it without one.
-    pub reference: Option<String>,
+    pub name: Option<String>,
     /// What is said about it.
     pub comment: String,
     /// Lines of a Dockerfile that make up its configuration.
@@ -150,11 +150,9 @@ impl Engine {
 
 /// What the file of a new image is called after: the last part of its name.
 fn file_name(new: &NewImage) -> String {
-    let path = new.reference.as_ref().map(|reference| reference.path().to_owned());
-    let path = path.unwrap_or_default();
-    match path.rsplit('/').next() {
-        Some(last) if !last.is_empty() => last.to_owned(),
-        _ => "imported".to_owned(),
+    match &new.name {
+        Some(name) => name.repository().rsplit('/').next().unwrap_or_default().to_owned(),
+        None => "imported".to_owned(),
     }
 }
 
@@ -167,7 +165,7 @@ fn new_image(options: &ImportOptions) -> Result<NewImage> {
     };
     Ok(NewImage {
         config,
-        reference: options.reference.as_deref().map(Reference::parse).transpose()?,
+        name: options.name.as_deref().map(Name::parse).transpose()?,
         comment: comment.to_owned(),
         author: String::new(),
         created_by: String::new(),

@@ -72,6 +72,6 @@ pub use spec::{
     RestartPolicy, StdioSpec,
 };
 pub use state::{ContainerRecord, LastRun, ProcessRecord, RunState};
-pub use store::{HistoryStep, ImageInfo, Removed, oci};
+pub use store::{HistoryStep, ImageInfo, Name, Removed, oci};
 pub use streams::{InputWriter, Output, OutputReader, OutputStream, Streams};
 pub use wait::{Ending, WaitFor, Waiting};

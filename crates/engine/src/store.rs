@@ -3,7 +3,7 @@
 use crate::error::{Error, ErrorKind};
 
 pub(crate) use ireko_images::{Compression, NewImage, Store, begins_archive};
-pub use ireko_images::{HistoryStep, ImageInfo, Removed, oci};
+pub use ireko_images::{HistoryStep, ImageInfo, Name, Removed, oci};
 
 impl From<ireko_images::Error> for Error {
     fn from(error: ireko_images::Error) -> Self {

@@ -49,7 +49,7 @@ fn node(image: ImageInfo, guids: &BTreeMap<ImageId, String>) -> Node {
             Kind::Machine => NodeKind::Machine,
         },
         id: Some(image.id.to_string()),
-        references: image.references.iter().map(|name| name.familiar()).collect(),
+        references: image.names.iter().map(|name| name.familiar()).collect(),
         created: image.created.to_string(),
         own_bytes: image.own_bytes,
         virtual_size: image.virtual_size,

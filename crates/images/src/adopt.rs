@@ -14,11 +14,10 @@ use crate::id::{ImageId, LayerGuid};
 use crate::import::end;
 use crate::index::Pin;
 use crate::journal::Prepared;
+use crate::name::Name;
 use crate::state::{Intent, Kind, Role, Sidecar};
 use crate::store::{ImageInfo, Store};
-use crate::tag::taggable;
 use crate::{copy, durable, layer_file, names};
-use ireko_oci::Reference;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
@@ -31,8 +30,7 @@ impl Store {
     /// `files` are its disk files, base first, the image last. Each but the common root has its
     /// sidecar (`.json`) beside it. The chain is verified before anything is published; what does
     /// not fit together is [`ErrorKind::Corrupt`], and the cure is to set the cache up again.
-    pub fn adopt(&self, files: &[PathBuf], reference: &Reference) -> Result<ImageInfo> {
-        let reference = taggable(reference)?;
+    pub fn adopt(&self, files: &[PathBuf], name: &Name) -> Result<ImageInfo> {
         let (image, layers) = files
             .split_last()
             .ok_or_else(|| Error::bad_input("no files to adopt an image from"))?;
@@ -44,8 +42,8 @@ impl Store {
         let id = sidecar.image_id().ok_or_else(|| {
             Error::corrupt(format!("{} is a layer, not an image", image.display()))
         })?;
-        self.bring(image, &sidecar, Some(&reference))?;
-        self.tag(&id, &reference)?;
+        self.bring(image, &sidecar, Some(name))?;
+        self.tag(&id, name)?;
         let index = self.index();
         Ok(self.info(&index, index.image(&id)?))
     }
@@ -81,12 +79,7 @@ impl Store {
     }
 
     /// Takes a file in as its sidecar says. One that is here as a layer becomes the image again.
-    fn bring(
-        &self,
-        source: &Path,
-        sidecar: &Sidecar,
-        reference: Option<&Reference>,
-    ) -> Result<Pin> {
+    fn bring(&self, source: &Path, sidecar: &Sidecar, reference: Option<&Name>) -> Result<Pin> {
         let _one_at_a_time = self.adopting.lock().unwrap_or_else(PoisonError::into_inner);
         let guid = sidecar.guid;
         let mut index = self.index();
@@ -103,7 +96,7 @@ impl Store {
             None => names::disk_file(&sidecar.name, guid),
         };
         let intent =
-            Intent::Arrive { file: file.clone(), reference: reference.map(Reference::to_string) };
+            Intent::Arrive { file: file.clone(), reference: reference.map(Name::to_string) };
         let layer = here.as_ref().map(|here| &here.sidecar);
         let work = self.journal.begin(guid, &intent, Prepared { image: Some(sidecar), layer })?;
         if here.is_none() {

@@ -21,13 +21,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::LayerGuid;
 use crate::index::{Index, Pin};
 use crate::journal::{Prepared, Work};
+use crate::name::Name;
 use crate::state::{Intent, Role, Sidecar};
 use crate::store::{ImageInfo, Store};
-use crate::tag::taggable;
+use crate::tag::check_spelling;
 use crate::{chain, durable, layer_file, names};
 use ireko_disk::FreezePlan;
 use ireko_disk::freeze::Recovered;
-use ireko_oci::Reference;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
@@ -61,7 +61,7 @@ pub(crate) struct CommitUnderWay {
     pub leaf: PathBuf,
     pub work: Work,
     pub file: String,
-    pub reference: Option<Reference>,
+    pub reference: Option<Name>,
     /// The layer the disk stood on when the commit began, and its pin.
     pub parent: Option<(LayerGuid, Pin)>,
     /// Lives while somebody holds the [`PendingCommit`].
@@ -87,8 +87,8 @@ impl Store {
     /// [`MAX_DEPTH`] files deep.
     pub fn begin_commit(&self, leaf: &Path, new: NewImage) -> Result<PendingCommit> {
         let relative = self.container_disk(leaf)?;
-        let reference = new.reference.as_ref().map(taggable).transpose()?;
         let mut index = self.index();
+        check_spelling(&index, new.name.as_ref())?;
         self.settle_orphans(&mut index, leaf)?;
         if index.commits.values().any(|commit| commit.leaf == leaf) {
             return Err(Error::conflict(format!(
@@ -103,8 +103,8 @@ impl Store {
         check_depth(lineage.len() + 1, leaf)?;
 
         let guid = LayerGuid::random();
-        let name = match &reference {
-            Some(reference) => names::birth_name(reference),
+        let name = match &new.name {
+            Some(name) => name.short(),
             None => parent.sidecar.name.clone(),
         };
         let below = lineage.iter().find_map(|layer| layer.sidecar.config());
@@ -116,7 +116,7 @@ impl Store {
         let intent = Intent::Commit {
             file: file.clone(),
             leaf: relative,
-            reference: reference.as_ref().map(Reference::to_string),
+            reference: new.name.as_ref().map(Name::to_string),
         };
         let prepared = Prepared { image: Some(&sidecar), layer: Some(&sidecar.as_layer()) };
         let work = self.journal.begin(guid, &intent, prepared)?;
@@ -125,7 +125,7 @@ impl Store {
             leaf: leaf.to_owned(),
             work,
             file: file.clone(),
-            reference,
+            reference: new.name,
             parent: Some((parent, index.pin(parent))),
             held: Arc::downgrade(&held),
         };

@@ -8,8 +8,9 @@
 
 use crate::error::{During, Result};
 use crate::id::LayerGuid;
+use crate::name::Name;
 use crate::state::Kind;
-use ireko_oci::{ConfigDocument, Digest, HistoryEntry, ImageConfig, Reference, RootFs, RunConfig};
+use ireko_oci::{ConfigDocument, Digest, HistoryEntry, ImageConfig, RootFs, RunConfig};
 use jiff::Timestamp;
 
 /// The field of our own configurations that carries the file's GUID. With the nanosecond of
@@ -22,7 +23,7 @@ pub struct NewImage {
     /// What its containers run: for a commit the container's merged configuration.
     pub config: RunConfig,
     /// The name it gets, if any; an image that had the name loses it.
-    pub reference: Option<Reference>,
+    pub name: Option<Name>,
     /// What was said about it.
     pub comment: String,
     /// Who made it.
@@ -104,7 +105,7 @@ mod tests {
     fn new_image() -> NewImage {
         NewImage {
             config: RunConfig { cmd: vec!["sh".into()], ..RunConfig::default() },
-            reference: None,
+            name: None,
             comment: "c".into(),
             author: "a".into(),
             created_by: "sh -c x".into(),

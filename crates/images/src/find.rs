@@ -2,19 +2,19 @@
 //!
 //! ```text
 //!   sha256:64 hex, 64 hex     the id
-//!   x, x:tag, a.b/x:tag       a tag; `:latest` where none is given
+//!   x, x:tag, a.b/x:tag       a name in any spelling; `:latest` where it has no tag
 //!   hex digits                the one id that begins so, if no tag is called that
 //! ```
 
 use crate::error::{Error, Result};
 use crate::id::ImageId;
 use crate::index::Index;
+use crate::name::Name;
 use crate::store::{ImageInfo, Store};
-use ireko_oci::Reference;
 
 /// An image that was found, and by which kind of word.
 pub(crate) enum Found {
-    ByTag(ImageId, Reference),
+    ByTag(ImageId, Name),
     ById(ImageId),
 }
 
@@ -42,22 +42,19 @@ pub(crate) fn find(index: &Index, text: &str) -> Result<Found> {
     if let Ok(id) = text.parse::<ImageId>() {
         return index.image(&id).map(|_| Found::ById(id));
     }
-    let parsed = Reference::parse(text);
-    if let Ok(reference) = &parsed {
-        let reference = reference.clone().with_default_tag();
-        if let Some(id) = index.tags().get(&reference).filter(|id| index.image(id).is_ok()) {
-            return Ok(Found::ByTag(*id, reference));
-        }
+    let parsed = Name::parse(text);
+    if let Ok(name) = &parsed
+        && let Some((name, id)) = index.tags().get_key_value(name)
+        && index.image(id).is_ok()
+    {
+        return Ok(Found::ByTag(*id, name.clone()));
     }
     if let Some(id) = by_prefix(index, text)? {
         return Ok(Found::ById(id));
     }
     match parsed {
-        Ok(reference) => {
-            let name = reference.with_default_tag().familiar();
-            Err(Error::not_found(format!("No such image: {name}")))
-        }
-        Err(error) => Err(Error::bad_input(error.to_string())),
+        Ok(name) => Err(Error::not_found(format!("No such image: {}", name.familiar()))),
+        Err(error) => Err(error),
     }
 }
 

@@ -8,6 +8,7 @@ use crate::compose::{NewImage, compose};
 use crate::error::{During, Result};
 use crate::id::LayerGuid;
 use crate::index::Index;
+use crate::name::Name;
 use crate::state::{Kind, Role, Sidecar};
 use crate::store::Store;
 use crate::{durable, layer_file, names};
@@ -50,7 +51,7 @@ fn take_in_file(
     let id = layer.sidecar.image_id();
     index.insert(layer);
     tracing::info!(file, "took in a machine image");
-    if let (Some(id), Some(name)) = (id, names::reference_for(slug))
+    if let (Some(id), Ok(name)) = (id, Name::parse(slug))
         && !index.tags().contains_key(&name)
     {
         let mut tags = index.tags().clone();
@@ -67,7 +68,7 @@ fn make_sidecar(store: &Store, file: &str, slug: &str, guid: LayerGuid) -> Resul
         .during(|| format!("look at {}", path.display()))?;
     let new = NewImage {
         config: RunConfig::default(),
-        reference: None,
+        name: None,
         comment: String::new(),
         author: String::new(),
         created_by: String::new(),

@@ -2,8 +2,8 @@
 
 use crate::error::Result;
 use crate::id::ImageId;
+use crate::name::Name;
 use crate::store::Store;
-use ireko_oci::Reference;
 use jiff::Timestamp;
 
 /// One step of an image's making.
@@ -12,7 +12,7 @@ pub struct HistoryStep {
     /// The image that this step made, if it is one here.
     pub image: Option<ImageId>,
     /// That image's names.
-    pub references: Vec<Reference>,
+    pub names: Vec<Name>,
     /// When.
     pub created: Option<Timestamp>,
     /// By which command.
@@ -37,7 +37,7 @@ impl Store {
             let made = layer.and_then(|layer| layer.sidecar.image_id());
             HistoryStep {
                 image: made,
-                references: made.map(|id| index.references(&id).to_vec()).unwrap_or_default(),
+                names: made.map(|id| index.names(&id).to_vec()).unwrap_or_default(),
                 created: step.created,
                 created_by: step.created_by.clone(),
                 comment: step.comment.clone(),

@@ -11,11 +11,11 @@ use crate::error::{Error, Result};
 use crate::id::LayerGuid;
 use crate::index::Pin;
 use crate::journal::{Prepared, Work};
+use crate::name::Name;
 use crate::state::{Intent, Kind, Role, Sidecar};
 use crate::store::{ImageInfo, Store};
-use crate::tag::taggable;
+use crate::tag::check_spelling;
 use crate::{durable, layer_file, names};
-use ireko_oci::Reference;
 use std::path::{Path, PathBuf};
 
 /// A layer that is being made. Hand it to [`Store::publish_app_layer`]; what is dropped instead is
@@ -89,7 +89,7 @@ impl Store {
     }
 
     fn publish(&self, pending: &PendingLayer, new: &NewImage) -> Result<ImageInfo> {
-        let reference = new.reference.as_ref().map(taggable).transpose()?;
+        check_spelling(&self.index(), new.name.as_ref())?;
         let chain = self.chain(&pending.leaf)?;
         layer_file::settle(&chain)?;
         layer_file::verify(&chain)?;
@@ -103,11 +103,11 @@ impl Store {
         };
         let intent = Intent::Arrive {
             file: pending.file.clone(),
-            reference: reference.as_ref().map(Reference::to_string),
+            reference: new.name.as_ref().map(Name::to_string),
         };
         pending.work.complete(&intent, &sidecar)?;
         let mut index = self.index();
-        let id = self.land(&mut index, &pending.work, &pending.file, reference.as_ref())?;
+        let id = self.land(&mut index, &pending.work, &pending.file, new.name.as_ref())?;
         let id = id.ok_or_else(|| Error::corrupt("the new image is none"))?;
         Ok(self.info(&index, index.image(&id)?))
     }

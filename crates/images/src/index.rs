@@ -6,8 +6,9 @@
 use crate::commit::CommitUnderWay;
 use crate::error::{Error, Result};
 use crate::id::{ImageId, LayerGuid};
+use crate::name::Name;
 use crate::state::{Role, Sidecar};
-use ireko_oci::{ImageConfig, Reference};
+use ireko_oci::ImageConfig;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
 
@@ -69,9 +70,9 @@ pub(crate) struct Index {
     layers: BTreeMap<LayerGuid, Layer>,
     by_file: HashMap<String, LayerGuid>,
     by_image: HashMap<ImageId, LayerGuid>,
-    tags: BTreeMap<Reference, ImageId>,
+    tags: BTreeMap<Name, ImageId>,
     /// The same the other way round; each image's names are in order.
-    names: HashMap<ImageId, Vec<Reference>>,
+    names: HashMap<ImageId, Vec<Name>>,
     /// Layers that a verb under way stands on, while its [`Pin`] lives.
     pins: Vec<(LayerGuid, Weak<()>)>,
     /// Commits between their intent and their end, by the frozen file's key.
@@ -184,12 +185,12 @@ impl Index {
             .collect()
     }
 
-    /// Returns every tag, each with `:tag`.
-    pub(crate) fn tags(&self) -> &BTreeMap<Reference, ImageId> {
+    /// Returns every name there is.
+    pub(crate) fn tags(&self) -> &BTreeMap<Name, ImageId> {
         &self.tags
     }
 
-    pub(crate) fn set_tags(&mut self, tags: BTreeMap<Reference, ImageId>) {
+    pub(crate) fn set_tags(&mut self, tags: BTreeMap<Name, ImageId>) {
         self.names.clear();
         for (name, id) in &tags {
             self.names.entry(*id).or_default().push(name.clone());
@@ -197,14 +198,14 @@ impl Index {
         self.tags = tags;
     }
 
-    /// Lists an image's tags in order.
-    pub(crate) fn references(&self, id: &ImageId) -> &[Reference] {
+    /// Lists an image's names in order.
+    pub(crate) fn names(&self, id: &ImageId) -> &[Name] {
         self.names.get(id).map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// Names an image for people: its first tag, else its short id.
+    /// Names an image for people: its first name, else its short id.
     pub(crate) fn label(&self, id: &ImageId) -> String {
-        self.references(id).first().map_or_else(|| id.short(), Reference::familiar)
+        self.names(id).first().map_or_else(|| id.short(), Name::familiar)
     }
 
     /// Finds the commit under way whose frozen file is, or will be, called `file`.

@@ -18,10 +18,10 @@ use crate::error::Result;
 use crate::id::ImageId;
 use crate::index::{Index, Layer};
 use crate::journal::{IMAGE, LAYER, UNDONE, Work};
+use crate::name::Name;
 use crate::state::Sidecar;
 use crate::store::Store;
 use crate::{durable, layer_file, names};
-use ireko_oci::Reference;
 use std::path::PathBuf;
 
 impl Store {
@@ -31,7 +31,7 @@ impl Store {
         index: &mut Index,
         work: &Work,
         file: &str,
-        reference: Option<&Reference>,
+        reference: Option<&Name>,
     ) -> Result<Option<ImageId>> {
         let (made, disk) = (work.path(file), self.image_path(file));
         if durable::exists(&made)? {

@@ -31,6 +31,7 @@
 
 mod error;
 mod id;
+mod name;
 mod names;
 
 mod durable;
@@ -76,6 +77,7 @@ pub use id::{ImageId, LayerGuid};
 pub use import::PendingLayer;
 pub use ireko_oci as oci;
 pub use ireko_tar::begins_archive;
+pub use name::Name;
 pub use recognise::{DiskFormat, FORMATS, GivenFormat, Packing, Recognised, recognise};
 pub use remove::{ImageUser, Removed};
 pub use state::Kind;

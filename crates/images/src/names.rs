@@ -5,7 +5,6 @@
 //! images can be carried anywhere.
 
 use crate::id::LayerGuid;
-use ireko_oci::Reference;
 use unicode_normalization::UnicodeNormalization;
 
 /// The longest slug, in bytes; with `_<guid>.vhdx` it stays well under every file system's 255.
@@ -54,14 +53,6 @@ fn is_device(name: &str) -> bool {
         || numbered("LPT")
 }
 
-/// Returns the name an image of this reference is born with: `repo/x:1`, without `:latest`.
-pub(crate) fn birth_name(reference: &Reference) -> String {
-    match reference.tag() {
-        None | Some(ireko_oci::DEFAULT_TAG) => reference.familiar_name(),
-        Some(tag) => format!("{}:{tag}", reference.familiar_name()),
-    }
-}
-
 /// Returns a layer file's base name.
 pub(crate) fn disk_file(name: &str, guid: LayerGuid) -> String {
     format!("{}_{guid}{DISK_SUFFIX}", slug(name))
@@ -97,30 +88,6 @@ fn split_suffix(file: &str) -> Option<&str> {
     let cut = file.len().checked_sub(DISK_SUFFIX.len())?;
     let (stem, suffix) = (file.get(..cut)?, file.get(cut..)?);
     suffix.eq_ignore_ascii_case(DISK_SUFFIX).then_some(stem)
-}
-
-/// Makes a reference out of a foreign file's slug, where one can be made.
-///
-/// Lower case; every run of letters that no repository may have becomes one `-`.
-pub(crate) fn reference_for(slug: &str) -> Option<Reference> {
-    let mut path = String::new();
-    for letter in slug.to_lowercase().chars() {
-        let usual = letter.is_ascii_lowercase() || letter.is_ascii_digit();
-        match letter {
-            _ if usual => path.push(letter),
-            '_' | '.' | '-' if path.ends_with(|l: char| l.is_ascii_alphanumeric()) => {
-                path.push(letter);
-            }
-            _ if path.ends_with('-') || path.is_empty() => {}
-            _ => {
-                let kept = path.trim_end_matches(['_', '.', '-']).len();
-                path.truncate(kept);
-                path.push('-');
-            }
-        }
-    }
-    let path = path.trim_end_matches(['_', '.', '-']);
-    Reference::parse(&format!("docker.io/library/{path}")).ok().map(Reference::with_default_tag)
 }
 
 /// Writes a parent locator's path for a child that lies beside its parent.
@@ -191,27 +158,6 @@ mod tests {
         for other in ["", ".vhdx", "x.vhdx", "日本語日本語日本語日本語日本語.vhdx", GUID]
         {
             assert_eq!(parse_disk_file(other), None, "{other}");
-        }
-    }
-
-    #[test]
-    fn foreign_names_become_references_where_they_can() {
-        for (slug, expected) in [
-            ("Win2016_Hyper-V", Some("win2016_hyper-v:latest")),
-            ("My Image (2)", Some("my-image-2:latest")),
-            ("a._b", Some("a-b:latest")),
-            ("日本語", None),
-            ("", None),
-        ] {
-            let reference = reference_for(slug).map(|reference| reference.familiar());
-            assert_eq!(reference.as_deref(), expected, "{slug}");
-        }
-    }
-
-    #[test]
-    fn an_image_is_born_with_its_familiar_name() {
-        for (text, expected) in [("base", "base"), ("me/x:2", "me/x:2"), ("x:latest", "x")] {
-            assert_eq!(birth_name(&Reference::parse(text).unwrap()), expected);
         }
     }
 }

@@ -14,13 +14,13 @@
 
 use crate::collect::sweep;
 use crate::commit::{CommitUnderWay, Freezing};
-use crate::error::{During, Result};
+use crate::error::Result;
 use crate::index::Index;
 use crate::journal::{UNDONE, Work};
+use crate::name::Name;
 use crate::state::{Intent, Role, Sidecar, read_tags};
 use crate::store::Store;
 use crate::{chain, durable, foreign, names};
-use ireko_oci::Reference;
 use std::sync::Weak;
 
 /// Brings a store's folders into a state between verbs, and its index into the same.
@@ -166,10 +166,10 @@ fn settle_commit(store: &Store, index: &mut Index, commit: CommitUnderWay) -> Re
     }
 }
 
-fn named(reference: &Option<String>) -> Result<Option<Reference>> {
+fn named(reference: &Option<String>) -> Result<Option<Name>> {
     reference.as_deref().map(named_one).transpose()
 }
 
-fn named_one(name: &str) -> Result<Reference> {
-    Reference::parse(name).during(|| "read a journal entry".to_owned())
+fn named_one(name: &str) -> Result<Name> {
+    Name::parse(name)
 }

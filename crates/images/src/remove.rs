@@ -19,9 +19,9 @@ use crate::id::{ImageId, LayerGuid};
 use crate::import::end;
 use crate::index::{ImageRef, Index};
 use crate::journal::{LAYER, Prepared, Work};
+use crate::name::Name;
 use crate::state::Intent;
 use crate::store::Store;
-use ireko_oci::Reference;
 
 /// A container that was made from an image. One that merely stands on the image's layer, because
 /// the image was committed from it, is no user.
@@ -41,7 +41,7 @@ pub struct ImageUser {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Removed {
     /// An image lost this name.
-    Untagged(Reference),
+    Untagged(Name),
     /// This image is gone.
     Deleted(ImageId),
 }
@@ -74,18 +74,18 @@ impl Store {
         Ok(removed)
     }
 
-    fn untag(&self, index: &mut Index, references: &[Reference]) -> Result<()> {
+    fn untag(&self, index: &mut Index, references: &[Name]) -> Result<()> {
         let mut tags = index.tags().clone();
         tags.retain(|name, _| !references.contains(name));
         self.set_tags(index, tags)
     }
 
-    fn delete(&self, index: &mut Index, id: ImageId, references: &[Reference]) -> Result<()> {
+    fn delete(&self, index: &mut Index, id: ImageId, references: &[Name]) -> Result<()> {
         let layer = index.image(&id)?.layer;
         let file = layer.file.clone();
         let intent = Intent::Remove {
             file: file.clone(),
-            references: references.iter().map(Reference::to_string).collect(),
+            references: references.iter().map(Name::to_string).collect(),
         };
         let sidecar = layer.sidecar.as_layer();
         let prepared = Prepared { image: None, layer: Some(&sidecar) };
@@ -101,7 +101,7 @@ impl Store {
         index: &mut Index,
         work: &Work,
         file: &str,
-        references: &[Reference],
+        references: &[Name],
     ) -> Result<()> {
         self.untag(index, references)?;
         if durable::exists(&work.path(LAYER))? {
@@ -116,7 +116,7 @@ impl Store {
 
 /// What a removal comes to.
 struct Plan {
-    untag: Vec<Reference>,
+    untag: Vec<Name>,
     delete: bool,
 }
 
@@ -128,7 +128,7 @@ fn plan(
     force: bool,
     users: &[ImageUser],
 ) -> Result<Plan> {
-    let names = index.references(&image.id).to_vec();
+    let names = index.names(&image.id).to_vec();
     let users: Vec<_> = users.iter().filter(|user| user.image == image.id).collect();
     let running: Vec<_> = users.iter().copied().filter(|user| user.running).collect();
     let children = index.child_images(image.id);
@@ -168,7 +168,7 @@ fn plan(
                     "must be forced",
                     "image is referenced in multiple repositories",
                 )
-                .hint(format!("its names are {}", join(names.iter().map(Reference::familiar)))));
+                .hint(format!("its names are {}", join(names.iter().map(Name::familiar)))));
             }
             if let Some(user) = users.first().filter(|_| !force) {
                 return Err(unable(

@@ -6,7 +6,8 @@
 
 use crate::error::{During, Error, Result};
 use crate::id::{ImageId, LayerGuid};
-use ireko_oci::{ImageConfig, Reference};
+use crate::name::Name;
+use ireko_oci::ImageConfig;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -147,13 +148,13 @@ impl Intent {
 }
 
 /// Writes `tags.json`.
-pub(crate) fn tags_to_json(tags: &BTreeMap<Reference, ImageId>) -> Vec<u8> {
+pub(crate) fn tags_to_json(tags: &BTreeMap<Name, ImageId>) -> Vec<u8> {
     let tags = tags.iter().map(|(name, id)| (name.to_string(), id.to_string())).collect();
     to_json(&Versioned { version: VERSION, body: TagsForm { tags } })
 }
 
 /// Reads `tags.json`; no file means no tags.
-pub(crate) fn read_tags(path: &Path) -> Result<BTreeMap<Reference, ImageId>> {
+pub(crate) fn read_tags(path: &Path) -> Result<BTreeMap<Name, ImageId>> {
     if !crate::durable::exists(path)? {
         return Ok(BTreeMap::new());
     }
@@ -163,14 +164,9 @@ pub(crate) fn read_tags(path: &Path) -> Result<BTreeMap<Reference, ImageId>> {
     })
 }
 
-fn tags_from_json(bytes: &[u8]) -> Result<BTreeMap<Reference, ImageId>> {
+fn tags_from_json(bytes: &[u8]) -> Result<BTreeMap<Name, ImageId>> {
     let form: TagsForm = from_json(bytes)?;
-    form.tags
-        .into_iter()
-        .map(|(name, id)| {
-            Ok((Reference::parse(&name).during(|| "read a tag".to_owned())?, id.parse()?))
-        })
-        .collect()
+    form.tags.into_iter().map(|(name, id)| Ok((Name::parse(&name)?, id.parse()?))).collect()
 }
 
 #[derive(Serialize, Deserialize)]
@@ -284,14 +280,16 @@ mod tests {
     fn tags_have_their_golden_form() {
         let id: ImageId = "ab".repeat(32).parse().unwrap();
         let tags = BTreeMap::from([
-            (Reference::parse("x:1").unwrap(), id),
-            (Reference::parse("localhost/y:latest").unwrap(), id),
+            (Name::parse("x:1").unwrap(), id),
+            (Name::parse("localhost/y").unwrap(), id),
+            (Name::parse("Win2016_Hyper-V").unwrap(), id),
         ]);
         let hex = "ab".repeat(32);
         let golden = format!(
             r#"{{
   "version": 1,
   "tags": {{
+    "Win2016_Hyper-V:latest": "sha256:{hex}",
     "docker.io/library/x:1": "sha256:{hex}",
     "localhost/y:latest": "sha256:{hex}"
   }}

@@ -4,10 +4,11 @@ use crate::error::Result;
 use crate::id::{ImageId, LayerGuid};
 use crate::index::{ImageRef, Index, Layer};
 use crate::journal::Journal;
+use crate::name::Name;
 use crate::reserve::Reserve;
 use crate::state::{Kind, tags_to_json};
 use crate::{durable, recover};
-use ireko_oci::{ImageConfig, Reference};
+use ireko_oci::ImageConfig;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -50,8 +51,8 @@ pub struct ImageInfo {
     pub kind: Kind,
     /// The name given at birth.
     pub name: String,
-    /// Its tags, in order; none is normal.
-    pub references: Vec<Reference>,
+    /// What it is called now, in order; no name is normal.
+    pub names: Vec<Name>,
     /// When it was made; 1970 where its configuration does not say.
     pub created: Timestamp,
     /// Its configuration.
@@ -114,13 +115,11 @@ impl Store {
     }
 
     /// Makes `tags` the store's tags, on disk and in memory.
-    pub(crate) fn set_tags(
-        &self,
-        index: &mut Index,
-        tags: BTreeMap<Reference, ImageId>,
-    ) -> Result<()> {
-        if *index.tags() != tags {
-            durable::replace(&self.places.tags, &tags_to_json(&tags))?;
+    pub(crate) fn set_tags(&self, index: &mut Index, tags: BTreeMap<Name, ImageId>) -> Result<()> {
+        // Compared as written: names are equal in any spelling.
+        let json = tags_to_json(&tags);
+        if tags_to_json(index.tags()) != json {
+            durable::replace(&self.places.tags, &json)?;
             index.set_tags(tags);
         }
         Ok(())
@@ -139,7 +138,7 @@ impl Store {
             file: self.image_path(&layer.file),
             kind: layer.sidecar.kind,
             name: layer.sidecar.name.clone(),
-            references: index.references(&id).to_vec(),
+            names: index.names(&id).to_vec(),
             created: config.document().created.unwrap_or_default(),
             parent: lineage.get(1).map(|parent| parent.sidecar.guid),
             parent_image: index.parent_image(layer).map(|parent| parent.id),

@@ -1,29 +1,56 @@
-//! Tags: names that point at images. They live in `tags.json` alone; no file is renamed.
+//! Names that point at images. They live in `tags.json` alone; no file is renamed.
 
 use crate::error::{Error, Result};
 use crate::id::ImageId;
+use crate::index::Index;
+use crate::name::Name;
 use crate::store::Store;
-use ireko_oci::Reference;
 
 impl Store {
     /// Gives an image one more name, durably; an image that had the name loses it.
     ///
-    /// `:latest` is meant where the reference has no tag. A digest is no name for a local image:
-    /// [`crate::ErrorKind::BadInput`].
-    pub fn tag(&self, image: &ImageId, reference: &Reference) -> Result<()> {
-        let reference = taggable(reference)?;
+    /// Another spelling of a name that exists is [`crate::ErrorKind::Conflict`].
+    pub fn tag(&self, image: &ImageId, name: &Name) -> Result<()> {
         let mut index = self.index();
         index.image(image)?;
+        check_spelling(&index, Some(name))?;
         let mut tags = index.tags().clone();
-        tags.insert(reference, *image);
+        tags.insert(name.clone(), *image);
         self.set_tags(&mut index, tags)
+    }
+
+    /// Gives an image another name in place of one it has, durably; its other names stay.
+    ///
+    /// Fails with [`crate::ErrorKind::Conflict`] where another image has the new name; the same name
+    /// in another spelling is fine.
+    pub fn rename(&self, old: &Name, new: &Name) -> Result<ImageId> {
+        let mut index = self.index();
+        let mut tags = index.tags().clone();
+        let image = tags
+            .remove(old)
+            .ok_or_else(|| Error::not_found(format!("No such image: {}", old.familiar())))?;
+        if let Some((taken, _)) = tags.get_key_value(new) {
+            return Err(Error::conflict(format!("the name {} is in use", taken.familiar())).hint(
+                format!("give that image another name first, or remove it: {}", taken.short()),
+            ));
+        }
+        tags.insert(new.clone(), image);
+        self.set_tags(&mut index, tags)?;
+        Ok(image)
     }
 }
 
-/// Returns the reference as it stands in `tags.json`.
-pub(crate) fn taggable(reference: &Reference) -> Result<Reference> {
-    match reference.digest() {
-        Some(_) => Err(Error::bad_input("refusing to create a tag with a digest reference")),
-        None => Ok(reference.clone().with_default_tag()),
+/// Refuses a name that exists in another spelling.
+pub(crate) fn check_spelling(index: &Index, name: Option<&Name>) -> Result<()> {
+    let Some(name) = name else { return Ok(()) };
+    match index.tags().get_key_value(name) {
+        Some((taken, _)) if !taken.is_spelt_as(name) => Err(Error::conflict(format!(
+            "{} and {} are one name to docker, and an image is called {}",
+            name.short(),
+            taken.short(),
+            taken.familiar()
+        ))
+        .hint("spell it as it is, or choose another name")),
+        _ => Ok(()),
     }
 }

@@ -7,10 +7,10 @@ mod removal;
 mod verbs;
 
 use crate::durable;
-use crate::{ImageInfo, ImageUser, NewImage, PendingLayer, Store};
+use crate::{ImageInfo, ImageUser, Name, NewImage, PendingLayer, Store};
 use ireko_disk::vhdx::{self, CreateOptions};
 use ireko_disk::{Access, Chain, Disk};
-use ireko_oci::{Reference, RunConfig};
+use ireko_oci::RunConfig;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -93,7 +93,7 @@ impl Places {
 pub(super) fn new_image(name: Option<&str>) -> NewImage {
     NewImage {
         config: RunConfig { cmd: vec!["sh".into()], ..RunConfig::default() },
-        reference: name.map(reference),
+        name: name.map(named),
         comment: String::new(),
         author: String::new(),
         created_by: "test".into(),
@@ -101,8 +101,8 @@ pub(super) fn new_image(name: Option<&str>) -> NewImage {
     }
 }
 
-pub(super) fn reference(name: &str) -> Reference {
-    Reference::parse(name).unwrap()
+pub(super) fn named(name: &str) -> Name {
+    Name::parse(name).unwrap()
 }
 
 pub(super) fn write(store: &Store, leaf: &Path, mark: u8) {
@@ -171,9 +171,8 @@ pub(super) struct Picture {
 /// Takes the picture, and checks that nothing lies about that belongs to nobody.
 #[track_caller]
 pub(super) fn picture(store: &Store, places: &Places) -> Picture {
-    let names = |image: &ImageInfo| -> Vec<String> {
-        image.references.iter().map(Reference::familiar).collect()
-    };
+    let names =
+        |image: &ImageInfo| -> Vec<String> { image.names.iter().map(Name::familiar).collect() };
     let list = store.list();
     let mut images: Vec<_> = list
         .iter()

@@ -23,7 +23,7 @@ pub(crate) async fn commit(
         return Err(ApiError::not_yet("a configuration in the body of a commit"));
     }
     let options = CommitOptions {
-        reference: reference(params.get("repo"), params.get("tag")),
+        name: reference(params.get("repo"), params.get("tag")),
         comment: params.get("comment").unwrap_or_default().to_owned(),
         author: params.get("author").unwrap_or_default().to_owned(),
         changes: params.all("changes").map(str::to_owned).collect(),

@@ -10,8 +10,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use hyper::StatusCode;
-use ireko_engine::oci::Reference;
-use ireko_engine::{ImageInfo, Removed};
+use ireko_engine::{ImageInfo, Name, Removed};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -37,7 +36,7 @@ pub(crate) async fn list(State(app): State<App>, params: Params) -> ApiResult<Js
             && since.is_none_or(|time| image.created > time)
             && until.is_none_or(|time| image.created < time)
     });
-    let named = |name: &Reference| is_named(&filters, name);
+    let named = |name: &Name| is_named(&filters, name);
     Ok(Json(shown.map(|image| summary(image, named)).collect()))
 }
 
@@ -47,22 +46,25 @@ pub(crate) fn until(text: &str) -> ApiResult<Timestamp> {
 }
 
 fn is_wanted(image: &ImageInfo, filters: &Filters) -> bool {
-    let is_dangling = image.references.is_empty();
+    let is_dangling = image.names.is_empty();
     let labels: &BTreeMap<_, _> = &image.config.document().config.labels;
     filters.labels(labels)
         && filters.any("dangling", |value| matches!(value, "true" | "1") == is_dangling)
         && filters.any("reference", |pattern| {
-            image.references.iter().any(|name| matches_reference(pattern, name))
+            image.names.iter().any(|name| matches_reference(pattern, name))
         })
 }
 
 /// Whether a name of an image that is shown is to be shown: only those that were asked for.
-fn is_named(filters: &Filters, name: &Reference) -> bool {
+fn is_named(filters: &Filters, name: &Name) -> bool {
     filters.any("reference", |pattern| matches_reference(pattern, name))
 }
 
-fn matches_reference(pattern: &str, name: &Reference) -> bool {
-    matches_glob(pattern, &name.familiar()) || matches_glob(pattern, &name.familiar_name())
+fn matches_reference(pattern: &str, name: &Name) -> bool {
+    let docker = name.reference();
+    [name.familiar(), name.repository(), docker.familiar(), docker.familiar_name()]
+        .iter()
+        .any(|text| matches_glob(pattern, text))
 }
 
 /// `*` for any characters but a slash, `?` for one.
@@ -93,9 +95,8 @@ fn matches_glob(pattern: &str, text: &str) -> bool {
 }
 
 /// An image in a list, with those of its names that are to be shown.
-pub(crate) fn summary(image: &ImageInfo, named: impl Fn(&Reference) -> bool) -> Value {
-    let names: Vec<_> =
-        image.references.iter().filter(|name| named(name)).map(Reference::familiar).collect();
+pub(crate) fn summary(image: &ImageInfo, named: impl Fn(&Name) -> bool) -> Value {
+    let names: Vec<_> = image.names.iter().filter(|name| named(name)).map(docker_name).collect();
     json!({
         "Id": image.id.to_string(),
         "ParentId": image.parent_image.map(|id| id.to_string()).unwrap_or_default(),
@@ -111,8 +112,13 @@ pub(crate) fn summary(image: &ImageInfo, named: impl Fn(&Reference) -> bool) -> 
     })
 }
 
+/// A name as docker's clients must see it.
+fn docker_name(name: &Name) -> String {
+    name.reference().familiar()
+}
+
 fn names(image: &ImageInfo) -> Vec<String> {
-    image.references.iter().map(|name| name.familiar()).collect()
+    image.names.iter().map(docker_name).collect()
 }
 
 /// `GET /images/{name}/json`, `/history`, `/get`.
@@ -177,7 +183,7 @@ async fn inspect(app: &App, name: &str) -> ApiResult<Json<Value>> {
 async fn history(app: &App, name: &str) -> ApiResult<Json<Value>> {
     let steps = app.engine.history(name).await?;
     let shown = steps.into_iter().map(|step| {
-        let tags: Vec<_> = step.references.iter().map(|name| name.familiar()).collect();
+        let tags: Vec<_> = step.names.iter().map(docker_name).collect();
         json!({
             "Id": step.image.map_or_else(|| "<missing>".to_owned(), |id| id.to_string()),
             "Created": step.created.map_or(0, |time| time.as_second()),
@@ -203,7 +209,7 @@ pub(crate) async fn remove(
 /// One line of what a removal did.
 pub(crate) fn removal(removed: &Removed) -> Value {
     match removed {
-        Removed::Untagged(name) => json!({ "Untagged": name.familiar() }),
+        Removed::Untagged(name) => json!({ "Untagged": docker_name(name) }),
         Removed::Deleted(id) => json!({ "Deleted": id.to_string() }),
     }
 }

@@ -53,7 +53,7 @@ fn progress(body: Body) -> Response {
 
 fn import(app: App, params: &Params, body: Body) -> ApiResult<Response> {
     let options = ImportOptions {
-        reference: reference(params.get("repo"), params.get("tag")),
+        name: reference(params.get("repo"), params.get("tag")),
         comment: params.get("message").unwrap_or_default().to_owned(),
         changes: params.all("changes").map(str::to_owned).collect(),
     };

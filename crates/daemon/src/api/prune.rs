@@ -43,7 +43,7 @@ pub(crate) async fn images(State(app): State<App>, params: Params) -> ApiResult<
     let used: Vec<_> = app.engine.containers().iter().map(|one| one.image_id.clone()).collect();
     let (mut deleted, mut reclaimed) = (Vec::new(), 0);
     for image in app.engine.images().await? {
-        let is_wanted = (all || image.references.is_empty())
+        let is_wanted = (all || image.names.is_empty())
             && !used.contains(&image.id.hex())
             && limit.is_none_or(|limit| image.created < limit)
             && filters.labels(&image.config.document().config.labels);
@@ -51,7 +51,7 @@ pub(crate) async fn images(State(app): State<App>, params: Params) -> ApiResult<
             continue;
         }
         // By its names, so that each is told of; one without is removed by its id.
-        let mut names: Vec<_> = image.references.iter().map(|name| name.to_string()).collect();
+        let mut names: Vec<_> = image.names.iter().map(|name| name.to_string()).collect();
         if names.is_empty() {
             names.push(image.id.to_string());
         }

@@ -40,17 +40,17 @@ fn run(verb: &str, store: &Store, places: &Places) {
         "import" => drop(import(store, places, "web", 9)),
         "tag" => {
             let image = store.find("base").unwrap().id;
-            store.tag(&image, &reference("other")).unwrap();
+            store.tag(&image, &named("other")).unwrap();
         }
         "remove" => drop(store.remove("lone", false, &[]).unwrap()),
         "demote" => drop(store.remove("base", true, &[]).unwrap()),
         "adopt" => {
             let files = [places.common_root(), places.cache.join("kept.vhdx")];
-            store.adopt(&files, &reference("kept")).map(drop).unwrap();
+            store.adopt(&files, &named("kept")).map(drop).unwrap();
         }
         "adopt back" => {
             let files = [places.common_root(), places.cache.join("layer.vhdx")];
-            store.adopt(&files, &reference("layer")).map(drop).unwrap();
+            store.adopt(&files, &named("layer")).map(drop).unwrap();
         }
         other => panic!("no verb {other}"),
     }

@@ -34,9 +34,9 @@ fn files_without_a_sidecar_become_machine_images() {
     assert_eq!((image.kind, image.name.as_str()), (Kind::Machine, "Win2016_Hyper-V"));
     assert_eq!((&image.file, image.guid.to_string()), (&base, GUIDS[0].to_lowercase()));
     let list = store.list();
-    let nameless = list.iter().find(|image| image.file == child).unwrap();
-    assert!(nameless.references.is_empty());
-    assert_eq!((nameless.name.as_str(), nameless.parent_image), ("日本語", Some(image.id)));
+    let upper = list.iter().find(|image| image.file == child).unwrap();
+    assert_eq!(upper.names[0].familiar(), "日本語:latest");
+    assert_eq!((upper.name.as_str(), upper.parent_image), ("日本語", Some(image.id)));
     drop(store);
     assert_eq!(places.open().find("win2016_hyper-v").unwrap().id, image.id);
 }

@@ -61,7 +61,7 @@ fn while_creating() {
 
 #[test]
 fn while_tagging() {
-    check(|store, _| store.tag(&store.find("base")?.id, &reference("other")));
+    check(|store, _| store.tag(&store.find("base")?.id, &named("other")));
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn while_adopting() {
     store.remove("base", false, &[]).unwrap();
     let files = [places.common_root(), cached];
     for writes in 0.. {
-        match full_from(writes, || store.adopt(&files, &reference("base"))) {
+        match full_from(writes, || store.adopt(&files, &named("base"))) {
             Ok(_) => break,
             Err(error) => assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}"),
         }
@@ -128,7 +128,7 @@ fn on_a_real_file_system_that_is_full_images_can_still_be_removed() {
     drop(file);
     for verb in [
         store.begin_commit(&leaf, new_image(None)).map(drop),
-        store.tag(&store.find("base").unwrap().id, &reference("other")),
+        store.tag(&store.find("base").unwrap().id, &named("other")),
         store.begin_app_layer(&places.common_root(), "web").map(drop),
     ] {
         let error = verb.unwrap_err();

@@ -39,7 +39,7 @@ fn the_last_image_takes_every_file_with_it() {
     let Fixture { places, store, .. } = &with_base();
     let id = store.find("base").unwrap().id;
     let removed = store.remove("base", false, &[]).unwrap();
-    assert_eq!(removed, [Removed::Untagged(reference("base:latest")), Removed::Deleted(id)]);
+    assert_eq!(removed, [Removed::Untagged(named("base:latest")), Removed::Deleted(id)]);
     assert_eq!(picture(store, places).files, 0);
     let error = store.remove("base", false, &[]).unwrap_err();
     assert_eq!(error.to_string(), "No such image: base:latest");
@@ -49,10 +49,10 @@ fn the_last_image_takes_every_file_with_it() {
 fn one_of_several_names_is_only_untagged() {
     let Fixture { store, .. } = &with_base();
     let id = store.find("base").unwrap().id;
-    store.tag(&id, &reference("other:1")).unwrap();
+    store.tag(&id, &named("other:1")).unwrap();
     let users = [user(store, "base", "a", true)];
     let removed = store.remove("other:1", false, &users).unwrap();
-    assert_eq!(removed, [Removed::Untagged(reference("other:1"))]);
+    assert_eq!(removed, [Removed::Untagged(named("other:1"))]);
     assert_eq!(store.find("base").unwrap().id, id);
 }
 
@@ -60,7 +60,7 @@ fn one_of_several_names_is_only_untagged() {
 fn several_names_protect_an_image_from_removal_by_id() {
     let Fixture { store, .. } = &with_base();
     let id = store.find("base").unwrap().id;
-    store.tag(&id, &reference("other:1")).unwrap();
+    store.tag(&id, &named("other:1")).unwrap();
     check_refused(
         store,
         &id.hex(),
@@ -114,7 +114,7 @@ fn containers_made_from_an_image_are_named() {
         );
     }
     let removed = store.remove("base", true, &[running]).unwrap();
-    assert_eq!(removed, [Removed::Untagged(reference("base:latest"))]);
+    assert_eq!(removed, [Removed::Untagged(named("base:latest"))]);
     assert_eq!(store.find(&id.hex()).unwrap().id, id);
 }
 
@@ -136,7 +136,7 @@ fn images_that_stand_on_an_image_are_named() {
         );
     }
     assert_eq!(store.remove("base", true, &[]).unwrap().len(), 1);
-    assert!(store.find(&id.hex()).unwrap().references.is_empty());
+    assert!(store.find(&id.hex()).unwrap().names.is_empty());
 }
 
 #[test]

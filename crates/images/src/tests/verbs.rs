@@ -105,11 +105,8 @@ fn an_image_is_found_by_name_id_and_unique_prefix() {
         ("nothing", ErrorKind::NotFound, "No such image: nothing:latest"),
         ("base:2", ErrorKind::NotFound, "No such image: base:2"),
         ("", ErrorKind::BadInput, "invalid reference format"),
-        (
-            "Base",
-            ErrorKind::BadInput,
-            "invalid reference format: repository name (library/Base) must be lowercase",
-        ),
+        ("Base:2", ErrorKind::NotFound, "No such image: Base:2"),
+        ("(", ErrorKind::BadInput, "invalid reference format"),
     ] {
         let error = store.find(text).unwrap_err();
         assert_eq!((error.kind(), error.to_string().as_str()), (kind, message));
@@ -138,11 +135,57 @@ fn a_tag_moves_to_the_image_that_got_it_last() {
     let leaf = container(&store, &places, "base", "c1", 2);
     let new = commit(&store, &leaf, "base");
     assert_eq!(store.find("base").unwrap().id, new.id);
-    assert!(store.find(&old.hex()).unwrap().references.is_empty());
-    store.tag(&old, &reference("localhost:5000/old")).unwrap();
+    assert!(store.find(&old.hex()).unwrap().names.is_empty());
+    store.tag(&old, &named("localhost:5000/old")).unwrap();
     assert_eq!(store.find("localhost:5000/old:latest").unwrap().id, old);
-    let digest = reference(&format!("x@{}", ireko_oci::Digest::of(b"")));
-    assert_eq!(store.tag(&old, &digest).unwrap_err().kind(), ErrorKind::BadInput);
+}
+
+#[test]
+fn a_name_is_found_and_shown_as_it_was_given() {
+    let (_folder, places, store) = with_base();
+    let leaf = container(&store, &places, "base", "c1", 2);
+    let image = commit(&store, &leaf, "Win2016_Hyper-V");
+    let file = image.file.file_name().unwrap().to_str().unwrap();
+    assert!(file.starts_with("Win2016_Hyper-V_"), "{file}");
+    for spelling in ["Win2016_Hyper-V", "win2016_hyper-v", "WIN2016_HYPER-V:latest"] {
+        assert_eq!(store.find(spelling).unwrap().id, image.id, "{spelling}");
+    }
+    store.tag(&image.id, &named("日本語")).unwrap();
+    drop(store);
+    let store = places.open();
+    let again = store.find("日本語").unwrap();
+    assert_eq!(again.id, store.find("xn--wgv71a119e").unwrap().id);
+    let names: Vec<_> = again.names.iter().map(Name::familiar).collect();
+    assert_eq!(names, ["Win2016_Hyper-V:latest", "日本語:latest"]);
+}
+
+#[test]
+fn another_spelling_of_a_name_that_is_taken_is_refused() {
+    let (_folder, places, store) = with_base();
+    let leaf = container(&store, &places, "base", "c1", 2);
+    let before = picture(&store, &places);
+    let base = store.find("base").unwrap().id;
+    assert_eq!(store.tag(&base, &named("BASE")).unwrap_err().kind(), ErrorKind::Conflict);
+    let error = store.begin_commit(&leaf, new_image(Some("Base"))).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "Base and base are one name to docker, and an image is called base:latest"
+    );
+    assert_eq!(picture(&store, &places), before);
+}
+
+#[test]
+fn an_image_can_be_renamed_but_not_to_anothers_name() {
+    let (_folder, places, store) = with_base();
+    let leaf = container(&store, &places, "base", "c1", 2);
+    let web = commit(&store, &leaf, "web").id;
+    let error = store.rename(&named("web"), &named("base")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    store.rename(&named("web"), &named("Web")).unwrap();
+    assert_eq!(store.find("web").unwrap().names[0].familiar(), "Web:latest");
+    assert_eq!(store.rename(&named("web"), &named("api:2")).unwrap(), web);
+    assert_eq!(store.find("api:2").unwrap().id, web);
+    assert_eq!(store.find("web").unwrap_err().kind(), ErrorKind::NotFound);
 }
 
 #[test]
@@ -150,7 +193,7 @@ fn equal_commits_differ_in_id() {
     let (_folder, places, store) = with_base();
     let (one, two) =
         (container(&store, &places, "base", "c1", 2), container(&store, &places, "base", "c2", 2));
-    let new = NewImage { reference: None, ..new_image(None) };
+    let new = new_image(None);
     let commit = |leaf: &Path| {
         let pending = store.begin_commit(leaf, new.clone()).unwrap();
         store.freeze_stopped(&pending).unwrap();
@@ -334,7 +377,7 @@ fn an_image_goes_through_the_cache_into_another_root_unchanged() {
     let second = other.open();
     let files = [other.common_root(), cached];
     for _ in 0..2 {
-        let adopted = second.adopt(&files, &reference("base")).unwrap();
+        let adopted = second.adopt(&files, &named("base")).unwrap();
         assert_eq!((adopted.id, adopted.guid), (base.id, base.guid));
         assert_eq!(adopted.file.file_name(), base.file.file_name());
     }
@@ -351,7 +394,7 @@ fn an_image_that_became_a_layer_is_adopted_back() {
     let before = picture(&store, &places);
     store.remove("base", true, &[]).unwrap();
     assert!(store.list().is_empty());
-    store.adopt(&[places.common_root(), cached], &reference("base")).unwrap();
+    store.adopt(&[places.common_root(), cached], &named("base")).unwrap();
     assert_eq!(picture(&store, &places), before);
 }
 
@@ -365,7 +408,7 @@ fn a_cache_whose_files_do_not_fit_together_is_refused_and_leaves_nothing() {
 
     let other = Places { root: folder.path().join("other"), cache: places.cache.clone() };
     let second = other.open();
-    let error = second.adopt(&[other.common_root(), cached], &reference("base")).unwrap_err();
+    let error = second.adopt(&[other.common_root(), cached], &named("base")).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     assert!(second.list().is_empty());
     second.collect();
