@@ -80,6 +80,26 @@ pub(crate) fn compose(
     ImageConfig::write(&document).during(|| "write the new image's configuration".to_owned())
 }
 
+/// Writes the configuration of an image whose one file holds what the topmost `files` of `top`'s
+/// chain held.
+///
+/// The steps that made those files stay in the history, marked as docker marks squashed ones: without
+/// a layer of their own. A new step has it.
+pub(crate) fn compose_merged(
+    top: &ConfigDocument,
+    kind: Kind,
+    guid: LayerGuid,
+    files: usize,
+    new: &NewImage,
+) -> Result<ImageConfig> {
+    let mut merged = top.clone();
+    let steps = merged.history.iter_mut().rev().filter(|step| !step.empty_layer);
+    steps.take(files).for_each(|step| step.empty_layer = true);
+    let kept = merged.rootfs.diff_ids.len().saturating_sub(files);
+    merged.rootfs.diff_ids.truncate(kept);
+    compose(Some(&merged), kind, guid, new)
+}
+
 /// What a machine image's configuration says where nobody knows its operating system.
 const UNKNOWN_OS: &str = "unknown";
 
@@ -131,6 +151,29 @@ mod tests {
         assert_eq!(document.rootfs.diff_ids.len(), 2);
         assert_eq!(document.created.unwrap().subsec_nanosecond(), 6);
         assert_eq!(document.extra.keys().collect::<Vec<_>>(), [GUID_FIELD]);
+    }
+
+    #[test]
+    fn a_merged_image_has_one_step_with_a_layer_for_all_that_were_merged() {
+        let step = |guid, parent: Option<&ImageConfig>| {
+            compose(parent.map(|p| p.document()), Kind::App, guid, &new_image()).unwrap()
+        };
+        let base = step(LayerGuid::random(), None);
+        let web = step(LayerGuid::random(), Some(&base));
+        let api = step(LayerGuid::random(), Some(&web));
+        let check = |files, empty: &[bool], layers| {
+            let top = api.document();
+            let merged =
+                compose_merged(top, Kind::App, LayerGuid::random(), files, &new_image()).unwrap();
+            let document = merged.document();
+            let seen: Vec<_> = document.history.iter().map(|step| step.empty_layer).collect();
+            assert_eq!(seen, empty);
+            assert_eq!(document.rootfs.diff_ids.len(), layers);
+            assert_eq!(document.config, top.config);
+        };
+        check(2, &[false, true, true, false], 2);
+        // The common root below is no step of anyone's.
+        check(4, &[true, true, true, false], 1);
     }
 
     #[test]

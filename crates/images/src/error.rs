@@ -35,6 +35,8 @@ pub enum ErrorKind {
     Corrupt,
     /// The file system is full; the store is as it was.
     NoSpace,
+    /// Whoever watched the verb stopped it; the store is as it was.
+    Cancelled,
     /// The operating system failed a read, a write or a sync.
     Io,
 }
@@ -104,6 +106,7 @@ impl<T> During<T> for ireko_disk::Result<T> {
                 Disk::NotFound => ErrorKind::NotFound,
                 Disk::NoSpace => ErrorKind::NoSpace,
                 Disk::InUse => ErrorKind::InUse,
+                Disk::Cancelled => ErrorKind::Cancelled,
                 Disk::Corrupt | Disk::Unsupported | Disk::ParentMismatch => ErrorKind::Corrupt,
                 _ => ErrorKind::Io,
             };

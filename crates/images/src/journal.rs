@@ -10,6 +10,7 @@
 //!                  layer.json     the sidecar that comes with failure or removal
 //!                  undone.json    image.json, once the verb has failed and is being undone
 //!                  <file>.vhdx    the layer itself, while it is being made
+//!                  <file>.json    a sidecar that another layer gets with success
 //!   journal/.<guid>               being made, or over: swept at the next start
 //!   journal/reserve               see the module of that name
 //! ```
@@ -66,17 +67,26 @@ impl Journal {
         intent: &Intent,
         prepared: Prepared<'_>,
     ) -> Result<Work> {
+        let sidecars = [(IMAGE, prepared.image), (LAYER, prepared.layer)];
+        let files = sidecars.iter().filter_map(|(name, sidecar)| Some((*name, (*sidecar)?)));
+        self.begin_with(guid, intent, files)
+    }
+
+    /// As [`Journal::begin`], with sidecars under names of the caller's choice.
+    pub(crate) fn begin_with<'a>(
+        &self,
+        guid: LayerGuid,
+        intent: &Intent,
+        sidecars: impl IntoIterator<Item = (&'a str, &'a Sidecar)>,
+    ) -> Result<Work> {
         let aside = self.folder.join(format!(".{guid}"));
         let work = Work { folder: self.folder.join(guid.to_string()) };
         durable::discard(&aside);
         let write = || {
             durable::make_folder(&aside)?;
             durable::write_new(&aside.join(ENTRY), &intent.to_json())?;
-            if let Some(sidecar) = prepared.image {
-                durable::write_new(&aside.join(IMAGE), &sidecar.to_json())?;
-            }
-            if let Some(sidecar) = prepared.layer {
-                durable::write_new(&aside.join(LAYER), &sidecar.to_json())?;
+            for (name, sidecar) in sidecars {
+                durable::write_new(&aside.join(name), &sidecar.to_json())?;
             }
             durable::sync_folder(&aside)?;
             durable::rename(&aside, &work.folder)
@@ -112,6 +122,11 @@ impl Work {
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
+    }
+
+    /// Adds a file under this name.
+    pub(crate) fn add(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        durable::replace(&self.path(name), bytes)
     }
 
     /// Adds the sidecar that comes with success, and says what the verb now is.

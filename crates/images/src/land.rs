@@ -33,6 +33,23 @@ impl Store {
         file: &str,
         reference: Option<&Name>,
     ) -> Result<Option<ImageId>> {
+        let image = self.put_in_place(index, work, file)?;
+        if let (Some(id), Some(reference)) = (image, reference) {
+            let mut tags = index.tags().clone();
+            tags.insert(reference.clone(), id);
+            self.set_tags(index, tags)?;
+        }
+        end_of_done(work);
+        Ok(image)
+    }
+
+    /// Puts a finished layer and its sidecar into place, over what may be there under that name.
+    pub(crate) fn put_in_place(
+        &self,
+        index: &mut Index,
+        work: &Work,
+        file: &str,
+    ) -> Result<Option<ImageId>> {
         let (made, disk) = (work.path(file), self.image_path(file));
         if durable::exists(&made)? {
             durable::protect(&made)?;
@@ -46,15 +63,6 @@ impl Store {
         let layer = self.load(file)?;
         let image = layer.sidecar.image_id();
         index.insert(layer);
-        if let (Some(id), Some(reference)) = (image, reference) {
-            let mut tags = index.tags().clone();
-            tags.insert(reference.clone(), id);
-            self.set_tags(index, tags)?;
-        }
-        if let Err(error) = work.end() {
-            // It is done; the next start will merely do it once more.
-            tracing::warn!(error = %crate::error::chain(&error), file, "journal entry stays");
-        }
         Ok(image)
     }
 
@@ -95,5 +103,13 @@ impl Store {
 
     pub(crate) fn sidecar_path(&self, file: &str) -> PathBuf {
         self.image_path(&names::sidecar_file(file))
+    }
+}
+
+/// Strikes out a verb that is done.
+pub(crate) fn end_of_done(work: &Work) {
+    if let Err(error) = work.end() {
+        // The next start will merely do it once more.
+        tracing::warn!(error = %crate::error::chain(&error), "a journal entry stays");
     }
 }

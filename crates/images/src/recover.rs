@@ -5,7 +5,7 @@
 //!   for each verb in the journal
 //!     being undone                        ─► undo it
 //!     its file is in images/              ─► finish it
-//!     a removal                           ─► finish it
+//!     a removal, a replacement            ─► finish it
 //!     a living shim holds the disk        ─► leave it to `settle_commits`
 //!     else                                ─► forget it
 //!     any of these fails                  ─► leave it to the next start, and sweep nothing
@@ -132,6 +132,8 @@ fn settle(store: &Store, index: &mut Index, work: &Work, intent: &Intent) -> Res
                 references.iter().map(|name| named_one(name)).collect::<Result<_>>()?;
             store.finish_removal(index, work, file, &references)
         }
+        Intent::RemoveAll { images } => store.finish_removals(index, work, images),
+        Intent::Replace(replacement) => store.settle_replacement(index, work, replacement),
     }
 }
 

@@ -76,6 +76,37 @@ pub(crate) enum Intent {
         /// The names it loses, in full.
         references: Vec<String>,
     },
+    /// Several images are becoming mere layers, all or none.
+    RemoveAll {
+        /// In the order in which they are told of.
+        images: Vec<Gone>,
+    },
+    /// A layer file is being replaced by one with the same bytes over a lower parent, and is another
+    /// image from then on.
+    Replace(Replacement),
+}
+
+/// See [`Intent::Replace`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Replacement {
+    /// The file's base name in `images/`, and of the new one in the journal.
+    pub file: String,
+    /// The names that the image it was loses, in full.
+    pub former: Vec<String>,
+    /// The name that the image it becomes gets, in full.
+    pub reference: String,
+    /// Images below that become mere layers.
+    pub images: Vec<Gone>,
+}
+
+/// An image that becomes a mere layer. Its sidecar as such lies in the journal under the name that it
+/// gets.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Gone {
+    /// The image's file in `images/`.
+    pub file: String,
+    /// The names it loses, in full.
+    pub references: Vec<String>,
 }
 
 impl Sidecar {
@@ -300,6 +331,10 @@ mod tests {
         assert_eq!(tags_from_json(golden.as_bytes()).unwrap(), tags);
     }
 
+    fn gone() -> Gone {
+        Gone { file: "g.vhdx".into(), references: vec!["a/b:c".into()] }
+    }
+
     #[test]
     fn journal_entries_have_their_golden_form() {
         let entries = [
@@ -321,6 +356,26 @@ mod tests {
             (
                 Intent::Remove { file: "f.vhdx".into(), references: vec!["a/b:c".into()] },
                 r#"{"version":1,"verb":"remove","file":"f.vhdx","references":["a/b:c"]}"#,
+            ),
+            (
+                Intent::RemoveAll { images: vec![gone()] },
+                concat!(
+                    r#"{"version":1,"verb":"remove_all","#,
+                    r#""images":[{"file":"g.vhdx","references":["a/b:c"]}]}"#
+                ),
+            ),
+            (
+                Intent::Replace(Replacement {
+                    file: "f.vhdx".into(),
+                    former: vec!["a/b:c".into()],
+                    reference: "a/b:d".into(),
+                    images: vec![gone()],
+                }),
+                concat!(
+                    r#"{"version":1,"verb":"replace","file":"f.vhdx","former":["a/b:c"],"#,
+                    r#""reference":"a/b:d","#,
+                    r#""images":[{"file":"g.vhdx","references":["a/b:c"]}]}"#
+                ),
             ),
         ];
         for (intent, golden) in entries {

@@ -3,11 +3,16 @@
 mod crash;
 mod foreign;
 mod full_disk;
+mod merge;
 mod removal;
+mod removal_of_trees;
 mod verbs;
 
 use crate::durable;
-use crate::{ImageInfo, ImageUser, Name, NewImage, PendingLayer, Store};
+use crate::{
+    Error, ImageInfo, ImageUser, MergeFiles, MergeRequest, Merged, Name, NewImage, PendingLayer,
+    Sources, Store,
+};
 use ireko_disk::vhdx::{self, CreateOptions};
 use ireko_disk::{Access, Chain, Disk};
 use ireko_oci::RunConfig;
@@ -150,6 +155,17 @@ pub(super) fn commit(store: &Store, leaf: &Path, name: &str) -> ImageInfo {
     let pending = store.begin_commit(leaf, new_image(Some(name))).unwrap();
     store.freeze_stopped(&pending).unwrap();
     store.publish_commit(pending).unwrap()
+}
+
+pub(super) fn merge(
+    store: &Store,
+    image: &str,
+    name: &str,
+    files: MergeFiles,
+    sources: Sources,
+) -> Result<Merged, Error> {
+    let request = MergeRequest { image: image.into(), name: named(name), files, sources };
+    store.merge(&request, &Vec::new, &())
 }
 
 pub(super) fn user(store: &Store, image: &str, id: &str, running: bool) -> ImageUser {

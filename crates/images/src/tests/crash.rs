@@ -42,8 +42,14 @@ fn run(verb: &str, store: &Store, places: &Places) {
             let image = store.find("base").unwrap().id;
             store.tag(&image, &named("other")).unwrap();
         }
-        "remove" => drop(store.remove("lone", false, &[]).unwrap()),
+        "remove" => drop(store.remove("single", false, &[]).unwrap()),
         "demote" => drop(store.remove("base", true, &[]).unwrap()),
+        "remove tree" => drop(store.remove_tree("mid", &[]).unwrap()),
+        "merge" => drop(merge(store, "api", "flat", MergeFiles::Top(2), Sources::Keep).unwrap()),
+        "merge all" => drop(merge(store, "api", "flat", MergeFiles::All, Sources::Keep).unwrap()),
+        "merge delete" => {
+            drop(merge(store, "api", "flat", MergeFiles::Top(2), Sources::Delete).unwrap());
+        }
         "adopt" => {
             let files = [places.common_root(), places.cache.join("kept.vhdx")];
             store.adopt(&files, &named("kept")).map(drop).unwrap();
@@ -64,6 +70,7 @@ fn prepare(folder: &Path) {
     container(&store, &places, "base", "c", 2);
     std::fs::create_dir_all(places.container("new")).unwrap();
     import(&store, &places, "lone", 3);
+    import(&store, &places, "single", 3);
     for (name, mark) in [("kept", 4), ("layer", 5)] {
         let image = import(&store, &places, name, mark);
         store.copy_out(&image.id, &places.cache.join(format!("{name}.vhdx"))).unwrap();
@@ -71,6 +78,12 @@ fn prepare(folder: &Path) {
     store.remove("kept", false, &[]).unwrap();
     container(&store, &places, "layer", "d", 6);
     store.remove("layer", true, &[]).unwrap();
+    // app-root ◄─ lone ◄─ mid ◄─ api ◄─ top, with containers on mid and api.
+    for (image, id, mark) in [("lone", "e", 7), ("mid", "f", 8), ("api", "g", 9)] {
+        let leaf = container(&store, &places, image, id, mark);
+        commit(&store, &leaf, ["mid", "api", "top"][usize::from(mark) - 7]);
+    }
+    std::fs::remove_dir_all(places.container("g")).unwrap();
 }
 
 fn copy_folder(from: &Path, to: &Path) {
@@ -166,6 +179,26 @@ fn remove_leaves_the_old_tree_or_the_new() {
 #[test]
 fn removing_what_a_container_stands_on_leaves_the_old_tree_or_the_new() {
     check("demote");
+}
+
+#[test]
+fn removing_a_tree_leaves_the_old_tree_or_the_new() {
+    check("remove tree");
+}
+
+#[test]
+fn merge_leaves_the_old_tree_or_the_new() {
+    check("merge");
+}
+
+#[test]
+fn a_merge_of_all_files_leaves_the_old_tree_or_the_new() {
+    check("merge all");
+}
+
+#[test]
+fn a_merge_that_replaces_its_sources_leaves_the_old_tree_or_the_new() {
+    check("merge delete");
 }
 
 #[test]

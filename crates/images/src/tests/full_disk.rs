@@ -8,12 +8,22 @@ use std::process::Command;
 /// Runs a verb on a disk that fills up at its first write, its second, … until it succeeds.
 #[track_caller]
 fn check(verb: impl Fn(&Store, &Places) -> Result<(), Error>) {
+    check_after(|_, _| (), verb);
+}
+
+/// The same after what `prepare` does with much space.
+#[track_caller]
+fn check_after(
+    prepare: impl Fn(&Store, &Places),
+    verb: impl Fn(&Store, &Places) -> Result<(), Error>,
+) {
     let folder = folder();
     let places = Places::make(folder.path());
     let store = places.open();
     import(&store, &places, "base", 1);
     container(&store, &places, "base", "c", 2);
     store.copy_out(&store.find("base").unwrap().id, &places.cache.join("base.vhdx")).unwrap();
+    prepare(&store, &places);
     let before = picture(&store, &places);
     for writes in 0.. {
         assert!(writes < 100, "the verb never succeeds");
@@ -67,6 +77,29 @@ fn while_tagging() {
 #[test]
 fn while_removing() {
     check(|store, _| store.remove("base", true, &[]).map(drop));
+}
+
+#[test]
+fn while_removing_a_tree() {
+    check(|store, _| store.remove_tree("base", &[]).map(drop));
+}
+
+fn commit_web(store: &Store, places: &Places) {
+    commit(store, &places.container("c").join("base.vhdx"), "web");
+}
+
+#[test]
+fn while_merging() {
+    check_after(commit_web, |store, _| {
+        merge(store, "web", "flat", MergeFiles::Top(2), Sources::Keep).map(drop)
+    });
+}
+
+#[test]
+fn while_merging_in_place_of_the_sources() {
+    check_after(commit_web, |store, _| {
+        merge(store, "web", "flat", MergeFiles::Top(2), Sources::Delete).map(drop)
+    });
 }
 
 #[test]
