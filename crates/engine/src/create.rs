@@ -9,8 +9,8 @@ use crate::names::{check_name, random_hex, random_name};
 use crate::signal::parse_signal;
 use crate::spec::{ContainerSpec, LEAST_MEMORY, Resources};
 use crate::state::{ContainerRecord, ProcessRecord, RunState, VERSION};
-use crate::store::ImageInfo;
 use crate::store::oci::RunConfig;
+use crate::store::{ImageInfo, Kind};
 use jiff::Timestamp;
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
@@ -34,7 +34,10 @@ impl Engine {
             parse_signal(signal)?;
         }
         let image = self.image_to_run(&spec.image).await?;
-        let process = resolve_process(&spec, &image.config.document().config)?;
+        let process = match image.kind {
+            Kind::App => resolve_process(&spec, &image.config.document().config)?,
+            Kind::Machine => machine_process(&spec)?,
+        };
         let id = random_hex(64);
         let name = self.take_name(name, &id)?;
         let made = self.make(&id, &name, spec, image, process).await;
@@ -131,6 +134,18 @@ fn check_resources(resources: &Resources) -> Result<()> {
         )));
     }
     Ok(())
+}
+
+/// A machine image's container runs what is on its disk, and nothing can be said about that.
+fn machine_process(spec: &ContainerSpec) -> Result<ProcessRecord> {
+    let is_given = |words: &Option<Vec<String>>| words.as_ref().is_some_and(|w| !w.is_empty());
+    if is_given(&spec.command) || is_given(&spec.entrypoint) {
+        return Err(Error::bad_parameter(format!(
+            "{} is a whole operating system: it takes no command",
+            spec.image
+        )));
+    }
+    Ok(ProcessRecord::of_machine())
 }
 
 /// What the container's own options and the image's make together, by docker's rules.

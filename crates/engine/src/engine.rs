@@ -95,7 +95,7 @@ impl Engine {
 
 impl Engine {
     pub(crate) fn containers_folder(&self) -> PathBuf {
-        self.settings.places.root.join("containers")
+        self.store.containers().to_owned()
     }
 
     pub(crate) fn all_containers(&self) -> Vec<Arc<Container>> {

@@ -32,6 +32,7 @@ mod store;
 mod attach;
 mod create;
 mod exec;
+mod foreign;
 mod logs;
 mod pause;
 mod plan;

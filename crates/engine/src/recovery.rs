@@ -55,7 +55,7 @@ impl Engine {
         })
         .await?;
         let mut recovered = Vec::new();
-        for (folder, record) in found {
+        for (folder, record) in found.containers {
             let container = Container::new(folder, record);
             self.reserve_name(&container.record().name, &container.id)?;
             self.register(&container);
@@ -69,7 +69,7 @@ impl Engine {
         for one in recovered {
             one.await.attempt(|| "recover a container".into())?;
         }
-        Ok(())
+        self.take_in(found.foreign).await
     }
 
     async fn recover_container(&self, container: &Arc<Container>) -> Result<()> {
@@ -196,30 +196,40 @@ fn starts_with_the_daemon(record: &ContainerRecord) -> bool {
     }
 }
 
-/// Every container's folder and record; folders on their way out are removed.
-fn read_all(folder: &Path) -> Result<Vec<(PathBuf, ContainerRecord)>> {
-    let mut all = Vec::new();
+/// What is in the folder of containers.
+#[derive(Debug, Default, PartialEq)]
+struct Found {
+    /// Every container's folder and record.
+    containers: Vec<(PathBuf, ContainerRecord)>,
+    /// Folders without a record, and of another name than ours have.
+    foreign: Vec<PathBuf>,
+}
+
+/// Reads every container's record; folders on their way out are removed.
+fn read_all(folder: &Path) -> Result<Found> {
+    let mut found = Found::default();
     let what = || format!("read {}", folder.display());
     for entry in fs::read_dir(folder).attempt(what)? {
         let path = entry.attempt(what)?.path();
-        let is_ours = path.file_name().and_then(|name| name.to_str()).is_some_and(is_id);
-        if !is_ours || !path.is_dir() {
+        if !path.is_dir() {
             tracing::warn!(path = %path.display(), "not a container: left alone");
             continue;
         }
+        let is_ours = path.file_name().and_then(|name| name.to_str()).is_some_and(is_id);
         match durable::read_json::<ContainerRecord>(&config_path(&path)) {
             Ok(Some(record)) if record.state != RunState::Removing => {
                 match record.check_version() {
-                    Ok(record) => all.push((path, record)),
+                    Ok(record) => found.containers.push((path, record)),
                     Err(error) => tracing::error!(error = error.chain(), "left alone"),
                 }
             }
+            Ok(None) if !is_ours => found.foreign.push(path),
             // One that was being made, or removed.
             Ok(_) => remove_folder(&path)?,
             Err(error) => tracing::error!(error = error.chain(), "a container is left alone"),
         }
     }
-    Ok(all)
+    Ok(found)
 }
 
 fn is_id(name: &str) -> bool {
@@ -251,7 +261,8 @@ mod tests {
         let foreign = folder("notes");
 
         let found = read_all(root.path()).unwrap();
-        assert_eq!(found, [(whole.clone(), sample())]);
+        assert_eq!(found.containers, [(whole.clone(), sample())]);
+        assert_eq!(found.foreign, [foreign.as_path()]);
         let there = [&whole, &half, &leaving, &newer, &foreign].map(|path| path.exists());
         assert_eq!(there, [true, false, false, true, true]);
     }

@@ -22,7 +22,8 @@ pub struct ContainerRecord {
     pub created: Timestamp,
     /// What was asked for.
     pub spec: ContainerSpec,
-    /// The id of the image it was made from, without `sha256:`.
+    /// The id of the image it was made from, without `sha256:`; empty for one that was made by
+    /// another program from no image.
     pub image_id: String,
     /// File name of the scratch disk inside the container's folder.
     pub scratch: String,
@@ -60,6 +61,23 @@ pub struct ProcessRecord {
 }
 
 impl ProcessRecord {
+    /// That of a machine image's container: the system on its disk is what runs.
+    pub(crate) fn of_machine() -> Self {
+        Self {
+            entrypoint: Vec::new(),
+            command: Vec::new(),
+            env: Vec::new(),
+            working_dir: "/".into(),
+            user: String::new(),
+            stop_signal: "SIGTERM".into(),
+        }
+    }
+
+    /// It names no program: the system on the disk is booted.
+    pub fn is_machine(&self) -> bool {
+        self.entrypoint.is_empty() && self.command.is_empty()
+    }
+
     /// Program and arguments.
     pub fn argv(&self) -> Vec<String> {
         self.entrypoint.iter().chain(&self.command).cloned().collect()
@@ -110,6 +128,14 @@ pub struct LastRun {
 }
 
 impl ContainerRecord {
+    /// The id of its image with `sha256:`; empty where it has none.
+    pub fn image_digest(&self) -> String {
+        match self.image_id.as_str() {
+            "" => String::new(),
+            hex => format!("sha256:{hex}"),
+        }
+    }
+
     /// The VM it has, whether or not its process runs yet.
     pub fn vm(&self) -> Option<&str> {
         match &self.state {

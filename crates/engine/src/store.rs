@@ -2,6 +2,7 @@
 
 use crate::error::{Error, ErrorKind};
 
+pub(crate) use ireko_images::Kind;
 pub(crate) use ireko_images::{Compression, NewImage, Store, begins_archive};
 pub use ireko_images::{HistoryStep, ImageInfo, Name, Removed, oci};
 

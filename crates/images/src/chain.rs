@@ -1,25 +1,67 @@
 //! Which files make up a disk.
 
 use crate::error::{Error, Result};
-use crate::index::{Index, Layer};
-use crate::layer_file;
+use crate::index::{Index, Layer, MAX_LINEAGE};
 use crate::store::Store;
+use crate::{durable, layer_file};
 use std::path::{Path, PathBuf};
 
 impl Store {
     /// Lists the files of a disk, leaf first.
     ///
     /// `leaf` may lie anywhere; parents are found in `images/` by the base name their child's
-    /// locator carries, never by a path. That they are the right ones is verified by whoever opens
-    /// them. Fails with [`crate::ErrorKind::Corrupt`] where one is missing or unreadable.
+    /// locator carries, never by a path. A container's disk may also stand on one in the
+    /// container's own folder, where another program made a checkpoint. That they are the right
+    /// ones is verified by whoever opens them. Fails with [`crate::ErrorKind::Corrupt`] where one
+    /// is missing or unreadable.
     pub fn chain(&self, leaf: &Path) -> Result<Vec<PathBuf>> {
         let index = self.index();
-        let files = match parent_name(leaf)? {
-            None => Vec::new(),
-            Some(name) => files_below(&index, leaf, &name)?,
+        let (mut files, mut disk) = (vec![leaf.to_owned()], leaf.to_owned());
+        while let Some(name) = parent_name(&disk)? {
+            let Some(parent) = self.parent_beside(&index, &disk, &name)? else {
+                let layers = files_below(&index, &disk, &name)?;
+                files.extend(layers.iter().map(|file| self.image_path(file)));
+                break;
+            };
+            if files.len() == MAX_LINEAGE {
+                return Err(Error::corrupt(format!(
+                    "{} stands on more than {MAX_LINEAGE} files, or on itself",
+                    leaf.display()
+                )));
+            }
+            files.push(parent.clone());
+            disk = parent;
+        }
+        Ok(files)
+    }
+
+    /// Finds the parent of a container's disk in the container's own folder; `None` where it is to
+    /// be found in `images/`.
+    fn parent_beside(&self, index: &Index, disk: &Path, name: &str) -> Result<Option<PathBuf>> {
+        let Some(folder) = disk.parent().filter(|folder| self.places.is_containers(folder)) else {
+            return Ok(None);
         };
-        let parents = files.iter().map(|file| self.image_path(file));
-        Ok(std::iter::once(leaf.to_owned()).chain(parents).collect())
+        if index.by_file(name).is_some() || index.commit_of(name).is_some() {
+            return Ok(None);
+        }
+        let names = durable::names_in(folder)?;
+        let found = names.iter().find(|file| file.to_lowercase() == name.to_lowercase());
+        Ok(found.map(|file| folder.join(file)))
+    }
+
+    /// Refuses to commit a disk that stands on another in its container's folder: that one would
+    /// have to go with it.
+    pub(crate) fn refuse_checkpoint(&self, index: &Index, leaf: &Path) -> Result<()> {
+        let Some(name) = parent_name(leaf)? else { return Ok(()) };
+        match self.parent_beside(index, leaf, &name)? {
+            None => Ok(()),
+            Some(parent) => Err(Error::conflict(format!(
+                "{} is a checkpoint over {}, which is no image",
+                leaf.display(),
+                parent.display()
+            ))
+            .hint("merge the checkpoint first: ireko vhd merge, or Hyper-V's Remove-VMSnapshot")),
+        }
     }
 }
 

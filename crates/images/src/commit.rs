@@ -97,6 +97,7 @@ impl Store {
             ))
             .hint("try again when it has ended"));
         }
+        self.refuse_checkpoint(&index, leaf)?;
         let parent = chain::parent(&index, leaf)?
             .ok_or_else(|| Error::bad_input(format!("{} stands on no image", leaf.display())))?;
         let lineage = index.lineage(&parent.file)?;
@@ -133,7 +134,7 @@ impl Store {
         let pending = PendingCommit {
             frozen: self.image_path(&file),
             frozen_parent,
-            next_parent: names::scratch_locator(&file),
+            next_parent: names::scratch_locator(self.places.images_name(), &file),
             leaf: leaf.to_owned(),
             guid,
             _held: held,
@@ -287,7 +288,7 @@ impl Store {
     fn container_disk(&self, leaf: &Path) -> Result<String> {
         leaf.strip_prefix(&self.places.root)
             .ok()
-            .filter(|relative| relative.starts_with("containers") && relative.iter().count() == 3)
+            .filter(|_| leaf.parent().is_some_and(|folder| self.places.is_containers(folder)))
             .and_then(Path::to_str)
             .map(str::to_owned)
             .ok_or_else(|| {

@@ -12,7 +12,7 @@ impl Store {
     /// `folder` exists and is one of `<root>/containers/`, because the disk's locator is relative.
     /// Takes the same time and space whatever the image's size and depth.
     pub fn create_scratch(&self, image: &ImageId, folder: &Path) -> Result<PathBuf> {
-        if folder.parent() != Some(&self.places.containers) {
+        if !self.places.is_containers(folder) {
             return Err(Error::bad_input(format!(
                 "{} is not a folder in {}",
                 folder.display(),
@@ -29,7 +29,7 @@ impl Store {
             let scratch = format!("{}{}", names::slug(&layer.sidecar.name), names::DISK_SUFFIX);
             (file, folder.join(scratch), index.pin(guid))
         };
-        let locator = names::scratch_locator(&parent);
+        let locator = names::scratch_locator(self.places.images_name(), &parent);
         layer_file::create_child(&scratch, &self.image_path(&parent), &locator)?;
         Ok(scratch)
     }

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
 
 /// The longest lineage that is walked; a longer one is damage or a cycle.
-const MAX_LINEAGE: usize = 1024;
+pub(crate) const MAX_LINEAGE: usize = 1024;
 
 /// One file in `images/` and the sidecar beside it.
 #[derive(Clone, Debug)]
@@ -68,6 +68,7 @@ pub(crate) struct DiskFacts {
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     layers: BTreeMap<LayerGuid, Layer>,
+    /// By base name in lower case: Windows, which wrote some of the locators, knows no other.
     by_file: HashMap<String, LayerGuid>,
     by_image: HashMap<ImageId, LayerGuid>,
     tags: BTreeMap<Name, ImageId>,
@@ -89,13 +90,13 @@ impl Index {
         if let Some(id) = layer.sidecar.image_id() {
             self.by_image.insert(id, guid);
         }
-        self.by_file.insert(layer.file.clone(), guid);
+        self.by_file.insert(layer.file.to_lowercase(), guid);
         self.layers.insert(guid, layer);
     }
 
     pub(crate) fn forget(&mut self, guid: LayerGuid) {
         if let Some(layer) = self.layers.remove(&guid) {
-            self.by_file.remove(&layer.file);
+            self.by_file.remove(&layer.file.to_lowercase());
             if let Some(id) = layer.sidecar.image_id() {
                 self.by_image.remove(&id);
             }
@@ -115,7 +116,7 @@ impl Index {
     }
 
     pub(crate) fn by_file(&self, file: &str) -> Option<&Layer> {
-        self.layers.get(self.by_file.get(file)?)
+        self.layers.get(self.by_file.get(&file.to_lowercase())?)
     }
 
     /// Finds an image by its id; docker's words where there is none.

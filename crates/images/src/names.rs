@@ -96,8 +96,8 @@ pub(crate) fn sibling_locator(parent: &str) -> String {
 }
 
 /// Writes a parent locator's path for a container's disk.
-pub(crate) fn scratch_locator(parent: &str) -> String {
-    format!(r"..\..\images\{parent}")
+pub(crate) fn scratch_locator(images: &str, parent: &str) -> String {
+    format!(r"..\..\{images}\{parent}")
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use crate::id::{ImageId, LayerGuid};
 use crate::index::{ImageRef, Index, Layer};
 use crate::journal::Journal;
 use crate::name::Name;
+use crate::places::Places;
 use crate::reserve::Reserve;
 use crate::state::{Kind, tags_to_json};
 use crate::{durable, recover};
@@ -26,15 +27,6 @@ pub struct Store {
     /// Held while files are copied in, so that each is copied once.
     pub(crate) adopting: Mutex<()>,
     index: Mutex<Index>,
-}
-
-/// Where things are under the root.
-#[derive(Debug)]
-pub(crate) struct Places {
-    pub root: PathBuf,
-    pub images: PathBuf,
-    pub containers: PathBuf,
-    pub tags: PathBuf,
 }
 
 /// What the store knows of an image.
@@ -80,14 +72,7 @@ impl Store {
     /// without a sidecar are taken in as machine images; layers nobody needs are swept. A file that
     /// cannot be read does not fail the call: it is logged, and using it fails.
     pub fn open(root: &Path) -> Result<Store> {
-        let places = Places {
-            root: root.to_owned(),
-            images: root.join("images"),
-            containers: root.join("containers"),
-            tags: root.join("tags.json"),
-        };
-        durable::make_folder(&places.images)?;
-        durable::make_folder(&places.containers)?;
+        let places = Places::open(root)?;
         let store = Store {
             journal: Journal::open(&root.join("journal"))?,
             reserve: Reserve::open(&root.join("journal")),
@@ -97,6 +82,11 @@ impl Store {
         };
         recover::recover(&store)?;
         Ok(store)
+    }
+
+    /// Returns the folder of all containers' folders.
+    pub fn containers(&self) -> &Path {
+        &self.places.containers
     }
 
     /// Lists all images, in the order of their keys.

@@ -3,6 +3,7 @@
 mod crash;
 mod foreign;
 mod full_disk;
+mod invokev;
 mod merge;
 mod removal;
 mod removal_of_trees;

@@ -40,7 +40,7 @@ fn container(engine: &Engine, record: &ContainerRecord) -> Value {
         "Path": program,
         "Args": arguments,
         "State": state(record),
-        "Image": format!("sha256:{}", record.image_id),
+        "Image": record.image_digest(),
         // These are files of the guest's memory, given to it at each start.
         "ResolvConfPath": "",
         "HostnamePath": "",

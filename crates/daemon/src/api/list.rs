@@ -144,7 +144,7 @@ pub(crate) fn summary(record: &ContainerRecord, sizes: Option<(u64, u64)>) -> Va
         "Id": record.id,
         "Names": [format!("/{}", record.name)],
         "Image": record.spec.image,
-        "ImageID": format!("sha256:{}", record.image_id),
+        "ImageID": record.image_digest(),
         "Command": record.process.argv().join(" "),
         "Created": record.created.as_second(),
         "Ports": [],
