@@ -140,8 +140,9 @@ pub enum ImageVerb {
     Inspect(inspect::Args),
     #[command(visible_alias = "list")]
     Ls(images::Args),
+    Merge(merge::Args),
     #[command(visible_alias = "remove")]
-    Rm(rmi::Args),
+    Rm(image_rm::Args),
     Tag(tag::Args),
 }
 
@@ -165,19 +166,6 @@ impl From<ContainerVerb> for ClientVerb {
             ContainerVerb::Top(args) => Self::Top(args),
             ContainerVerb::Unpause(args) => Self::Unpause(args),
             ContainerVerb::Wait(args) => Self::Wait(args),
-        }
-    }
-}
-
-impl From<ImageVerb> for ClientVerb {
-    fn from(verb: ImageVerb) -> Self {
-        match verb {
-            ImageVerb::History(args) => Self::History(args),
-            ImageVerb::Import(args) => Self::Import(args),
-            ImageVerb::Inspect(args) => Self::Inspect(args.of_images()),
-            ImageVerb::Ls(args) => Self::Images(args),
-            ImageVerb::Rm(args) => Self::Rmi(args),
-            ImageVerb::Tag(args) => Self::Tag(args),
         }
     }
 }
@@ -347,7 +335,7 @@ mod tests {
     #[test]
     fn nouns_mean_the_same_as_the_short_verbs() {
         let Verb::Image(verb) = parse("ireko image ls -q").unwrap().verb else { panic!() };
-        assert!(matches!(verb.into(), ClientVerb::Images(_)));
+        assert!(matches!(verb, ImageVerb::Ls(_)));
         let Verb::Container(verb) = parse("ireko container ps -aq").unwrap().verb else { panic!() };
         assert!(matches!(verb.into(), ClientVerb::Ps(_)));
     }

@@ -41,6 +41,7 @@ mod signals;
 mod terminal;
 
 mod api;
+mod lines;
 mod output;
 mod progress;
 mod table;

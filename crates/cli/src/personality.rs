@@ -3,7 +3,7 @@
 use crate::commands::*;
 use crate::error::{Error, ErrorKind, Result};
 use crate::exit::{self, Exit};
-use crate::grammar::{self, ClientVerb, Globals, Line, Verb};
+use crate::grammar::{self, ClientVerb, Globals, ImageVerb, Line, Verb};
 use crate::output;
 use crate::reach::Reach;
 use crate::vhd;
@@ -65,6 +65,7 @@ pub struct Invocation {
 
 enum Task {
     Verb(ClientVerb),
+    Image(ImageVerb),
     Vhd(vhd::Verb),
     StopDaemon,
 }
@@ -120,7 +121,7 @@ fn personality(Line { globals, verb }: Line) -> Result<Personality> {
     Ok(match verb {
         Verb::Client(verb) => client(places, Task::Verb(verb)),
         Verb::Container(verb) => client(places, Task::Verb(verb.into())),
-        Verb::Image(verb) => client(places, Task::Verb(verb.into())),
+        Verb::Image(verb) => client(places, Task::Image(verb)),
         Verb::Daemon(daemon::Args { verb: Some(daemon::Verb::Stop), .. }) => {
             client(places, Task::StopDaemon)
         }
@@ -167,6 +168,7 @@ impl Invocation {
         let result = runtime.block_on(async {
             match self.task {
                 Task::Verb(verb) => dispatch(&self.context, verb).await,
+                Task::Image(verb) => dispatch_image(&self.context, verb).await,
                 Task::Vhd(verb) => vhd::execute(verb).await,
                 Task::StopDaemon => daemon::stop(&self.context).await,
             }
@@ -207,5 +209,17 @@ async fn dispatch(context: &Context, verb: ClientVerb) -> Result<Exit> {
         ClientVerb::Unpause(args) => unpause::execute(context, &args).await,
         ClientVerb::Version(args) => version::execute(context, &args).await,
         ClientVerb::Wait(args) => wait::execute(context, &args).await,
+    }
+}
+
+async fn dispatch_image(context: &Context, verb: ImageVerb) -> Result<Exit> {
+    match verb {
+        ImageVerb::History(args) => history::execute(context, &args).await,
+        ImageVerb::Import(args) => import::execute(context, &args).await,
+        ImageVerb::Inspect(args) => inspect::execute(context, &args.of_images()).await,
+        ImageVerb::Ls(args) => images::execute(context, &args).await,
+        ImageVerb::Merge(args) => merge::execute(context, &args).await,
+        ImageVerb::Rm(args) => image_rm::execute(context, &args).await,
+        ImageVerb::Tag(args) => tag::execute(context, &args).await,
     }
 }

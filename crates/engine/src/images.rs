@@ -59,23 +59,30 @@ impl Engine {
     /// Errors with docker's words where a container uses it.
     pub async fn remove_image(&self, reference: &str, force: bool) -> Result<Vec<Removed>> {
         let (engine, wanted) = (self.clone(), reference.to_owned());
-        let (id, removed) = to_its_end(blocking(move || {
-            let users: Vec<_> = engine.all_containers().iter().filter_map(|c| user(c)).collect();
+        to_its_end(blocking(move || {
             let id = engine.store.find(&wanted)?.id;
-            Ok((id, engine.store.remove(&wanted, force, &users)?))
+            let removed = engine.store.remove(&wanted, force, &engine.image_users())?;
+            engine.tell_removed(&id.to_string(), &removed);
+            Ok(removed)
         }))
-        .await?;
-        for one in &removed {
+        .await
+    }
+
+    /// All containers, as users of images.
+    pub(crate) fn image_users(&self) -> Vec<ImageUser> {
+        self.all_containers().iter().filter_map(|container| user(container)).collect()
+    }
+
+    /// Announces what a verb removed; names that went were those of `id`, or of the image before.
+    pub(crate) fn tell_removed(&self, id: &str, removed: &[Removed]) {
+        for one in removed {
             match one {
-                Removed::Untagged(name) => {
-                    self.emit_image(&id.to_string(), "untag", &name.familiar());
-                }
+                Removed::Untagged(name) => self.emit_image(id, "untag", &name.familiar()),
                 Removed::Deleted(id) => {
                     self.emit_image(&id.to_string(), "delete", &id.to_string());
                 }
             }
         }
-        Ok(removed)
     }
 }
 

@@ -48,6 +48,9 @@ mod decompress;
 mod guest_work;
 mod images;
 mod import;
+mod merge;
+mod progress;
+mod remove_images;
 mod tree;
 
 mod info;
@@ -65,8 +68,10 @@ pub use error::{Error, ErrorKind, Result};
 pub use events::{Event, EventStream, Subject};
 pub use exec::{ExecInfo, ExecSpec, ExecState};
 pub use import::{ImportOptions, ImportProgress};
+pub use ireko_images::{Doomed, DoomedTree, ImageUser, MergeFiles, Merged, Sources};
 pub use logs::{LogOptions, LogStream, StampedLine};
 pub use plan::hostname;
+pub use progress::{Done, Progress, Watcher, progress};
 pub use signal::parse_signal;
 pub use spec::{
     ContainerSpec, DEFAULT_MEMORY, Dns, ExtraHost, LEAST_MEMORY, LEAST_VM_MEMORY, Resources,

@@ -11,7 +11,7 @@
 //! ```
 //! The sources are only read, and stay. Where they are to go, the merged file has the same bytes and
 //! the same DataWriteGuid as the one that it replaces, and takes its name by a rename: whatever stands
-//! on that finds it as before. See docs/decisions/0003.
+//! on that finds it as before. See docs/decisions/0004.
 //!
 //! The common root of app images belongs to all of them: only a merge of all files takes it in.
 

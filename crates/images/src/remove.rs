@@ -62,16 +62,28 @@ impl Store {
         let image = index.image(&found.id())?;
         let plan = plan(&index, image, &found, reference, force, users)?;
         let id = image.id;
+        let removed = plan.removed(id);
         self.reserve.spend(|| match plan.delete {
             true => self.delete(&mut index, id, &plan.untag),
             false => self.untag(&mut index, &plan.untag),
         })?;
-        let mut removed: Vec<_> = plan.untag.into_iter().map(Removed::Untagged).collect();
         if plan.delete {
-            removed.push(Removed::Deleted(id));
             sweep(self, &mut index);
         }
         Ok(removed)
+    }
+
+    /// Tells what [`Store::remove`] would do now, or refuses as it would; changes nothing.
+    pub fn would_remove(
+        &self,
+        reference: &str,
+        force: bool,
+        users: &[ImageUser],
+    ) -> Result<Vec<Removed>> {
+        let index = self.index();
+        let found = find(&index, reference)?;
+        let image = index.image(&found.id())?;
+        Ok(plan(&index, image, &found, reference, force, users)?.removed(image.id))
     }
 
     fn untag(&self, index: &mut Index, references: &[Name]) -> Result<()> {
@@ -118,6 +130,13 @@ impl Store {
 struct Plan {
     untag: Vec<Name>,
     delete: bool,
+}
+
+impl Plan {
+    fn removed(&self, id: ImageId) -> Vec<Removed> {
+        let untagged = self.untag.iter().cloned().map(Removed::Untagged);
+        untagged.chain(self.delete.then_some(Removed::Deleted(id))).collect()
+    }
 }
 
 fn plan(

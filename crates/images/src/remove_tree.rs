@@ -55,19 +55,18 @@ impl Store {
     ///
     /// Fails with [`crate::ErrorKind::Conflict`] where a container was made from one of them; the
     /// remedy names those containers. Returns what went, in order.
-    pub fn remove_tree(&self, reference: &str, users: &[ImageUser]) -> Result<Vec<ImageInfo>> {
+    pub fn remove_tree(&self, reference: &str, users: &[ImageUser]) -> Result<Vec<Doomed>> {
         let mut index = self.index();
         let tree = doomed(self, &index, reference, users)?;
         refuse_users(&index, &tree)?;
-        let images: Vec<_> = tree.images.into_iter().map(|doomed| doomed.image).collect();
-        self.reserve.spend(|| self.remove_images(&mut index, &images))?;
+        self.reserve.spend(|| self.remove_images(&mut index, &tree.images))?;
         sweep(self, &mut index);
-        Ok(images)
+        Ok(tree.images)
     }
 
-    fn remove_images(&self, index: &mut Index, images: &[ImageInfo]) -> Result<()> {
+    fn remove_images(&self, index: &mut Index, images: &[Doomed]) -> Result<()> {
         let gone: Vec<_> =
-            images.iter().map(|image| gone(index, &image.id)).collect::<Result<_>>()?;
+            images.iter().map(|doomed| gone(index, &doomed.image.id)).collect::<Result<_>>()?;
         let sidecars: Vec<_> =
             gone.iter().map(|(gone, layer)| (names::sidecar_file(&gone.file), layer)).collect();
         let sidecars = sidecars.iter().map(|(name, layer)| (name.as_str(), *layer));

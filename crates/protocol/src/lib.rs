@@ -8,12 +8,13 @@
 //! [`frame`] (how bytes are cut on any of our channels), [`agent`] (what shim and guest say),
 //! [`shim`] (what engine and shim say), [`plan`] (the file a shim is started with),
 //! [`places`] (where root, cache and sockets are), [`host`] (what `ireko probe` found),
-//! [`tree`] (images and containers as `ireko tree` shows them).
+//! [`images`] (what verbs on images answer), [`tree`] (images and containers as `ireko tree` shows them).
 #![forbid(unsafe_code)]
 
 pub mod agent;
 pub mod frame;
 pub mod host;
+pub mod images;
 pub mod places;
 pub mod plan;
 pub mod shim;

@@ -4,6 +4,7 @@ use super::Context;
 use crate::client::{Client, Content, broken_off};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exit::Exit;
+use crate::lines::read_line;
 use crate::output;
 use crate::progress::Upload;
 use crate::reference::repository_and_tag;
@@ -13,11 +14,8 @@ use http_body_util::BodyExt;
 use hyper::Method;
 use serde::Deserialize;
 use std::path::PathBuf;
-use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::io::{AsyncRead, BufReader};
 use tokio_util::io::{ReaderStream, StreamReader};
-
-/// The longest line of the daemon's report that is read.
-const MAX_LINE: usize = 1 << 20;
 
 const PIECE: usize = 256 << 10;
 
@@ -155,28 +153,6 @@ async fn read_report(
             .reduce(|text, part| format!("{text} {part}"))
         {
             working(&text);
-        }
-    }
-}
-
-async fn read_line(
-    lines: &mut (impl AsyncBufReadExt + Unpin),
-    line: &mut Vec<u8>,
-) -> std::io::Result<usize> {
-    loop {
-        let available = lines.fill_buf().await?;
-        if available.is_empty() {
-            return Ok(line.len());
-        }
-        let end = available.iter().position(|byte| *byte == b'\n');
-        let taken = end.map_or(available.len(), |end| end + 1);
-        line.extend_from_slice(&available[..taken]);
-        lines.consume(taken);
-        if end.is_some() {
-            return Ok(line.len());
-        }
-        if line.len() > MAX_LINE {
-            return Err(std::io::Error::other("a line of the report is too long"));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `ireko rmi`, `ireko image rm`.
+//! `ireko rmi`.
 
 use super::{Context, each};
 use crate::client::decode;
@@ -16,6 +16,12 @@ pub struct Args {
 
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
+}
+
+impl Args {
+    pub fn new(force: bool, images: Vec<String>) -> Self {
+        Self { force, images }
+    }
 }
 
 #[derive(Deserialize)]

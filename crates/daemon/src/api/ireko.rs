@@ -1,5 +1,7 @@
 //! Ireko's own endpoints.
 
+pub(crate) mod images;
+
 use crate::api::App;
 use crate::api::error::ApiResult;
 use axum::Json;

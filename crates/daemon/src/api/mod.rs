@@ -17,6 +17,7 @@ mod images;
 mod import;
 mod inspect;
 mod ireko;
+mod lines;
 mod list;
 mod logs;
 mod not_yet;
@@ -70,6 +71,8 @@ fn system_routes() -> Router<App> {
         .route("/ireko/tree", get(ireko::tree))
         .route("/ireko/info", get(ireko::info))
         .route("/ireko/daemon/stop", post(ireko::stop))
+        // As below: a name may contain slashes.
+        .route("/ireko/images/{*name}", post(ireko::images::post).delete(ireko::images::remove))
 }
 
 fn container_routes() -> Router<App> {

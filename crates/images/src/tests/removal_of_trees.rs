@@ -1,7 +1,7 @@
 //! Removing an image with all that stand on it.
 
 use super::*;
-use crate::ErrorKind;
+use crate::{Doomed, ErrorKind, Removed};
 
 /// `base` with `web` and `api` on it, `web` with `top`; a container of each.
 fn with_tree() -> (Folder, Places, Store) {
@@ -16,8 +16,8 @@ fn with_tree() -> (Folder, Places, Store) {
     (folder, places, store)
 }
 
-fn names(images: &[ImageInfo]) -> Vec<String> {
-    images.iter().map(|image| image.names[0].familiar()).collect()
+fn names(images: &[Doomed]) -> Vec<String> {
+    images.iter().map(|doomed| doomed.image.names[0].familiar()).collect()
 }
 
 #[test]
@@ -75,4 +75,17 @@ fn an_image_goes_with_all_its_names() {
     for name in ["top", "other:1"] {
         assert_eq!(store.find(name).unwrap_err().kind(), ErrorKind::NotFound);
     }
+}
+
+#[test]
+fn what_a_removal_would_do_is_told_and_not_done() {
+    let (_folder, places, store) = with_tree();
+    let before = picture(&store, &places);
+    let id = store.find("top").unwrap().id;
+    let told = store.would_remove("top", false, &[]).unwrap();
+    assert_eq!(told, [Removed::Untagged(named("top:latest")), Removed::Deleted(id)]);
+    let error = store.would_remove("web", false, &[]).unwrap_err();
+    assert_eq!(error.to_string(), store.remove("web", false, &[]).unwrap_err().to_string());
+    assert_eq!(picture(&store, &places), before);
+    assert_eq!(store.remove("top", false, &[]).unwrap(), told);
 }

@@ -1,0 +1,65 @@
+//! The verbs on the tree as their user meets them: merging and removing images.
+
+use ireko_e2e::World;
+use ireko_e2e::slots::Vms;
+
+/// base ◄─ web ◄─ api ◄─ top, each but the first committed from a container: `c1`, `c2`, `c3`.
+fn world(name: &str) -> World {
+    let world = World::new(name, Vms::One);
+    for (container, image, new) in
+        [("c1", "base", "web"), ("c2", "web", "api"), ("c3", "api", "top")]
+    {
+        world.ok(&["create", "--name", container, image, "cat", "/etc/hostname"]);
+        world.ok(&["commit", container, new]);
+    }
+    world
+}
+
+#[test]
+fn images_are_merged_and_what_stands_on_them_runs_on() {
+    let world = world("merging");
+    let fails = |args: &[&str], said| world.run(args).fails_with(1, said);
+    let id = world.ok(&["image", "merge", "api", "flat"]);
+    assert_eq!(world.inspect("flat", "/Id"), id.as_str());
+    fails(&["image", "merge", "api", "flat"], "the name flat:latest is in use");
+    fails(&["image", "merge", "nosuch", "x"], "No such image: nosuch:latest");
+    fails(&["image", "merge", "base", "x"], "is made of one file over the common root");
+    fails(&["image", "merge", "api", "x", "--delete"], "containers were made from it: c3");
+    world.run(&["image", "merge", "api", "x", "--all", "--depth", "3"]).fails_with(125, "--depth");
+
+    world.ok(&["rm", "c3"]);
+    let merged = world.run(&["image", "merge", "api", "new", "--delete"]);
+    assert!(merged.stderr.contains("Kept: web:latest: container c2 was made from it"));
+    fails(&["inspect", "--type", "image", "api"], "No such image: api");
+    assert_eq!(world.inspect("top", "/Parent"), world.inspect("new", "/Id"));
+    world.ok(&["image", "merge", "new", "alone", "--all"]);
+    for image in ["flat", "top", "alone"] {
+        assert_eq!(world.ok(&["run", "--rm", image, "echo", image]), image);
+    }
+}
+
+#[test]
+fn a_tree_of_images_is_removed_whole_or_not_at_all() {
+    let world = world("removing trees");
+    world.ok(&["rm", "c2", "c3"]);
+    let shown = world.ok(&["image", "rm", "web", "--tree", "--dry-run"]);
+    let column = |line: &str| line.split_whitespace().next().unwrap_or_default().to_owned();
+    let names: Vec<_> = shown.lines().skip(1).map(column).collect();
+    assert_eq!(names, ["top:latest", "api:latest", "web:latest"]);
+    let before = world.ok(&["images", "-q"]);
+    for args in
+        [&["image", "rm", "base", "--tree"][..], &["image", "rm", "base", "--tree", "--dry-run"]]
+    {
+        world.run(args).fails_with(1, "c1");
+    }
+    world
+        .run(&["image", "rm", "web"])
+        .fails_with(1, "image has dependent child images: api:latest");
+    assert_eq!(world.ok(&["images", "-q"]), before);
+
+    // c1, from which web was committed, stands on web's layer and keeps it.
+    world.ok(&["image", "rm", "web", "--tree"]);
+    let left = world.ok(&["images"]);
+    assert_eq!(left.lines().skip(1).map(column).collect::<Vec<_>>(), ["base"]);
+    assert!(!world.ok(&["start", "-a", "c1"]).is_empty());
+}
