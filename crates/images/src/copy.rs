@@ -1,12 +1,13 @@
 //! Copying a disk file, without what is not there: holes stay holes.
 
-use crate::error::{During, Result};
+use crate::error::{During, Error, ErrorKind, Result};
 use crate::step;
+use ireko_disk::Watch;
 use rustix::fs::{SeekFrom, ioctl_ficlone, seek};
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 const BUFFER: usize = 1 << 20;
@@ -15,20 +16,60 @@ const BUFFER: usize = 1 << 20;
 ///
 /// Shares the blocks where the file system can; else copies the data between the holes.
 pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
-    copy_file(from, to).during(|| format!("copy {} to {}", from.display(), to.display()))
+    copy_file(from, to, &(), |_| Ok(()))
 }
 
-fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
-    step::allocating()?;
-    let source = File::open(from)?;
-    let target = OpenOptions::new().write(true).create_new(true).open(to)?;
+/// As [`copy`]; progress counts bytes of the file, holes too. A failure leaves a part of it.
+///
+/// Fails with [`ErrorKind::NoSpace`] at once where the file system has no room for it.
+pub(crate) fn copy_watched(from: &Path, to: &Path, watch: &dyn Watch) -> Result<()> {
+    copy_file(from, to, watch, |needed| check_room(to, needed))
+}
+
+fn copy_file(
+    from: &Path,
+    to: &Path,
+    watch: &dyn Watch,
+    admit: impl FnOnce(u64) -> Result<()>,
+) -> Result<()> {
+    let copying = || format!("copy {} to {}", from.display(), to.display());
+    step::allocating().during(copying)?;
+    let source = File::open(from).during(copying)?;
+    let target = OpenOptions::new().write(true).create_new(true).open(to).during(copying)?;
     if ioctl_ficlone(&target, &source).is_err() {
-        copy_data(&source, &target)?;
+        let needed = source.metadata().during(copying)?.blocks().saturating_mul(512);
+        admit(needed)?;
+        copy_data(&source, &target, watch).during(copying)?;
     }
-    target.sync_all()
+    target.sync_all().during(copying)
 }
 
-fn copy_data(source: &File, target: &File) -> io::Result<()> {
+/// Bytes of a file system that are left to others when something large is brought in.
+const MARGIN: u64 = 64 << 20;
+
+/// Returns how many bytes may be brought to where `path` lies.
+pub(crate) fn room(path: &Path) -> Result<u64> {
+    let folder = path.parent().unwrap_or(path);
+    let space = rustix::fs::statvfs(folder)
+        .map_err(io::Error::from)
+        .during(|| format!("look for space at {}", folder.display()))?;
+    Ok(space.f_bavail.saturating_mul(space.f_frsize).saturating_sub(MARGIN))
+}
+
+/// Fails with [`ErrorKind::NoSpace`] where `needed` bytes are more than there is room for.
+pub(crate) fn check_room(path: &Path, needed: u64) -> Result<()> {
+    let room = room(path)?;
+    match needed > room {
+        true => Err(Error::new(
+            ErrorKind::NoSpace,
+            format!("{needed} bytes are needed and {room} are free"),
+        )
+        .hint("free some space on the store's file system; nothing was changed")),
+        false => Ok(()),
+    }
+}
+
+fn copy_data(source: &File, target: &File, watch: &dyn Watch) -> io::Result<()> {
     let length = source.metadata()?.len();
     target.set_len(length)?;
     let mut buffer = vec![0; BUFFER];
@@ -36,6 +77,10 @@ fn copy_data(source: &File, target: &File) -> io::Result<()> {
     while let Some((start, end)) = next_data(source, position, length)? {
         position = start;
         while position < end {
+            watch.advanced(position, length);
+            if watch.cancelled() {
+                return Err(io::Error::other("cancelled"));
+            }
             let want = usize::try_from(end - position).unwrap_or(BUFFER).min(BUFFER);
             let got = source.read_at(&mut buffer[..want], position)?;
             if got == 0 {
@@ -45,6 +90,7 @@ fn copy_data(source: &File, target: &File) -> io::Result<()> {
             position += got as u64;
         }
     }
+    watch.advanced(length, length);
     Ok(())
 }
 
@@ -66,7 +112,6 @@ fn next_data(file: &File, position: u64, length: u64) -> io::Result<Option<(u64,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::MetadataExt;
 
     #[test]
     fn a_copy_has_the_same_bytes_and_keeps_its_holes() {

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::id::{ImageId, LayerGuid};
 use crate::name::Name;
 use crate::state::{Role, Sidecar};
+use ireko_disk::Guid;
 use ireko_oci::ImageConfig;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
@@ -56,6 +57,8 @@ impl Layer {
 /// What a layer file says about itself.
 #[derive(Clone, Debug)]
 pub(crate) struct DiskFacts {
+    /// What a child recognises the file's bytes by. Copies of the file share it.
+    pub identity: Guid,
     /// The parent's base name, as the locator has it.
     pub parent: Option<String>,
     /// Bytes.

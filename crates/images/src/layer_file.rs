@@ -3,9 +3,10 @@
 use crate::error::{During, Error, Result};
 use crate::index::DiskFacts;
 use crate::{durable, step};
+use ireko_disk::check::{self, RepairOptions, Severity};
 use ireko_disk::freeze::{self, Recovered};
 use ireko_disk::vhdx::{self, ChildOptions, Info};
-use ireko_disk::{Access, Chain, FileStorage, FreezePlan, Lock};
+use ireko_disk::{Access, Chain, FileStorage, FreezePlan, Lock, RelinkOptions, relink};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ pub(crate) fn facts(path: &Path) -> Result<DiskFacts> {
     let info = info(path)?;
     let file = fs::metadata(path).during(|| format!("look at {}", path.display()))?;
     Ok(DiskFacts {
+        identity: info.data_write_guid,
         parent: parent_name(&info, path)?,
         virtual_size: info.geometry.virtual_size,
         allocated: file.blocks() * 512,
@@ -62,6 +64,51 @@ pub(crate) fn settle(chain: &[PathBuf]) -> Result<()> {
         Chain::open(chain, Access::ReadWrite).and_then(Chain::close).during(|| verifying(chain))?;
     }
     Ok(())
+}
+
+/// Checks a file that came from outside and brings it into its resting state: its log replayed, what
+/// can be cured without loss cured. The disk reads as before, and its children know it as before.
+///
+/// Fails with [`crate::ErrorKind::BadInput`] where a part of the disk cannot be read or trusted.
+pub(crate) fn make_sound(path: &Path) -> Result<()> {
+    step::allocating().during(|| format!("check {}", path.display()))?;
+    let report = check::repair(path, &RepairOptions::default())
+        .during(|| format!("check {}", path.display()))?;
+    if report.is_sound() && !report.dirty_log {
+        return Ok(());
+    }
+    let mut findings: Vec<_> = report
+        .findings
+        .iter()
+        .filter(|finding| finding.severity == Severity::Error)
+        .map(|finding| finding.message.as_str())
+        .collect();
+    let more = findings.len().saturating_sub(FINDINGS);
+    findings.truncate(FINDINGS);
+    let mut text = findings.join("; ");
+    if more > 0 {
+        text.push_str(&format!("; and {more} more"));
+    }
+    Err(Error::bad_input(format!("the disk is damaged: {text}")).hint(
+        "`ireko vhd check FILE` shows all that is wrong, `ireko vhd repair` cures what it can",
+    ))
+}
+
+/// How many findings an error tells.
+const FINDINGS: usize = 3;
+
+/// Links a child that came from outside to its parent: the same bytes, at another place. One that says
+/// so already stays as it is, byte for byte.
+pub(crate) fn link(child: &Path, parent: &Path, locator: &str) -> Result<()> {
+    let link = info(child)?.parent;
+    if link.is_some_and(|link| link.relative_path.as_deref() == Some(locator)) {
+        return Ok(());
+    }
+    let linking = || format!("link {} to {}", child.display(), parent.display());
+    step::allocating().during(linking)?;
+    let options =
+        RelinkOptions { relative_path: Some(locator.to_owned()), ..RelinkOptions::default() };
+    relink(child, parent, &[], &options, &()).during(linking)
 }
 
 /// Freezes the leaf of a chain that nobody else has open.

@@ -34,6 +34,7 @@ mod id;
 mod name;
 mod names;
 
+mod claims;
 mod durable;
 mod foreign;
 mod index;
@@ -48,6 +49,7 @@ mod store;
 mod chain;
 mod find;
 mod history;
+mod parent;
 mod tree;
 
 mod compression;
@@ -61,6 +63,7 @@ mod containers;
 mod create;
 mod demote;
 mod import;
+mod import_disk;
 mod land;
 mod merge;
 mod remove;
@@ -69,6 +72,7 @@ mod tag;
 
 mod copy;
 mod layer_file;
+mod vet;
 
 #[cfg(test)]
 mod tests;
@@ -80,6 +84,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use history::HistoryStep;
 pub use id::{ImageId, LayerGuid};
 pub use import::PendingLayer;
+pub use import_disk::{Conversion, Filled, PendingDisk};
 pub use ireko_disk::Watch;
 pub use ireko_oci as oci;
 pub use ireko_tar::begins_archive;

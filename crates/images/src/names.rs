@@ -60,11 +60,7 @@ pub(crate) fn disk_file(name: &str, guid: LayerGuid) -> String {
 
 /// Returns the base name of the sidecar that belongs to a layer file.
 pub(crate) fn sidecar_file(disk_file: &str) -> String {
-    let stem = match split_suffix(disk_file) {
-        Some(stem) => stem,
-        None => disk_file,
-    };
-    format!("{stem}.json")
+    format!("{}.json", without_disk_suffix(disk_file))
 }
 
 /// Splits a layer file's base name into slug and GUID; `None` for any other name.
@@ -81,6 +77,11 @@ fn parse_stem(stem: &str) -> Option<(&str, LayerGuid)> {
     let cut = stem.len().checked_sub(GUID_CHARS)?;
     let (slug, guid) = (stem.get(..cut)?.strip_suffix('_')?, stem.get(cut..)?);
     Some((slug, guid.parse().ok()?))
+}
+
+/// Returns a disk file's base name without `.vhdx`, in any case, where it ends so.
+pub(crate) fn without_disk_suffix(file: &str) -> &str {
+    split_suffix(file).unwrap_or(file)
 }
 
 /// Cuts `.vhdx` off, in any case.

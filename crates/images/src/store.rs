@@ -1,5 +1,6 @@
 //! The store itself: its folders, its one lock, and what it knows of an image.
 
+use crate::claims::Claims;
 use crate::error::Result;
 use crate::id::{ImageId, LayerGuid};
 use crate::index::{ImageRef, Index, Layer};
@@ -26,6 +27,7 @@ pub struct Store {
     pub(crate) reserve: Reserve,
     /// Held while files are copied in, so that each is copied once.
     pub(crate) adopting: Mutex<()>,
+    pub(crate) claims: Claims,
     index: Mutex<Index>,
 }
 
@@ -77,6 +79,7 @@ impl Store {
             journal: Journal::open(&root.join("journal"))?,
             reserve: Reserve::open(&root.join("journal")),
             adopting: Mutex::default(),
+            claims: Claims::default(),
             index: Mutex::default(),
             places,
         };

@@ -3,6 +3,7 @@
 mod crash;
 mod foreign;
 mod full_disk;
+mod imports;
 mod invokev;
 mod merge;
 mod removal;

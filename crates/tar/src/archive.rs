@@ -82,6 +82,11 @@ impl<R: Read> Archive<R> {
         Self { source, ahead: 0, entry_number: 0 }
     }
 
+    /// Gives the source back; after the last entry, what stands there is padding.
+    pub fn into_inner(self) -> R {
+        self.source
+    }
+
     /// The next entry; `None` at the end of the archive.
     pub fn next_entry(&mut self) -> Result<Option<Entry>> {
         let (mut long_path, mut long_link, mut records) = (None, None, pax::Records::default());

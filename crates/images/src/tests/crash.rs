@@ -7,6 +7,7 @@
 use super::*;
 use crate::copy;
 use crate::step::test::abort_at;
+use ireko_disk::vhdx::ChildOptions;
 use std::process::Command;
 
 const VERB: &str = "IREKO_TEST_VERB";
@@ -38,6 +39,14 @@ fn run(verb: &str, store: &Store, places: &Places) {
         }
         "commit" => drop(commit(store, &leaf, "base")),
         "import" => drop(import(store, places, "web", 9)),
+        "import disk" => {
+            let file = places.cache.join(DISK);
+            super::imports::import_disk(store, &file, Some("disk")).map(drop).unwrap();
+        }
+        "import packed" => {
+            let file = places.cache.join(PACKED);
+            super::imports::import_disk(store, &file, Some("packed")).map(drop).unwrap();
+        }
         "tag" => {
             let image = store.find("base").unwrap().id;
             store.tag(&image, &named("other")).unwrap();
@@ -62,11 +71,32 @@ fn run(verb: &str, store: &Store, places: &Places) {
     }
 }
 
+/// A child of the image `base`, in a file with a GUID, and a disk in an archive.
+const DISK: &str = "disk_5dc27766-f623-4200-9d64-115e9bfd4a08.vhdx";
+const PACKED: &str = "packed.ova";
+
+/// Makes the disks that are imported.
+fn prepare_disks(store: &Store, places: &Places) {
+    let base = store.find("base").unwrap().file;
+    let disk = places.cache.join(DISK);
+    vhdx::create_child(&disk, &base, r".\base.vhdx", &ChildOptions::default()).unwrap();
+    let mut packed = tar::Builder::new(Vec::new());
+    let inner = places.cache.join("inner.vhdx");
+    vhdx::create(&inner, &CreateOptions::new(64 << 20)).unwrap();
+    for (name, bytes) in [("vm.ovf", Vec::new()), ("disk.vhdx", std::fs::read(&inner).unwrap())] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        packed.append_data(&mut header, name, &bytes[..]).unwrap();
+    }
+    std::fs::write(places.cache.join(PACKED), packed.into_inner().unwrap()).unwrap();
+}
+
 /// A store with something for every verb to do.
 fn prepare(folder: &Path) {
     let places = Places::make(folder);
     let store = places.open();
     import(&store, &places, "base", 1);
+    prepare_disks(&store, &places);
     container(&store, &places, "base", "c", 2);
     std::fs::create_dir_all(places.container("new")).unwrap();
     import(&store, &places, "lone", 3);
@@ -164,6 +194,16 @@ fn commit_leaves_the_old_tree_or_the_new() {
 #[test]
 fn import_leaves_the_old_tree_or_the_new() {
     check("import");
+}
+
+#[test]
+fn importing_a_disk_leaves_the_old_tree_or_the_new() {
+    check("import disk");
+}
+
+#[test]
+fn importing_a_packed_disk_leaves_the_old_tree_or_the_new() {
+    check("import packed");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use super::*;
 use crate::step::test::full_from;
 use crate::{Error, ErrorKind, Removed};
+use ireko_disk::vhdx::ChildOptions;
 use std::process::Command;
 
 /// Runs a verb on a disk that fills up at its first write, its second, … until it succeeds.
@@ -57,6 +58,18 @@ fn while_importing() {
     check(|store, places| {
         let pending = store.begin_app_layer(&places.common_root(), "web")?;
         store.publish_app_layer(pending, new_image(Some("web"))).map(drop)
+    });
+}
+
+#[test]
+fn while_importing_a_disk() {
+    check(|store, places| {
+        let file = places.cache.join("web.vhdx");
+        if !file.exists() {
+            let base = store.find("base").unwrap().file;
+            vhdx::create_child(&file, &base, r".\base.vhdx", &ChildOptions::default()).unwrap();
+        }
+        super::imports::import_disk(store, &file, None).map(drop)
     });
 }
 

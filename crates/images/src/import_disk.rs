@@ -1,0 +1,393 @@
+//! Importing a disk: a file of somebody's, of whatever format, becomes a layer and an image.
+//!
+//! ```text
+//!   begin ── key and name are free ──► journal/<guid>/
+//!   fill  ── VHDX: copied ── VHD, raw: converted ── OVA, box: unpacked first ──►  …/<file>.vhdx
+//!         └─ qcow2, VMDK, VDI: vetted, for another program to convert ─────────►  …/converted/
+//!   publish ── checked, log replayed, linked to its parent ──► images/<file>.vhdx, an image
+//! ```
+//!
+//! The file that is given is only read. A VHDX keeps the GUID in its name as its key; one that is in
+//! the tree already is refused, as is a name that is: an import never takes anything's place.
+
+mod given;
+mod unpack;
+
+use crate::claims::{Claim, Wanted};
+use crate::commit::MAX_DEPTH;
+use crate::compose::{NewImage, compose};
+use crate::error::{During, Error, Result};
+use crate::id::LayerGuid;
+use crate::import::end;
+use crate::index::{Index, Pin};
+use crate::journal::{Prepared, Work};
+use crate::name::Name;
+use crate::recognise::{self, DiskFormat, Recognised};
+use crate::state::{Intent, Kind, Role, Sidecar};
+use crate::store::{ImageInfo, Store};
+use crate::{copy, durable, layer_file, names, parent, step, vet};
+use ireko_disk::check::check;
+use ireko_disk::{Access, Chain, Disk, FileStorage, Format, Lock, NewDisk, Watch, convert, vhd};
+use ireko_oci::RunConfig;
+use jiff::Timestamp;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// What is unpacked of an archive, in the work's folder.
+const UNPACKED: &str = "unpacked";
+/// Where another program writes, in the work's folder; it sees nothing else of ours.
+const CONVERTED: &str = "converted";
+
+/// A disk on its way into the tree. Hand it to [`Store::publish_disk`]; dropped, it is thrown away.
+#[derive(Debug)]
+#[must_use]
+pub struct PendingDisk {
+    source: PathBuf,
+    what: Recognised,
+    guid: LayerGuid,
+    name: Name,
+    file: String,
+    work: Work,
+    /// The work is done, or left to the next start.
+    settled: bool,
+    _claims: [Claim; 2],
+}
+
+/// How far [`Store::fill_disk`] could bring a disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Filled {
+    /// It is all there.
+    Whole,
+    /// Another program has to convert it first.
+    ToConvert(Conversion),
+}
+
+/// What a program that knows a format has to do. The file was vetted: it names no other one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conversion {
+    /// The one file to read.
+    pub source: PathBuf,
+    /// Its format.
+    pub format: DiskFormat,
+    /// The one folder to write to; it is there and empty.
+    pub folder: PathBuf,
+    /// The VHDX to make in it.
+    pub target: PathBuf,
+    /// Bytes a guest sees.
+    pub virtual_size: u64,
+    /// Bytes that may be written.
+    pub room: u64,
+}
+
+impl PendingDisk {
+    /// Returns the name that the image is going to have.
+    pub fn name(&self) -> &Name {
+        &self.name
+    }
+
+    fn leaf(&self) -> PathBuf {
+        self.work.path(&self.file)
+    }
+}
+
+impl Drop for PendingDisk {
+    fn drop(&mut self) {
+        if !self.settled {
+            end(&self.work);
+        }
+    }
+}
+
+impl Store {
+    /// Begins to import the file at `source`, which is `what`: a disk, or a packed one.
+    ///
+    /// Its name is `name`, or that of the file without GUID and suffix. Fails with
+    /// [`crate::ErrorKind::Conflict`] where its key or its name is in use, and says whose.
+    pub fn begin_disk(
+        &self,
+        source: &Path,
+        what: Recognised,
+        name: Option<&str>,
+    ) -> Result<PendingDisk> {
+        let given = given::of(source, what, name)?;
+        let (guid, name) = (given.key.unwrap_or_else(LayerGuid::random), given.name);
+        let claims = [
+            self.claims.take(Wanted::Key(guid))?,
+            self.claims.take(Wanted::Name(name.reference().to_string()))?,
+        ];
+        let index = self.index();
+        check_free(&index, guid, &name)?;
+        drop(index);
+        let file = names::disk_file(&name.short(), guid);
+        let intent = Intent::Arrive { file: file.clone(), reference: None };
+        let work = self.journal.begin(guid, &intent, Prepared::default())?;
+        let source = source.to_owned();
+        Ok(PendingDisk { source, what, guid, name, file, work, settled: false, _claims: claims })
+    }
+
+    /// Brings in what the disk holds, as far as that can be done here.
+    ///
+    /// Takes as long as it is large; `watch` is told how far it is, and stops it.
+    pub fn fill_disk(&self, pending: &PendingDisk, watch: &dyn Watch) -> Result<Filled> {
+        match pending.what {
+            Recognised::Disk(format) => {
+                // Held, so that none of our own programs writes to it meanwhile.
+                let opening = || format!("open {}", pending.source.display());
+                let _held = FileStorage::open(&pending.source, Lock::Read).during(opening)?;
+                fill(pending, &pending.source, format, Origin::Given, watch)
+            }
+            Recognised::Packed(packing, compression) => {
+                let to = pending.work.path(UNPACKED);
+                unpack::the_disk(&pending.source, packing, compression, &to, watch)?;
+                let what =
+                    recognise::recognise(&to, None).map_err(|error| inside(packing, &error))?;
+                match what {
+                    Recognised::Disk(format) => fill(pending, &to, format, Origin::Unpacked, watch),
+                    other => Err(Error::bad_input(format!("the {packing} holds a {other}"))),
+                }
+            }
+            other => Err(Error::bad_input(format!("a {other} is no disk"))),
+        }
+    }
+
+    /// Makes the disk an image, verified and durable, and returns it. A failure throws it away.
+    ///
+    /// `comment` is what is said about it.
+    pub fn publish_disk(&self, mut pending: PendingDisk, comment: &str) -> Result<ImageInfo> {
+        let _parent = self.make_ready(&pending, comment)?;
+        let mut index = self.index();
+        check_free(&index, pending.guid, &pending.name)?;
+        pending.settled = true;
+        let name = Some(&pending.name);
+        let landed = self.land(&mut index, &pending.work, &pending.file, name);
+        let landed = landed.and_then(|id| id.ok_or_else(|| Error::corrupt("the image is none")));
+        match landed {
+            Ok(id) => Ok(self.info(&index, index.image(&id)?)),
+            Err(error) => {
+                if let Err(second) = self.take_back(&mut index, &pending.work, &pending.file) {
+                    tracing::warn!(error = %crate::error::chain(&second), "left to the next start");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Verifies the disk, links it to its parent and writes down what it is going to be.
+    fn make_ready(&self, pending: &PendingDisk, comment: &str) -> Result<Option<Pin>> {
+        let leaf = pending.leaf();
+        take_converted(&pending.work.path(CONVERTED), &leaf)?;
+        layer_file::make_sound(&leaf)?;
+        let place = self.place_for(&leaf)?;
+        if let Some(below) = &place.parent {
+            layer_file::link(&leaf, &self.image_path(below), &names::sibling_locator(below))?;
+        }
+        let chain = self.chain(&leaf)?;
+        layer_file::verify(&chain).map_err(|error| {
+            error.hint("the file is damaged, or was made over another version of its parent")
+        })?;
+        let config = compose(
+            place.below.as_ref().map(|config| config.document()),
+            place.kind,
+            pending.guid,
+            &NewImage {
+                config: place.config(),
+                name: Some(pending.name.clone()),
+                comment: comment.to_owned(),
+                author: String::new(),
+                created_by: String::new(),
+                created: Timestamp::now(),
+            },
+        )?;
+        let sidecar = Sidecar {
+            guid: pending.guid,
+            kind: place.kind,
+            name: pending.name.short(),
+            role: Role::Image(config),
+        };
+        let file = pending.file.clone();
+        let intent = Intent::Arrive { file, reference: Some(pending.name.to_string()) };
+        pending.work.complete(&intent, &sidecar)?;
+        Ok(place.pin)
+    }
+
+    /// Finds where in the tree the disk at `leaf` belongs, and keeps that from being swept.
+    fn place_for(&self, leaf: &Path) -> Result<Place> {
+        let mut index = self.index();
+        let Some(parent) = parent::in_tree(&index, leaf)? else { return Ok(Place::base()) };
+        let (guid, kind, file) = (parent.sidecar.guid, parent.sidecar.kind, parent.file.clone());
+        let lineage = index.lineage(&file)?;
+        if lineage.len() >= MAX_DEPTH {
+            return Err(Error::conflict(format!(
+                "{file} already stands on {} layers; no more than {MAX_DEPTH} can be stacked",
+                lineage.len() - 1
+            )));
+        }
+        let below = lineage.iter().find_map(|layer| layer.sidecar.config()).cloned();
+        Ok(Place { kind, below, parent: Some(file), pin: Some(index.pin(guid)) })
+    }
+}
+
+/// Where a disk belongs in the tree.
+struct Place {
+    kind: Kind,
+    /// The parent's file.
+    parent: Option<String>,
+    /// The nearest configuration below.
+    below: Option<ireko_oci::ImageConfig>,
+    pin: Option<Pin>,
+}
+
+impl Place {
+    /// A disk without parent. What runs on it nobody knows.
+    fn base() -> Place {
+        Place { kind: Kind::Machine, parent: None, below: None, pin: None }
+    }
+
+    fn config(&self) -> RunConfig {
+        self.below.as_ref().map(|below| below.document().config.clone()).unwrap_or_default()
+    }
+}
+
+/// Refuses a key or a name that is in use.
+fn check_free(index: &Index, guid: LayerGuid, name: &Name) -> Result<()> {
+    if let Some(owner) = index.layer(guid) {
+        let owned_by = match owner.as_image() {
+            Some(image) => format!("the image {}", index.label(&image.id)),
+            None => format!("a layer that is not an image any more, {}", owner.file),
+        };
+        return Err(Error::conflict(format!(
+            "the GUID {guid} is in the tree already: it is {owned_by}"
+        ))
+        .hint("to have the same disk twice, give the file a name without a GUID"));
+    }
+    let damaged = index
+        .damaged
+        .keys()
+        .find(|file| names::parse_disk_file(file).is_some_and(|(_, other)| other == guid));
+    if let Some(file) = damaged {
+        return Err(Error::conflict(format!("the GUID {guid} is that of images/{file}")));
+    }
+    match index.tags().get_key_value(name) {
+        Some((taken, _)) => Err(Error::conflict(format!(
+            "the name {} is in use; an import never takes an image's name away",
+            taken.familiar()
+        ))
+        .hint("choose another: ireko image import FILE NAME")),
+        None => Ok(()),
+    }
+}
+
+/// Whose file a disk is filled from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// The user's.
+    Given,
+    /// Our own, in the work's folder.
+    Unpacked,
+}
+
+fn fill(
+    pending: &PendingDisk,
+    source: &Path,
+    format: DiskFormat,
+    origin: Origin,
+    watch: &dyn Watch,
+) -> Result<Filled> {
+    let leaf = pending.leaf();
+    match format {
+        DiskFormat::Vhdx if origin == Origin::Unpacked => durable::rename(source, &leaf)?,
+        DiskFormat::Vhdx => copy_unchanged(source, &leaf, watch)?,
+        DiskFormat::Vhd => {
+            check_vhd(source)?;
+            convert_here(source, Format::Vhd, &leaf, watch)?;
+        }
+        DiskFormat::Raw => convert_here(source, Format::Raw, &leaf, watch)?,
+        DiskFormat::Qcow2 | DiskFormat::Vmdk | DiskFormat::Vdi => {
+            let virtual_size = vet::vet(source, format)?;
+            let folder = pending.work.path(CONVERTED);
+            durable::make_folder(&folder)?;
+            return Ok(Filled::ToConvert(Conversion {
+                source: source.to_owned(),
+                format,
+                target: converted(&folder),
+                room: copy::room(&folder)?,
+                folder,
+                virtual_size,
+            }));
+        }
+    }
+    Ok(Filled::Whole)
+}
+
+/// Copies a file; one that changes meanwhile is refused.
+fn copy_unchanged(source: &Path, to: &Path, watch: &dyn Watch) -> Result<()> {
+    let look = || {
+        let file = fs::metadata(source).during(|| format!("look at {}", source.display()))?;
+        Ok::<_, Error>((file.len(), file.mtime(), file.mtime_nsec()))
+    };
+    let before = look()?;
+    copy::copy_watched(source, to, watch)?;
+    let after = look()?;
+    match before == after {
+        true => Ok(()),
+        false => {
+            Err(Error::conflict(format!("{} was written to while it was copied", source.display()))
+                .hint("stop the virtual machine that uses it first"))
+        }
+    }
+}
+
+/// Refuses a VHD that is damaged or is only a part of a disk.
+fn check_vhd(source: &Path) -> Result<()> {
+    let looking = || format!("check {}", source.display());
+    let report = check(source).during(looking)?;
+    if let Some(finding) = report.findings.iter().find(|_| !report.is_sound()) {
+        return Err(Error::bad_input(format!("the disk is damaged: {}", finding.message)).hint(
+            "`ireko vhd check FILE` shows all that is wrong, `ireko vhd repair` cures what it can",
+        ));
+    }
+    match vhd::info(source).during(looking)?.parent {
+        None => Ok(()),
+        Some(_) => Err(Error::bad_input(format!(
+            "{} is a differencing VHD: its parent is another file",
+            source.display()
+        ))
+        .hint("`ireko vhd flatten FILE WHOLE.vhdx` makes one file of both")),
+    }
+}
+
+fn convert_here(source: &Path, format: Format, leaf: &Path, watch: &dyn Watch) -> Result<()> {
+    let converting = || format!("convert {}", source.display());
+    step::allocating().during(converting)?;
+    let allocated = fs::metadata(source).during(converting)?.blocks().saturating_mul(512);
+    copy::check_room(leaf, allocated)?;
+    let disk = Chain::open_as(source, format, Access::ReadOnly).during(converting)?;
+    let new = NewDisk::like(Format::Vhdx, disk.geometry());
+    convert(&disk, leaf, &new, watch).during(converting)?;
+    Ok(())
+}
+
+/// Where a program writes the VHDX it makes.
+fn converted(folder: &Path) -> PathBuf {
+    folder.join("disk.vhdx")
+}
+
+/// Takes over what a program made, if one had to; nothing but a plain file is taken.
+fn take_converted(folder: &Path, leaf: &Path) -> Result<()> {
+    if !durable::exists(folder)? {
+        return Ok(());
+    }
+    let made = converted(folder);
+    let looking = || format!("look at {}", made.display());
+    if !fs::symlink_metadata(&made).during(looking)?.is_file() {
+        return Err(Error::corrupt("the converter made something that is no file"));
+    }
+    fs::File::open(&made).and_then(|file| file.sync_all()).during(looking)?;
+    durable::rename(&made, leaf)
+}
+
+fn inside(packing: recognise::Packing, error: &Error) -> Error {
+    let error_text = crate::error::chain(error);
+    Error::bad_input(format!("the disk in the {packing} cannot be used: {error_text}"))
+}
