@@ -54,8 +54,9 @@ lint: ## checks formatting, lints, and which crate depends on which
 	$(CARGO) xtask rooms
 
 .PHONY: bench
-bench: setup ## measures what create and commit cost
-	IREKO_BIN=$(abspath $(TARGET))/release/ireko $(CARGO) bench --locked --package ireko-e2e --bench tree
+bench: setup ## measures what create and commit cost, and the disk engine
+	@scripts/install-deps.sh bench
+	IREKO_BIN=$(abspath $(TARGET))/release/ireko $(CARGO) bench --locked --package ireko-e2e --bench tree --bench disk
 
 # Each unit is one run of the test suite's power cuts: some 7 s of CPU.
 IREKO_SOAK ?= 50

@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # Installs what this machine lacks, with apt: what running needs (`run`), or also what the tests
-# need (`test`). Says nothing new and asks no network where all is there. As another user than
-# root it prints the one line to run, and fails.
+# (`test`) or the benchmarks (`bench`) need. Says nothing new and asks no network where all is
+# there. As another user than root it prints the one line to run, and fails.
 #
-#   scripts/install-deps.sh [run|test]
+#   scripts/install-deps.sh [run|test|bench]
 set -euo pipefail
 
 run_packages=(e2fsprogs qemu-system-x86 qemu-utils)
 test_packages=(
     7zip cpio fio jq libnbd-bin libvhdi-utils mmdebstrap python3 python3-libvhdi xz-utils
 )
+bench_packages=(fio time)
 # mmdebstrap makes a root file system without being root by means of it.
 ((EUID == 0)) || test_packages+=(uidmap)
 
@@ -18,7 +19,8 @@ main() {
     case "${1:-run}" in
         run) ;;
         test) wanted+=("${test_packages[@]}") ;;
-        *) fail "usage: install-deps.sh [run|test]" ;;
+        bench) wanted+=("${bench_packages[@]}") ;;
+        *) fail "usage: install-deps.sh [run|test|bench]" ;;
     esac
     require_supported_system
 
