@@ -70,10 +70,6 @@ pub struct ImageSummary {
     pub id: String,
     #[serde(default, deserialize_with = "or_default")]
     pub repo_tags: Vec<String>,
-    #[serde(default)]
-    pub created: i64,
-    #[serde(default)]
-    pub size: i64,
 }
 
 /// A line of `GET /images/{name}/history`.

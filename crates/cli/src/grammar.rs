@@ -93,6 +93,7 @@ pub enum ClientVerb {
     Logs(logs::Args),
     Pause(pause::Args),
     Ps(ps::Args),
+    Rename(rename::Args),
     Restart(restart::Args),
     Rm(rm::Args),
     Rmi(rmi::Args),
@@ -121,6 +122,7 @@ pub enum ContainerVerb {
     #[command(visible_aliases = ["list", "ps"])]
     Ls(ps::Args),
     Pause(pause::Args),
+    Rename(rename::Args),
     Restart(restart::Args),
     #[command(visible_alias = "remove")]
     Rm(rm::Args),
@@ -141,6 +143,7 @@ pub enum ImageVerb {
     #[command(visible_alias = "list")]
     Ls(images::Args),
     Merge(merge::Args),
+    Rename(image_rename::Args),
     #[command(visible_alias = "remove")]
     Rm(image_rm::Args),
     Tag(tag::Args),
@@ -158,6 +161,7 @@ impl From<ContainerVerb> for ClientVerb {
             ContainerVerb::Logs(args) => Self::Logs(args),
             ContainerVerb::Ls(args) => Self::Ps(args),
             ContainerVerb::Pause(args) => Self::Pause(args),
+            ContainerVerb::Rename(args) => Self::Rename(args),
             ContainerVerb::Restart(args) => Self::Restart(args),
             ContainerVerb::Rm(args) => Self::Rm(args),
             ContainerVerb::Run(args) => Self::Run(args),

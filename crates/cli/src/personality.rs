@@ -196,6 +196,7 @@ async fn dispatch(context: &Context, verb: ClientVerb) -> Result<Exit> {
         ClientVerb::Logs(args) => logs::execute(context, &args).await,
         ClientVerb::Pause(args) => pause::execute(context, &args).await,
         ClientVerb::Ps(args) => ps::execute(context, &args).await,
+        ClientVerb::Rename(args) => rename::execute(context, &args).await,
         ClientVerb::Restart(args) => restart::execute(context, &args).await,
         ClientVerb::Rm(args) => rm::execute(context, &args).await,
         ClientVerb::Rmi(args) => rmi::execute(context, &args).await,
@@ -220,6 +221,7 @@ async fn dispatch_image(context: &Context, verb: ImageVerb) -> Result<Exit> {
         ImageVerb::Ls(args) => images::execute(context, &args).await,
         ImageVerb::Merge(args) => merge::execute(context, &args).await,
         ImageVerb::Rm(args) => image_rm::execute(context, &args).await,
+        ImageVerb::Rename(args) => image_rename::execute(context, &args).await,
         ImageVerb::Tag(args) => tag::execute(context, &args).await,
     }
 }

@@ -24,6 +24,8 @@ pub enum ErrorKind {
         /// See above.
         exit_code: i32,
     },
+    /// What was waited for did not come in time.
+    TimedOut,
     /// Ireko does not do this yet.
     Unsupported,
     /// Something on the host failed.

@@ -54,6 +54,15 @@ impl Engine {
         Ok(())
     }
 
+    /// Gives an image another name in place of one it has.
+    pub async fn rename_image(&self, old: &str, new: &str) -> Result<()> {
+        let (old, new) = (Name::parse(old)?, Name::parse(new)?);
+        let (store, shown) = (Arc::clone(&self.store), new.familiar());
+        let id = to_its_end(blocking(move || Ok(store.rename(&old, &new)?))).await?;
+        self.emit_image(&id.to_string(), "tag", &shown);
+        Ok(())
+    }
+
     /// Removes an image's name, and the image with its last one.
     ///
     /// Errors with docker's words where a container uses it.

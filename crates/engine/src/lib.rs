@@ -16,6 +16,7 @@
 #![deny(unsafe_code)]
 
 mod blocking;
+mod boot;
 mod durable;
 mod error;
 mod names;
@@ -62,6 +63,7 @@ mod shim_process;
 mod streams;
 
 pub use attach::AttachOptions;
+pub use boot::Sign;
 pub use commit::{CommitOptions, CommitReport};
 pub use engine::{Engine, Settings};
 pub use error::{Error, ErrorKind, Result};

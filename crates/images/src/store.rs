@@ -53,6 +53,8 @@ pub struct ImageInfo {
     pub config: ImageConfig,
     /// The key of the file it stands on.
     pub parent: Option<LayerGuid>,
+    /// The file it stands on.
+    pub parent_file: Option<PathBuf>,
     /// The nearest image below it.
     pub parent_image: Option<ImageId>,
     /// How many files its disk is made of, itself included.
@@ -134,6 +136,7 @@ impl Store {
             names: index.names(&id).to_vec(),
             created: config.document().created.unwrap_or_default(),
             parent: lineage.get(1).map(|parent| parent.sidecar.guid),
+            parent_file: lineage.get(1).map(|parent| self.image_path(&parent.file)),
             parent_image: index.parent_image(layer).map(|parent| parent.id),
             depth: lineage.len(),
             own_bytes: allocated(layer),

@@ -8,7 +8,7 @@ use crate::id::{ImageId, LayerGuid};
 use crate::layer_file;
 use crate::store::{ImageInfo, Store};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// All images, and how they stand on each other.
 #[derive(Clone, Debug)]
@@ -35,6 +35,8 @@ pub struct ParentOf {
     pub layer: LayerGuid,
     /// The nearest image below: that layer, or one it stands on.
     pub image: Option<ImageId>,
+    /// The file it stands on, which may be none of the tree.
+    pub file: PathBuf,
     /// How many files the disk is made of, itself included.
     pub depth: usize,
     /// Bytes the disk's own file takes on the host.
@@ -75,7 +77,9 @@ impl Store {
             .skip(1)
             .filter_map(|path| path.file_name()?.to_str())
             .find_map(|file| index.by_file(file));
-        Ok(parent.map(|parent| ParentOf {
+        let file = chain.get(1).cloned();
+        Ok(parent.zip(file).map(|(parent, file)| ParentOf {
+            file,
             layer: parent.sidecar.guid,
             image: index.nearest_image(&parent.file).map(|image| image.id),
             depth: chain.len(),

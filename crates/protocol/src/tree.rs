@@ -3,6 +3,7 @@
 //! Flat lists with links upwards: whoever shows it decides the order.
 
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 /// The whole tree.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,14 +27,24 @@ pub struct Node {
     pub kind: NodeKind,
     /// The image's id with `sha256:`; `None` for a layer.
     pub id: Option<String>,
-    /// The image's names in their familiar form; may be none.
+    /// The image's names as people see them; may be none.
     pub references: Vec<String>,
     /// When it was made, RFC 3339 UTC.
     pub created: String,
     /// Bytes allocated for this file alone.
     pub own_bytes: u64,
+    /// Bytes allocated for all files that its disk is made of.
+    pub total_bytes: u64,
     /// Bytes of the disk it is a state of.
     pub virtual_size: u64,
+    /// How many files its disk is made of.
+    pub depth: usize,
+    /// Its file.
+    pub path: PathBuf,
+    /// The file it stands on.
+    pub parent_path: Option<PathBuf>,
+    /// Why its disk cannot be used, where it cannot.
+    pub damage: Option<String>,
 }
 
 /// Whether a node is shown among the images.
@@ -69,6 +80,10 @@ pub struct Leaf {
     pub parent: Option<String>,
     /// Bytes allocated for its disk alone.
     pub own_bytes: u64,
+    /// Its disk's file.
+    pub path: PathBuf,
+    /// The file that one stands on; `None` where the disk cannot be read.
+    pub parent_path: Option<PathBuf>,
 }
 
 #[cfg(test)]
@@ -87,7 +102,12 @@ mod tests {
                 references: vec!["base:latest".into()],
                 created: "2026-01-02T03:04:05Z".into(),
                 own_bytes: 4 << 20,
+                total_bytes: 4 << 20,
                 virtual_size: 64 << 30,
+                depth: 1,
+                path: "/r/images/base_6f1c.vhdx".into(),
+                parent_path: None,
+                damage: None,
             }],
             containers: vec![Leaf {
                 id: "cd".into(),
@@ -95,6 +115,8 @@ mod tests {
                 state: "running".into(),
                 parent: Some("6f1c".into()),
                 own_bytes: 1 << 20,
+                path: "/r/containers/cd/base.vhdx".into(),
+                parent_path: Some("/r/images/base_6f1c.vhdx".into()),
             }],
         };
         let json = serde_json::to_value(&tree).unwrap();

@@ -8,6 +8,8 @@ use crate::exit::Exit;
 use crate::table::{Table, ellipsis};
 use crate::target::{Filter, Target};
 use crate::{output, words};
+use ireko_protocol::tree::Tree;
+use std::path::Path;
 
 /// The command is shown so wide, its quotes apart.
 const COMMAND_WIDTH: usize = 20;
@@ -24,7 +26,7 @@ pub struct Args {
     filter: Vec<Filter>,
 
     /// Print JSON, as the API has it
-    #[arg(long, conflicts_with_all = ["quiet", "no_trunc"])]
+    #[arg(long, conflicts_with_all = ["quiet", "no_trunc", "wide"])]
     json: bool,
 
     /// Show n last created containers (includes all states)
@@ -40,8 +42,12 @@ pub struct Args {
     no_trunc: bool,
 
     /// Only display container ids
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with = "wide")]
     quiet: bool,
+
+    /// Show each container's disk and the file that stands on too
+    #[arg(short, long)]
+    wide: bool,
 }
 
 /// Lists the containers, newest first.
@@ -51,7 +57,8 @@ pub async fn execute(context: &Context, args: &Args) -> Result<Exit> {
         .with_flag("all", args.all)
         .with_some("limit", limit.map(|limit| limit.to_string()))
         .with_filters(&args.filter);
-    let list: Box<serde_json::value::RawValue> = context.connect().await?.get(&target).await?;
+    let client = context.connect().await?;
+    let list: Box<serde_json::value::RawValue> = client.get(&target).await?;
     if args.json {
         output::json(&decode::<serde_json::Value>(list.get().as_bytes())?)?;
         return Ok(Exit::SUCCESS);
@@ -64,7 +71,12 @@ pub async fn execute(context: &Context, args: &Args) -> Result<Exit> {
             }
         }
         false => {
-            output::print(table(&containers, jiff::Timestamp::now().as_second(), args.no_trunc))?;
+            let tree = match args.wide {
+                true => Some(client.get::<Tree>(&Target::ireko(["tree"])).await?),
+                false => None,
+            };
+            let now = jiff::Timestamp::now().as_second();
+            output::print(table(&containers, tree.as_ref(), now, args.no_trunc))?;
         }
     }
     Ok(Exit::SUCCESS)
@@ -74,16 +86,21 @@ fn shown_id(id: &str, whole: bool) -> &str {
     if whole { id } else { short_id(id) }
 }
 
-fn table(containers: &[ContainerSummary], now: i64, whole: bool) -> Table {
-    let mut table =
-        Table::new(["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"]);
+/// With a tree, the containers' files are shown too.
+fn table(containers: &[ContainerSummary], tree: Option<&Tree>, now: i64, whole: bool) -> Table {
+    let mut heading =
+        vec!["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"];
+    if tree.is_some() {
+        heading.extend(["PATH", "PARENT PATH"]);
+    }
+    let mut table = Table::titled(heading.into_iter().map(str::to_owned));
     for container in containers {
         let command = match whole {
             true => container.command.clone(),
             false => ellipsis(&container.command, COMMAND_WIDTH),
         };
         let names = container.names.iter().map(|name| name.trim_start_matches('/'));
-        table.row([
+        let mut cells = vec![
             shown_id(&container.id, whole).to_owned(),
             container.image.clone(),
             format!("{command:?}"),
@@ -91,7 +108,15 @@ fn table(containers: &[ContainerSummary], now: i64, whole: bool) -> Table {
             container.status.clone(),
             container.ports.iter().map(port).collect::<Vec<_>>().join(", "),
             names.collect::<Vec<_>>().join(","),
-        ]);
+        ];
+        if let Some(tree) = tree {
+            let leaf = tree.containers.iter().find(|leaf| leaf.id == container.id);
+            let shown = |path: &Path| path.display().to_string();
+            cells.push(leaf.map(|leaf| shown(&leaf.path)).unwrap_or_default());
+            let parent = leaf.and_then(|leaf| leaf.parent_path.as_deref());
+            cells.push(parent.map(shown).unwrap_or_default());
+        }
+        table.row(cells);
     }
     table
 }
@@ -121,7 +146,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(
-            table(&containers, 1004, false).to_string(),
+            table(&containers, None, 1004, false).to_string(),
             "\
 CONTAINER ID   IMAGE     COMMAND                   CREATED              STATUS                     PORTS                  NAMES
 0123456789ab   base      \"sh -c \\\"echo hello; …\"   4 seconds ago        Up 3 seconds                                      calm_otter

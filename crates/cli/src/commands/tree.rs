@@ -1,10 +1,10 @@
 //! `ireko tree`.
 //!
 //! ```text
-//!   base:latest            image       4.9MB
-//!   ├── web:v1             image       1.2MB
-//!   │   └── calm_otter     running     1MB        a container's disk over its image
-//!   └── (layer)            layer       2.1MB      part of an image that is gone
+//!   [base:latest]            image       4.9MB
+//!   ├── [web:v1]             image       1.2MB
+//!   │   └── calm_otter       running     1MB        a container's disk over its image
+//!   └── (layer)              layer       2.1MB      part of an image that is gone
 //! ```
 
 use super::Context;
@@ -17,22 +17,39 @@ use crate::target::Target;
 use crate::{output, words};
 use ireko_protocol::tree::{Leaf, Node, NodeRole, Tree};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
 
 /// Show images and containers as the tree of disks they are
+///
+/// Images stand in brackets, containers do not. With an image, it and all that stands on it is
+/// shown; with a container, it and all it stands on.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
+    /// Print a graph for Graphviz: ireko tree --dot | dot -Tsvg
+    #[arg(long, conflicts_with = "json")]
+    dot: bool,
+
     /// Print JSON: the nodes and containers with their parents
     #[arg(long)]
     json: bool,
+
+    #[arg(value_name = "IMAGE|CONTAINER")]
+    node: Option<String>,
 }
 
 /// Prints the tree, siblings oldest first.
 pub async fn execute(context: &Context, args: &Args) -> Result<Exit> {
     let client = context.connect().await?;
-    let json: serde_json::Value = client.get(&Target::ireko(["tree"])).await?;
-    match args.json {
-        true => output::json(&json)?,
-        false => output::print(table(&decode(json.to_string().as_bytes())?))?,
+    let target = Target::ireko(["tree"]).with_some("node", args.node.as_deref());
+    let json: serde_json::Value = client.get(&target).await?;
+    if args.json {
+        output::json(&json)?;
+        return Ok(Exit::SUCCESS);
+    }
+    let tree = decode(json.to_string().as_bytes())?;
+    match args.dot {
+        true => output::print(dot(&tree))?,
+        false => output::print(table(&tree))?,
     }
     Ok(Exit::SUCCESS)
 }
@@ -44,6 +61,45 @@ fn table(tree: &Tree) -> Table {
         table.row(row);
     }
     table
+}
+
+/// The tree in Graphviz's language: boxes are images, ellipses containers.
+fn dot(tree: &Tree) -> String {
+    let quoted = |text: &str| {
+        let kept = text.chars().filter(|letter| !letter.is_control());
+        let escaped = kept.fold(String::new(), |mut text, letter| {
+            if matches!(letter, '"' | '\\') {
+                text.push('\\');
+            }
+            text.push(letter);
+            text
+        });
+        format!("\"{escaped}\"")
+    };
+    let mut text = "digraph ireko {\n  rankdir=LR;\n".to_owned();
+    let mut edge = |id: &str, label: &str, shape: &str, parent: &Option<String>| {
+        let (id, label) = (quoted(id), quoted(label));
+        let _ = writeln!(text, "  {id} [label={label}, shape={shape}];");
+        if let Some(parent) = parent {
+            let _ = writeln!(text, "  {} -> {id};", quoted(parent));
+        }
+    };
+    for node in &tree.nodes {
+        edge(&node.guid, &label(node), "box", &node.parent);
+    }
+    for leaf in &tree.containers {
+        edge(&leaf.id, &leaf.name, "ellipse", &leaf.parent);
+    }
+    text + "}\n"
+}
+
+/// What a node is called.
+fn label(node: &Node) -> String {
+    match (node.role, node.references.is_empty()) {
+        (NodeRole::Layer, _) => "(layer)".to_owned(),
+        (NodeRole::Image, true) => "[<none>]".to_owned(),
+        (NodeRole::Image, false) => format!("[{}]", node.references.join(", ")),
+    }
 }
 
 /// What hangs below each node, by its key.
@@ -130,18 +186,13 @@ impl<'a> Drawing<'a> {
 fn cells(branch: &str, entry: Entry) -> [String; 5] {
     match entry {
         Entry::Node(node) => {
-            let name = match (node.role, node.references.is_empty()) {
-                (NodeRole::Layer, _) => "(layer)".to_owned(),
-                (NodeRole::Image, true) => "<none>".to_owned(),
-                (NodeRole::Image, false) => node.references.join(", "),
-            };
             let (id, kind) = match (&node.id, node.role) {
                 (Some(id), NodeRole::Image) => (id.as_str(), "image"),
                 (_, NodeRole::Image) => (node.guid.as_str(), "image"),
                 (_, NodeRole::Layer) => (node.guid.as_str(), "layer"),
             };
             [
-                format!("{branch}{name}"),
+                format!("{branch}{}", label(node)),
                 short_id(id).to_owned(),
                 kind.to_owned(),
                 words::size(node.own_bytes),
@@ -173,7 +224,12 @@ mod tests {
             references: references.iter().map(|name| (*name).into()).collect(),
             created: format!("2026-01-02T03:04:05Z{guid}"),
             own_bytes: 4_200_000,
+            total_bytes: 4_200_000,
             virtual_size: 64 << 30,
+            depth: 1,
+            path: "/i".into(),
+            parent_path: None,
+            damage: None,
         }
     }
 
@@ -184,6 +240,8 @@ mod tests {
             state: "running".into(),
             parent: parent.map(Into::into),
             own_bytes: 1_000_000,
+            path: "/c".into(),
+            parent_path: None,
         }
     }
 
@@ -201,13 +259,32 @@ mod tests {
         assert_eq!(
             table(&tree).to_string(),
             "\
-TREE                     ID             KIND      SIZE      VIRTUAL SIZE
-base:latest              aaaaaaaaaaaa   image     4.2MB     64GiB
-├── web:v1, web:latest   bbbbbbbbbbbb   image     4.2MB     64GiB
-│   ├── api:latest       dddddddddddd   image     4.2MB     64GiB
-│   └── calm_otter       0123456789ab   running   1MB       
-└── (layer)              cccc           layer     4.2MB     64GiB
-lost                     0123456789ab   running   1MB       
+TREE                       ID             KIND      SIZE      VIRTUAL SIZE
+[base:latest]              aaaaaaaaaaaa   image     4.2MB     64GiB
+├── [web:v1, web:latest]   bbbbbbbbbbbb   image     4.2MB     64GiB
+│   ├── [api:latest]       dddddddddddd   image     4.2MB     64GiB
+│   └── calm_otter         0123456789ab   running   1MB       
+└── (layer)                cccc           layer     4.2MB     64GiB
+lost                       0123456789ab   running   1MB       
+"
+        );
+    }
+
+    #[test]
+    fn graphviz_gets_every_node_and_link_with_names_that_cannot_break_out() {
+        let tree = Tree {
+            nodes: vec![node("aaaa", None, &["x\"];y"])],
+            containers: vec![leaf("web", Some("aaaa"))],
+        };
+        assert_eq!(
+            dot(&tree),
+            "\
+digraph ireko {
+  rankdir=LR;
+  \"aaaa\" [label=\"[x\\\"];y]\", shape=box];
+  \"0123456789abcdef\" [label=\"web\", shape=ellipse];
+  \"aaaa\" -> \"0123456789abcdef\";
+}
 "
         );
     }

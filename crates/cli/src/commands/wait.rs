@@ -3,20 +3,43 @@
 use super::{Context, each};
 use crate::error::Result;
 use crate::exit::Exit;
+use crate::target::Target;
 use crate::waiting::Condition;
 
-/// Block until one or more containers stop, then print their exit codes
+/// Block until containers stop and print their exit codes, or until they are up
+///
+/// With --for it waits for a sign that each container is up, prints its name, and fails when the
+/// container ends first or the time is over.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
+    /// Wait until it is up: agent (commands can be executed) or log=REGEX (it wrote such a line)
+    #[arg(long = "for", value_name = "agent|log=REGEX")]
+    sign: Option<String>,
+
+    /// Give up after so many seconds (180)
+    #[arg(long, value_name = "seconds", requires = "sign")]
+    timeout: Option<u64>,
+
     #[arg(required = true, value_name = "CONTAINER")]
     containers: Vec<String>,
 }
 
 /// Waits for the containers, one after the other.
 pub async fn execute(context: &Context, args: &Args) -> Result<Exit> {
-    each(context, &args.containers, |client, container| async move {
-        let waiting = client.wait(&container, Condition::NotRunning).await?;
-        Ok(waiting.code().await?.to_string())
+    let timeout = args.timeout.map(|seconds| seconds.to_string());
+    each(context, &args.containers, |client, container| {
+        let timeout = timeout.clone();
+        async move {
+            let Some(sign) = &args.sign else {
+                let waiting = client.wait(&container, Condition::NotRunning).await?;
+                return Ok(waiting.code().await?.to_string());
+            };
+            let target = Target::ireko(["containers", &container, "wait"])
+                .with("for", sign)
+                .with_some("timeout", timeout);
+            client.tell(&target).await?;
+            Ok(container)
+        }
     })
     .await
 }

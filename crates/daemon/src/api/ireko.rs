@@ -3,15 +3,53 @@
 pub(crate) mod images;
 
 use crate::api::App;
-use crate::api::error::ApiResult;
+use crate::api::error::{ApiError, ApiResult};
+use crate::api::query::Params;
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use hyper::StatusCode;
+use ireko_engine::Sign;
 use ireko_protocol::host::HostInfo;
 use ireko_protocol::tree::Tree;
+use regex_lite::Regex;
+use std::time::Duration;
 
-pub(crate) async fn tree(State(app): State<App>) -> ApiResult<Json<Tree>> {
-    Ok(Json(app.engine.tree().await?))
+/// `GET /ireko/tree`; with `node`, that image and what stands on it, or that container and what it
+/// stands on.
+pub(crate) async fn tree(State(app): State<App>, params: Params) -> ApiResult<Json<Tree>> {
+    Ok(Json(app.engine.tree(params.get("node")).await?))
+}
+
+/// How long a container is waited for where the request does not say.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// `POST /ireko/containers/{id}/wait?for=agent|log=REGEX&timeout=SECONDS`: answered when it is up.
+pub(crate) async fn wait(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    params: Params,
+) -> ApiResult<StatusCode> {
+    let sign = sign(params.get("for").unwrap_or("agent"))?;
+    let timeout = params.number("timeout")?.map_or(PATIENCE, Duration::from_secs);
+    app.engine.wait_until_up(&id, sign, timeout).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn sign(text: &str) -> ApiResult<Sign> {
+    match text.split_once('=') {
+        None if text == "agent" => Ok(Sign::Agent),
+        None if text == "ip" => {
+            Err(ApiError::not_yet("networks, and so no addresses to wait for,"))
+        }
+        None if text == "healthy" => Err(ApiError::not_yet("health checks")),
+        Some(("port", _)) => Err(ApiError::not_yet("networks, and so no ports to wait for,")),
+        Some(("log", pattern)) => Regex::new(pattern)
+            .map(Sign::Log)
+            .map_err(|error| ApiError::bad_request(format!("{pattern:?} is no pattern: {error}"))),
+        _ => Err(ApiError::bad_request(format!(
+            "{text:?} is nothing that can be waited for: agent, log=REGEX, ip, port=N or healthy"
+        ))),
+    }
 }
 
 pub(crate) async fn info(State(app): State<App>) -> ApiResult<Json<HostInfo>> {

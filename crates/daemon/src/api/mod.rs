@@ -69,6 +69,7 @@ fn system_routes() -> Router<App> {
         .route("/events", get(events::events))
         .route("/auth", post(not_yet::registries))
         .route("/ireko/tree", get(ireko::tree))
+        .route("/ireko/containers/{id}/wait", post(ireko::wait))
         .route("/ireko/info", get(ireko::info))
         .route("/ireko/daemon/stop", post(ireko::stop))
         // As below: a name may contain slashes.

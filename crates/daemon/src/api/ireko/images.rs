@@ -8,10 +8,11 @@ use crate::dispatch::page_not_found;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
+use hyper::StatusCode;
 use ireko_engine::{Doomed, ImageUser, MergeFiles, Sources, progress};
 use ireko_protocol::images::{Blocker, Merged, Removal, Removed, RemovedImage};
 
-/// `POST /ireko/images/{name}/merge`.
+/// `POST /ireko/images/{name}/merge`, `/rename`.
 pub(crate) async fn post(
     State(app): State<App>,
     Path(path): Path<String>,
@@ -19,8 +20,16 @@ pub(crate) async fn post(
 ) -> Response {
     match path.rsplit_once('/') {
         Some((name, "merge")) => merge(app, name, &params).await.into_response(),
+        Some((image, "rename")) => rename(&app, image, &params).await.into_response(),
         _ => page_not_found().await,
     }
+}
+
+/// `name` is the new one.
+async fn rename(app: &App, image: &str, params: &Params) -> ApiResult<StatusCode> {
+    let name = params.get("name").ok_or_else(|| ApiError::bad_request("no name was given"))?;
+    app.engine.rename_image(image, name).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// `to` is the new image's name, `depth` the number of files, or `all`; `delete` the sources.

@@ -1,0 +1,172 @@
+//! Waiting until a container is up, by a sign of life that its user names. It fails loudly: when
+//! the container ends first, and when the time is over.
+
+use crate::container::{Container, Moment};
+use crate::engine::Engine;
+use crate::error::{Error, ErrorKind, Result};
+use crate::logs::LogOptions;
+use crate::state::{ContainerRecord, RunState};
+use regex_lite::Regex;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What shows that a container is up.
+#[derive(Clone, Debug)]
+pub enum Sign {
+    /// The agent in its guest answers: commands can be executed.
+    Agent,
+    /// A line that it wrote since it was started matches.
+    Log(Regex),
+}
+
+impl Engine {
+    /// Returns when the sign is there, at once where it was there before.
+    ///
+    /// Errors: [`ErrorKind::Conflict`] where the container does not run or ends before,
+    /// [`ErrorKind::TimedOut`] after `timeout`.
+    pub async fn wait_until_up(
+        &self,
+        reference: &str,
+        sign: Sign,
+        timeout: Duration,
+    ) -> Result<()> {
+        let container = self.find(reference)?;
+        let seen = async {
+            let record = running(&container).await?;
+            match &sign {
+                Sign::Agent => Ok(()),
+                Sign::Log(pattern) => self.log_matches(&container, &record, pattern).await,
+            }
+        };
+        tokio::time::timeout(timeout, seen).await.unwrap_or_else(|_| {
+            let record = container.record();
+            let missed = match &sign {
+                Sign::Agent => "its agent did not answer".to_owned(),
+                Sign::Log(pattern) => format!("no line of its log matched /{pattern}/"),
+            };
+            Err(Error::new(
+                ErrorKind::TimedOut,
+                format!(
+                    "container {} is not up after {} s: {missed}; it is {}",
+                    record.name,
+                    timeout.as_secs(),
+                    record.status()
+                ),
+            )
+            .hint(format!("ireko logs {} shows what it wrote", record.name)))
+        })
+    }
+
+    async fn log_matches(
+        &self,
+        container: &Container,
+        record: &ContainerRecord,
+        pattern: &Regex,
+    ) -> Result<()> {
+        let since = match record.state {
+            RunState::Running { started_at, .. } => Some(started_at),
+            _ => None,
+        };
+        let options = LogOptions { since, follow: true, ..LogOptions::default() };
+        let mut lines = self.logs(&container.id, options).await?;
+        while let Some(line) = lines.next().await {
+            let line = line?.line;
+            if pattern.is_match(line.log.trim_end_matches(['\r', '\n'])) {
+                return Ok(());
+            }
+        }
+        Err(ended(&container.record()))
+    }
+}
+
+/// Waits until its process runs.
+async fn running(container: &Arc<Container>) -> Result<Arc<ContainerRecord>> {
+    let is_decided = |moment: &Moment| {
+        let on_its_way =
+            matches!(moment.record.state, RunState::Starting { .. } | RunState::Restarting);
+        moment.removed || !on_its_way
+    };
+    // The sender lives in the container, which is held here.
+    let _ = container.watch().wait_for(is_decided).await;
+    let record = container.record();
+    match record.is_running() && !container.is_removed() {
+        true => Ok(record),
+        false => Err(ended(&record)),
+    }
+}
+
+fn ended(record: &ContainerRecord) -> Error {
+    let how = match (&record.last_run, record.status()) {
+        (Some(run), "exited") => match &run.error {
+            Some(error) => format!("its last run ended with {}: {error}", run.exit_code),
+            None => format!("its last run ended with {}", run.exit_code),
+        },
+        (_, status) => format!("it is {status}"),
+    };
+    Error::conflict(format!("container {} is not running: {how}", record.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::LastRun;
+    use crate::state::tests::sample;
+
+    #[tokio::test]
+    async fn one_that_does_not_run_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let container = Container::new(folder.path().to_owned(), sample());
+        let error = running(&container).await.unwrap_err();
+        assert_eq!(error.to_string(), "container calm_hopper is not running: it is created");
+        container
+            .update(|record| {
+                record.state = RunState::Exited;
+                record.ended_runs = 1;
+                record.last_run = Some(LastRun {
+                    exit_code: 3,
+                    error: None,
+                    started_at: None,
+                    finished_at: None,
+                });
+            })
+            .await
+            .unwrap();
+        let error = running(&container).await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "container calm_hopper is not running: its last run ended with 3"
+        );
+    }
+
+    #[tokio::test]
+    async fn one_on_its_way_is_waited_for_until_it_runs_or_fails() {
+        let folder = tempfile::tempdir().unwrap();
+        let starting = RunState::Starting { vm: "0123456789ab".into() };
+        let record = ContainerRecord { state: starting.clone(), ..sample() };
+        let container = Container::new(folder.path().to_owned(), record);
+        let waiting = tokio::spawn({
+            let container = Arc::clone(&container);
+            async move { running(&container).await.map(|record| record.is_running()) }
+        });
+        container
+            .update(|record| {
+                record.state = RunState::Running {
+                    vm: "0123456789ab".into(),
+                    vm_pid: 1,
+                    started_at: jiff::Timestamp::UNIX_EPOCH,
+                    paused: false,
+                };
+            })
+            .await
+            .unwrap();
+        assert!(waiting.await.unwrap().unwrap());
+
+        container.update(move |record| record.state = starting).await.unwrap();
+        let waiting = tokio::spawn({
+            let container = Arc::clone(&container);
+            async move { running(&container).await.map(drop) }
+        });
+        container.update(|record| record.state = RunState::Created).await.unwrap();
+        waiting.await.unwrap().unwrap_err();
+    }
+}
