@@ -57,6 +57,48 @@ fn main() {
     world.ok(&["stop", "-t", "0", "load"]);
     let stopped = time(|| drop(world.ok(&["commit", "load", "stopped"])));
     println!("commit of a stopped container            {:>9.1} ms", ms(stopped));
+    drop(world);
+    crowd();
+}
+
+/// Listing, drawing and creating in a root of a thousand images and a thousand containers, beside
+/// one of a few. `IREKO_BENCH_NODES` sets how many.
+fn crowd() {
+    let nodes = std::env::var("IREKO_BENCH_NODES").ok().and_then(|n| n.parse().ok());
+    let nodes: usize = nodes.unwrap_or(1000);
+    let [few, many] = [10, nodes].map(|nodes| {
+        let world = World::new(&format!("{nodes} images and containers"), Vms::None);
+        fill(&world, nodes);
+        let calls: [&[&str]; 4] = [&["version"], &["tree"], &["images"], &["ps", "-a"]];
+        let mut times: Vec<_> =
+            calls.iter().map(|call| median(|_| time(|| drop(world.ok(call))))).collect();
+        times.push(median(|_| time(|| drop(world.ok(&["create", "image0"])))));
+        times
+    });
+    println!("\nwith 10 and with {nodes} images and containers");
+    for (what, (few, many)) in
+        ["version", "tree", "images", "ps -a", "create"].iter().zip(few.into_iter().zip(many))
+    {
+        println!("{what:<40} {:>9.1} ms {:>9.1} ms  {:.2} x", ms(few), ms(many), ratio(many, few));
+    }
+}
+
+/// Ten chains of images, each image with a container.
+fn fill(world: &World, nodes: usize) {
+    let images = world.root().join("images");
+    fs::create_dir_all(&images).expect("a folder");
+    let file = |n: usize| {
+        images.join(format!("image{n}_00000000-0000-4000-8000-{n:012}.vhdx")).display().to_string()
+    };
+    for n in 0..nodes {
+        match n.checked_sub(10) {
+            Some(parent) => world.ok(&["vhd", "create", &file(n), "-p", &file(parent)]),
+            None => world.ok(&["vhd", "create", &file(n), "-s", "64g"]),
+        };
+    }
+    for n in 0..nodes {
+        world.ok(&["create", &format!("image{n}")]);
+    }
 }
 
 /// Writes to the root disk without a pause and keeps the longest time between two writes that

@@ -15,11 +15,20 @@ impl Store {
     /// ones is verified by whoever opens them. Fails with [`crate::ErrorKind::Corrupt`] where one
     /// is missing or unreadable.
     pub fn chain(&self, leaf: &Path) -> Result<Vec<PathBuf>> {
-        let index = self.index();
-        let (mut files, mut disk) = (vec![leaf.to_owned()], leaf.to_owned());
-        while let Some(name) = parent_name(&disk)? {
-            let Some(parent) = self.parent_beside(&index, &disk, &name)? else {
-                let layers = files_below(&index, &disk, &name)?;
+        self.chain_over(&self.index(), leaf, parent_name(leaf)?)
+    }
+
+    /// The same where the name of the leaf's parent is known.
+    pub(crate) fn chain_over(
+        &self,
+        index: &Index,
+        leaf: &Path,
+        parent: Option<String>,
+    ) -> Result<Vec<PathBuf>> {
+        let (mut files, mut disk, mut parent) = (vec![leaf.to_owned()], leaf.to_owned(), parent);
+        while let Some(name) = parent {
+            let Some(beside) = self.parent_beside(index, &disk, &name)? else {
+                let layers = files_below(index, &disk, &name)?;
                 files.extend(layers.iter().map(|file| self.image_path(file)));
                 break;
             };
@@ -29,8 +38,9 @@ impl Store {
                     leaf.display()
                 )));
             }
-            files.push(parent.clone());
-            disk = parent;
+            files.push(beside.clone());
+            parent = parent_name(&beside)?;
+            disk = beside;
         }
         Ok(files)
     }

@@ -5,6 +5,7 @@
 
 use crate::error::Result;
 use crate::id::{ImageId, LayerGuid};
+use crate::index::DiskFacts;
 use crate::layer_file;
 use crate::store::{ImageInfo, Store};
 use std::collections::BTreeMap;
@@ -68,9 +69,9 @@ impl Store {
 
     /// Tells what a container's disk stands on; `None` for a disk that stands on nothing.
     pub fn parent_of(&self, leaf: &Path) -> Result<Option<ParentOf>> {
-        let own_bytes = layer_file::facts(leaf)?.allocated;
-        let chain = self.chain(leaf)?;
+        let DiskFacts { parent, allocated, .. } = layer_file::facts(leaf)?;
         let index = self.index();
+        let chain = self.chain_over(&index, leaf, parent)?;
         // A file between freezing and publishing is passed over: the tree ends below it.
         let parent = chain
             .iter()
@@ -83,7 +84,7 @@ impl Store {
             layer: parent.sidecar.guid,
             image: index.nearest_image(&parent.file).map(|image| image.id),
             depth: chain.len(),
-            own_bytes,
+            own_bytes: allocated,
         }))
     }
 }

@@ -9,6 +9,8 @@ use std::thread;
 /// How many VMs a test runs at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Vms {
+    /// No VM at all: waits for nobody.
+    None,
     /// One after the other.
     One,
     /// Two at once.
@@ -26,6 +28,7 @@ pub struct Slots {
 /// and waits for no more, so nobody waits in a circle.
 pub fn take(vms: Vms) -> Slots {
     let held = match vms {
+        Vms::None => Vec::new(),
         Vms::Two => vec![lock(0), lock(1)],
         Vms::One => {
             let (won, winner) = mpsc::channel();
