@@ -82,8 +82,10 @@ pub enum ClientVerb {
     Commit(commit::Args),
     Completions(completions::Args),
     Create(Box<create::Args>),
+    Df(df::Args),
     Doctor(doctor::Args),
     Exec(exec::Args),
+    Gc(gc::Args),
     History(history::Args),
     Images(images::Args),
     Import(import::Args),
@@ -144,9 +146,11 @@ pub enum ImageVerb {
     Ls(images::Args),
     Merge(merge::Args),
     Rename(image_rename::Args),
+    Repair(repair::Args),
     #[command(visible_alias = "remove")]
     Rm(image_rm::Args),
     Tag(tag::Args),
+    Verify(verify::Args),
 }
 
 impl From<ContainerVerb> for ClientVerb {

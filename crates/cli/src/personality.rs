@@ -185,8 +185,10 @@ async fn dispatch(context: &Context, verb: ClientVerb) -> Result<Exit> {
         ClientVerb::Commit(args) => commit::execute(context, &args).await,
         ClientVerb::Completions(args) => completions::execute(grammar::command(), &args),
         ClientVerb::Create(args) => create::execute(context, &args).await,
+        ClientVerb::Df(args) => df::execute(context, &args).await,
         ClientVerb::Doctor(args) => doctor::execute(context, &args).await,
         ClientVerb::Exec(args) => exec::execute(context, &args).await,
+        ClientVerb::Gc(args) => gc::execute(context, &args).await,
         ClientVerb::History(args) => history::execute(context, &args).await,
         ClientVerb::Images(args) => images::execute(context, &args).await,
         ClientVerb::Import(args) => import::execute(context, &args).await,
@@ -220,8 +222,10 @@ async fn dispatch_image(context: &Context, verb: ImageVerb) -> Result<Exit> {
         ImageVerb::Inspect(args) => inspect::execute(context, &args.of_images()).await,
         ImageVerb::Ls(args) => images::execute(context, &args).await,
         ImageVerb::Merge(args) => merge::execute(context, &args).await,
+        ImageVerb::Repair(args) => repair::execute(context, &args).await,
         ImageVerb::Rm(args) => image_rm::execute(context, &args).await,
         ImageVerb::Rename(args) => image_rename::execute(context, &args).await,
         ImageVerb::Tag(args) => tag::execute(context, &args).await,
+        ImageVerb::Verify(args) => verify::execute(context, &args).await,
     }
 }

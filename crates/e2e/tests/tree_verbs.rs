@@ -39,6 +39,46 @@ fn images_are_merged_and_what_stands_on_them_runs_on() {
 }
 
 #[test]
+fn what_images_take_is_told_and_links_are_verified_and_repaired() {
+    let world = world("df, gc, verify, repair");
+    let df = || -> serde_json::Value {
+        serde_json::from_str(&world.ok(&["df", "--json"])).expect("df prints JSON")
+    };
+    let before = df();
+    assert_eq!(before["images"].as_array().map(Vec::len), Some(4));
+    assert_eq!(before["garbage_bytes"], 0);
+    let layers = before["layer_bytes"].as_u64().expect("a number");
+    let top = &before["images"][0];
+    assert_eq!(top["names"][0], "top:latest");
+    assert!(top["own_bytes"].as_u64() > Some(0) && top["shared_bytes"].as_u64() < Some(layers));
+
+    // top becomes a layer that c3 alone needs.
+    world.ok(&["rmi", "top"]);
+    let after = df();
+    assert_eq!(after["layer_bytes"], layers);
+    assert_eq!(after["containers"][0]["layer_bytes"], top["own_bytes"]);
+    assert_eq!(world.ok(&["gc"]), "Total reclaimed space: 0B");
+    world.ok(&["rm", "c3"]);
+    assert!(df()["layer_bytes"].as_u64() < Some(layers));
+
+    assert_eq!(world.run(&["image", "verify", "--deep"]).stderr, "images: 3, files: 4: sound\n");
+    let web = world.image_file("web");
+    let name = web.file_name().and_then(|name| name.to_str()).expect("a name");
+    let moved = web.with_file_name(name.replace("web_", "日本語_"));
+    std::fs::rename(&web, &moved).expect("rename a file");
+    let found = world.run(&["image", "verify"]);
+    assert_eq!(found.code, 1);
+    assert!(found.stdout.contains(&format!("error: {name}: ")), "{found:#?}");
+    let repaired = world.ok(&["image", "repair"]);
+    assert!(repaired.lines().all(|line| line.contains(" to 日本語_")), "{repaired}");
+    assert_eq!(repaired.lines().count(), 2, "api and c1");
+    assert_eq!(world.ok(&["image", "verify"]), "");
+    world.run(&["image", "repair", "api", "--parent", "base"]).fails_with(1, "--force links them");
+    world.run(&["image", "repair", "web", "--parent", "api"]).fails_with(1, "cannot be its parent");
+    assert_eq!(world.ok(&["start", "-a", "c1"]).lines().count(), 1);
+}
+
+#[test]
 fn a_tree_of_images_is_removed_whole_or_not_at_all() {
     let world = world("removing trees");
     world.ok(&["rm", "c2", "c3"]);

@@ -53,6 +53,8 @@ mod merge;
 mod progress;
 mod remove_images;
 mod tree;
+mod usage;
+mod verify;
 
 mod info;
 mod monitor;
@@ -70,7 +72,10 @@ pub use error::{Error, ErrorKind, Result};
 pub use events::{Event, EventStream, Subject};
 pub use exec::{ExecInfo, ExecSpec, ExecState};
 pub use import::{ImportOptions, ImportProgress};
-pub use ireko_images::{Doomed, DoomedTree, ImageUser, MergeFiles, Merged, Sources};
+pub use ireko_images::{
+    Broken, Depth, Doomed, DoomedTree, Garbage, ImageUsage, ImageUser, MergeFiles, Merged,
+    ParentCheck, Relinked, Repaired, Sources, Usage, Verified,
+};
 pub use logs::{LogOptions, LogStream, StampedLine};
 pub use plan::hostname;
 pub use progress::{Done, Progress, Watcher, progress};
@@ -82,4 +87,5 @@ pub use spec::{
 pub use state::{ContainerRecord, LastRun, ProcessRecord, RunState};
 pub use store::{HistoryStep, ImageInfo, Name, Removed, oci};
 pub use streams::{InputWriter, Output, OutputReader, OutputStream, Streams};
+pub use usage::ContainerUsage;
 pub use wait::{Ending, WaitFor, Waiting};

@@ -47,7 +47,12 @@ impl Store {
 
     /// Finds the parent of a container's disk in the container's own folder; `None` where it is to
     /// be found in `images/`.
-    fn parent_beside(&self, index: &Index, disk: &Path, name: &str) -> Result<Option<PathBuf>> {
+    pub(crate) fn parent_beside(
+        &self,
+        index: &Index,
+        disk: &Path,
+        name: &str,
+    ) -> Result<Option<PathBuf>> {
         let Some(folder) = disk.parent().filter(|folder| self.places.is_containers(folder)) else {
             return Ok(None);
         };

@@ -8,13 +8,25 @@
 //! Which layers containers need is read from their disks each time, because those are the truth.
 //! If any file cannot be read, nothing is swept: it may stand on anything.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::LayerGuid;
-use crate::index::Index;
+use crate::index::{Index, Layer};
 use crate::store::Store;
 use crate::{durable, layer_file};
 use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+/// A file that nothing needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Garbage {
+    /// Its base name in `images/`.
+    pub file: String,
+    /// Its key, if it is a layer; else it is what an interrupted verb left.
+    pub layer: Option<LayerGuid>,
+    /// Bytes that it takes on the host.
+    pub own_bytes: u64,
+}
 
 impl Store {
     /// Removes the layers that neither an image nor a container needs, and returns their keys.
@@ -23,20 +35,77 @@ impl Store {
     pub fn collect(&self) -> Vec<LayerGuid> {
         sweep(self, &mut self.index())
     }
+
+    /// Lists the files in `images/` that nothing needs, in the order in which they may be removed.
+    ///
+    /// Fails with [`crate::ErrorKind::Conflict`] while a file cannot be read: it may stand on
+    /// anything.
+    pub fn garbage(&self) -> Result<Vec<Garbage>> {
+        garbage(self, &self.index())
+    }
+
+    /// Removes what [`Store::garbage`] lists, and returns it.
+    pub fn collect_garbage(&self) -> Result<Vec<Garbage>> {
+        let mut index = self.index();
+        let garbage = garbage(self, &index)?;
+        for one in &garbage {
+            match one.layer {
+                Some(guid) => remove_layer(self, &mut index, guid)?,
+                None => durable::remove_file(&self.image_path(&one.file))?,
+            }
+        }
+        Ok(garbage)
+    }
 }
 
 /// Sweeps; a failure is logged and leaves the rest to the next sweep.
 pub(crate) fn sweep(store: &Store, index: &mut Index) -> Vec<LayerGuid> {
-    match try_sweep(store, index) {
-        Ok(swept) => swept,
-        Err(error) => {
-            tracing::warn!(error = %crate::error::chain(&error), "nothing was swept");
-            Vec::new()
+    let mut swept = Vec::new();
+    let mut sweep = || -> Result<()> {
+        for layer in unneeded(store, index)? {
+            remove_layer(store, index, layer.sidecar.guid)?;
+            swept.push(layer.sidecar.guid);
         }
+        Ok(())
+    };
+    if let Err(error) = sweep() {
+        tracing::warn!(error = %crate::error::chain(&error), "not all was swept");
     }
+    swept
 }
 
-fn try_sweep(store: &Store, index: &mut Index) -> Result<Vec<LayerGuid>> {
+fn remove_layer(store: &Store, index: &mut Index, guid: LayerGuid) -> Result<()> {
+    let Some(layer) = index.layer(guid).cloned() else { return Ok(()) };
+    index.forget(guid);
+    durable::remove_file(&store.image_path(&layer.file))?;
+    durable::remove_file(&store.sidecar_path(&layer.file))?;
+    tracing::info!(file = layer.file, "removed a layer that nothing needed");
+    Ok(())
+}
+
+fn garbage(store: &Store, index: &Index) -> Result<Vec<Garbage>> {
+    let mut garbage: Vec<_> = unneeded(store, index)?
+        .into_iter()
+        .map(|layer| Garbage {
+            layer: Some(layer.sidecar.guid),
+            own_bytes: layer.disk.as_ref().map_or(0, |facts| facts.allocated),
+            file: layer.file,
+        })
+        .collect();
+    // Under the index's lock nobody else writes in `images/`: what is being made is left over.
+    for file in durable::names_in(&store.places.images)? {
+        if durable::is_aside(&file) {
+            let metadata = store.image_path(&file).metadata();
+            let own_bytes = metadata.map_or(0, |metadata| metadata.blocks() * 512);
+            garbage.push(Garbage { file, layer: None, own_bytes });
+        }
+    }
+    Ok(garbage)
+}
+
+/// Lists the layers that nothing needs, children before their parents, so that a crash between
+/// leaves no child without one.
+fn unneeded(store: &Store, index: &Index) -> Result<Vec<Layer>> {
     let mut needed = BTreeSet::new();
     for image in index.images() {
         mark(index, &image.layer.file, &mut needed)?;
@@ -50,8 +119,8 @@ fn try_sweep(store: &Store, index: &mut Index) -> Result<Vec<LayerGuid>> {
         return Ok(Vec::new());
     }
     if let Some((file, reason)) = index.damaged.iter().next() {
-        tracing::warn!(file, reason, "nothing is swept while a file cannot be read");
-        return Ok(Vec::new());
+        let message = format!("nothing is swept while images/{file} cannot be read: {reason}");
+        return Err(Error::conflict(message).hint("repair that file, or move it away"));
     }
     for disk in container_disks(&store.places.containers)? {
         let info = layer_file::info(&disk)?;
@@ -59,23 +128,13 @@ fn try_sweep(store: &Store, index: &mut Index) -> Result<Vec<LayerGuid>> {
             mark(index, &parent, &mut needed)?;
         }
     }
-    let mut garbage: Vec<_> = index
+    let mut unneeded: Vec<_> = index
         .layers()
         .filter(|layer| !needed.contains(&layer.sidecar.guid))
         .map(|layer| (index.lineage(&layer.file).map_or(0, |l| l.len()), layer.clone()))
         .collect();
-    // Children before their parents, so that a crash between leaves no child without one.
-    garbage.sort_by_key(|(depth, _)| std::cmp::Reverse(*depth));
-    let mut swept = Vec::new();
-    for (_, layer) in garbage {
-        let guid = layer.sidecar.guid;
-        index.forget(guid);
-        durable::remove_file(&store.image_path(&layer.file))?;
-        durable::remove_file(&store.sidecar_path(&layer.file))?;
-        tracing::info!(file = layer.file, "removed a layer that nothing needed");
-        swept.push(guid);
-    }
-    Ok(swept)
+    unneeded.sort_by_key(|(depth, _)| std::cmp::Reverse(*depth));
+    Ok(unneeded.into_iter().map(|(_, layer)| layer).collect())
 }
 
 /// Marks `file` and all it stands on.
@@ -90,7 +149,7 @@ fn mark(index: &Index, file: &str, needed: &mut BTreeSet<LayerGuid>) -> Result<(
         next = match &layer.disk {
             Ok(facts) => facts.parent.as_deref(),
             Err(reason) => {
-                return Err(crate::error::Error::corrupt(format!("images/{file}: {reason}")));
+                return Err(Error::corrupt(format!("images/{file}: {reason}")));
             }
         };
     }
@@ -98,7 +157,7 @@ fn mark(index: &Index, file: &str, needed: &mut BTreeSet<LayerGuid>) -> Result<(
 }
 
 /// Lists every disk in the containers' folders, half-made and half-frozen ones too.
-fn container_disks(containers: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn container_disks(containers: &Path) -> Result<Vec<PathBuf>> {
     let mut disks = Vec::new();
     for container in durable::names_in(containers)? {
         let folder = containers.join(container);

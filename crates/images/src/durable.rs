@@ -90,6 +90,13 @@ pub(crate) fn protect(path: &Path) -> Result<()> {
     protect().during(|| format!("make {} read-only", path.display()))
 }
 
+/// Lets the owner write to a file again.
+pub(crate) fn unprotect(path: &Path) -> Result<()> {
+    step::change()
+        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o644)))
+        .during(|| format!("make {} writable", path.display()))
+}
+
 /// Makes the entries of a folder durable.
 pub(crate) fn sync_folder(folder: &Path) -> Result<()> {
     File::open(folder)

@@ -2,7 +2,7 @@
 //!
 //! A file `<name>_<guid>.vhdx` without a sidecar becomes a machine image. Its bytes stay as they are;
 //! it is made read-only, gets a sidecar, and a tag made of its name where that can be one and is
-//! free. What cannot be taken in is logged, and tried again at the next start.
+//! free. One that was renamed, and has left its sidecar behind, gets that. What cannot be taken in is logged, and tried again at the next start.
 
 use crate::compose::{NewImage, compose};
 use crate::error::{During, Result};
@@ -44,8 +44,14 @@ fn take_in_file(
     guid: LayerGuid,
 ) -> Result<()> {
     layer_file::facts(&store.image_path(file))?;
-    let sidecar = make_sidecar(store, file, slug, guid)?;
     durable::protect(&store.image_path(file))?;
+    if let Some(left) = sidecar_left_behind(store, guid)? {
+        durable::rename(&store.image_path(&left), &store.sidecar_path(file))?;
+        index.insert(store.load(file)?);
+        tracing::info!(file, left, "a file was renamed: its sidecar is as well");
+        return Ok(());
+    }
+    let sidecar = make_sidecar(store, file, slug, guid)?;
     durable::replace(&store.sidecar_path(file), &sidecar.to_json())?;
     let layer = store.load(file)?;
     let id = layer.sidecar.image_id();
@@ -59,6 +65,15 @@ fn take_in_file(
         store.set_tags(index, tags)?;
     }
     Ok(())
+}
+
+/// Finds the sidecar of a disk file that was renamed without it. Nothing else has this key.
+fn sidecar_left_behind(store: &Store, guid: LayerGuid) -> Result<Option<String>> {
+    let names = durable::names_in(&store.places.images)?;
+    Ok(names.into_iter().find(|name| {
+        names::parse_sidecar_file(name).is_some_and(|(_, key)| key == guid)
+            && Sidecar::read(&store.image_path(name)).is_ok()
+    }))
 }
 
 fn make_sidecar(store: &Store, file: &str, slug: &str, guid: LayerGuid) -> Result<Sidecar> {

@@ -6,7 +6,7 @@ use crate::{durable, step};
 use ireko_disk::check::{self, RepairOptions, Severity};
 use ireko_disk::freeze::{self, Recovered};
 use ireko_disk::vhdx::{self, ChildOptions, Info};
-use ireko_disk::{Access, Chain, FileStorage, FreezePlan, Lock, RelinkOptions, relink};
+use ireko_disk::{Access, Chain, FileStorage, FreezePlan, Lock, RelinkOptions, Verify};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -26,6 +26,11 @@ pub(crate) fn facts(path: &Path) -> Result<DiskFacts> {
         virtual_size: info.geometry.virtual_size,
         allocated: file.blocks() * 512,
     })
+}
+
+/// Returns the bytes a file takes on the host; 0 for one that is not there.
+pub(crate) fn allocated(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |file| file.blocks() * 512)
 }
 
 /// Returns the parent's base name; `None` for a base disk.
@@ -104,11 +109,21 @@ pub(crate) fn link(child: &Path, parent: &Path, locator: &str) -> Result<()> {
     if link.is_some_and(|link| link.relative_path.as_deref() == Some(locator)) {
         return Ok(());
     }
-    let linking = || format!("link {} to {}", child.display(), parent.display());
+    relink(child, parent, &[], locator.to_owned(), Verify::Identity)
+}
+
+/// Links a disk that nobody uses to another parent, durably.
+pub(crate) fn relink(
+    disk: &Path,
+    parent: &Path,
+    folders: &[PathBuf],
+    locator: String,
+    verify: Verify,
+) -> Result<()> {
+    let linking = || format!("link {} to {}", disk.display(), parent.display());
     step::allocating().during(linking)?;
-    let options =
-        RelinkOptions { relative_path: Some(locator.to_owned()), ..RelinkOptions::default() };
-    relink(child, parent, &[], &options, &()).during(linking)
+    let options = RelinkOptions { relative_path: Some(locator), absolute_path: None, verify };
+    ireko_disk::relink(disk, parent, folders, &options, &()).during(linking)
 }
 
 /// Freezes the leaf of a chain that nobody else has open.

@@ -68,7 +68,10 @@ mod land;
 mod merge;
 mod remove;
 mod remove_tree;
+mod repair;
 mod tag;
+mod usage;
+mod verify;
 
 mod copy;
 mod layer_file;
@@ -77,6 +80,7 @@ mod vet;
 #[cfg(test)]
 mod tests;
 
+pub use collect::Garbage;
 pub use commit::{MAX_DEPTH, PendingCommit};
 pub use compose::NewImage;
 pub use compression::Compression;
@@ -93,6 +97,9 @@ pub use name::Name;
 pub use recognise::{DiskFormat, FORMATS, GivenFormat, Packing, Recognised, recognise};
 pub use remove::{ImageUser, Removed};
 pub use remove_tree::{Doomed, DoomedTree};
+pub use repair::{Broken, ParentCheck, Relinked, Repaired};
 pub use state::Kind;
 pub use store::{ImageInfo, Store};
 pub use tree::{ParentOf, Tree, TreeNode};
+pub use usage::{DiskUsage, ImageUsage, Usage};
+pub use verify::{Depth, Problem, Verified};

@@ -56,7 +56,7 @@ fn sweep_containers(store: &Store) -> Result<()> {
 }
 
 /// Reads every file that has a sidecar; removes what interrupted changes left.
-fn read_images(store: &Store, index: &mut Index) -> Result<()> {
+pub(crate) fn read_images(store: &Store, index: &mut Index) -> Result<()> {
     let names = durable::names_in(&store.places.images)?;
     for name in &names {
         if durable::is_aside(name) {
@@ -133,6 +133,7 @@ fn settle(store: &Store, index: &mut Index, work: &Work, intent: &Intent) -> Res
             store.finish_removal(index, work, file, &references)
         }
         Intent::RemoveAll { images } => store.finish_removals(index, work, images),
+        Intent::Relink { links } => store.finish_links(index, work, links),
         Intent::Replace(replacement) => store.settle_replacement(index, work, replacement),
     }
 }

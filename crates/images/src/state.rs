@@ -84,6 +84,22 @@ pub(crate) enum Intent {
     /// A layer file is being replaced by one with the same bytes over a lower parent, and is another
     /// image from then on.
     Replace(Replacement),
+    /// Disks are being told where their parents are.
+    Relink {
+        /// In order.
+        links: Vec<Link>,
+    },
+}
+
+/// A disk and the file that becomes its parent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Link {
+    /// The disk, relative to the root.
+    pub disk: String,
+    /// The parent's base name in `images/`.
+    pub parent: String,
+    /// Whatever the parent's bytes are.
+    pub force: bool,
 }
 
 /// See [`Intent::Replace`].
@@ -375,6 +391,19 @@ mod tests {
                     r#"{"version":1,"verb":"replace","file":"f.vhdx","former":["a/b:c"],"#,
                     r#""reference":"a/b:d","#,
                     r#""images":[{"file":"g.vhdx","references":["a/b:c"]}]}"#
+                ),
+            ),
+            (
+                Intent::Relink {
+                    links: vec![Link {
+                        disk: "images/f.vhdx".into(),
+                        parent: "g.vhdx".into(),
+                        force: true,
+                    }],
+                },
+                concat!(
+                    r#"{"version":1,"verb":"relink","links":[{"disk":"images/f.vhdx","#,
+                    r#""parent":"g.vhdx","force":true}]}"#
                 ),
             ),
         ];

@@ -8,7 +8,10 @@ mod invokev;
 mod merge;
 mod removal;
 mod removal_of_trees;
+mod repair;
+mod usage;
 mod verbs;
+mod verify;
 
 use crate::durable;
 use crate::{

@@ -8,7 +8,7 @@
 //! [`frame`] (how bytes are cut on any of our channels), [`agent`] (what shim and guest say),
 //! [`shim`] (what engine and shim say), [`plan`] (the file a shim is started with),
 //! [`places`] (where root, cache and sockets are), [`host`] (what `ireko probe` found),
-//! [`images`] (what verbs on images answer), [`tree`] (images and containers as `ireko tree` shows them).
+//! [`images`], [`usage`], [`verified`] (what verbs on images answer), [`tree`] (images and containers as `ireko tree` shows them).
 #![forbid(unsafe_code)]
 
 pub mod agent;
@@ -19,3 +19,5 @@ pub mod places;
 pub mod plan;
 pub mod shim;
 pub mod tree;
+pub mod usage;
+pub mod verified;

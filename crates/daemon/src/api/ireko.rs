@@ -1,6 +1,8 @@
 //! Ireko's own endpoints.
 
 pub(crate) mod images;
+pub(crate) mod usage;
+pub(crate) mod verify;
 
 use crate::api::App;
 use crate::api::error::{ApiError, ApiResult};

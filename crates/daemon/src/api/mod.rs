@@ -72,6 +72,10 @@ fn system_routes() -> Router<App> {
         .route("/ireko/containers/{id}/wait", post(ireko::wait))
         .route("/ireko/info", get(ireko::info))
         .route("/ireko/daemon/stop", post(ireko::stop))
+        .route("/ireko/df", get(ireko::usage::df))
+        .route("/ireko/gc", post(ireko::usage::gc))
+        .route("/ireko/images/verify", post(ireko::verify::verify))
+        .route("/ireko/images/repair", post(ireko::verify::repair))
         // As below: a name may contain slashes.
         .route("/ireko/images/{*name}", post(ireko::images::post).delete(ireko::images::remove))
 }

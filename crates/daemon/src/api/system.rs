@@ -9,6 +9,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE};
+use ireko_engine::ImageUsage;
 use jiff::Timestamp;
 use rustix::system::uname;
 use serde_json::{Value, json};
@@ -155,18 +156,19 @@ fn memory() -> u64 {
 pub(crate) async fn disk_usage(State(app): State<App>, params: Params) -> ApiResult<Json<Value>> {
     let wanted: Vec<_> = params.all("type").collect();
     let is_wanted = |kind: &str| wanted.is_empty() || wanted.contains(&kind);
-    let images = app.engine.images().await?;
-    let layers: u64 = images.iter().map(|image| image.own_bytes).sum();
-    let mut shown = json!({ "LayersSize": layers, "BuilderSize": 0 });
+    let (mut usage, containers) = app.engine.usage().await?;
+    usage.images.sort_by_key(|one| (std::cmp::Reverse(one.image.created), one.image.id));
+    let mut shown = json!({ "LayersSize": usage.layer_bytes, "BuilderSize": 0 });
     if is_wanted("image") {
-        let used: Vec<_> = app.engine.containers().iter().map(|c| c.image_id.clone()).collect();
-        shown["Images"] = images
+        shown["Images"] = usage
+            .images
             .iter()
-            .map(|image| {
+            .map(|ImageUsage { image, shared_bytes, .. }| {
                 let mut shown = summary(image, |_| true);
                 let id = image.id.hex();
-                shown["Containers"] = used.iter().filter(|used| **used == id).count().into();
-                shown["SharedSize"] = (image.total_bytes - image.own_bytes).into();
+                let users = containers.iter().filter(|one| one.record.image_id == id);
+                shown["Containers"] = users.count().into();
+                shown["SharedSize"] = (*shared_bytes).into();
                 shown
             })
             .collect();

@@ -53,6 +53,7 @@ fn run(verb: &str, store: &Store, places: &Places) {
         }
         "remove" => drop(store.remove("single", false, &[]).unwrap()),
         "demote" => drop(store.remove("base", true, &[]).unwrap()),
+        "repair" => assert!(store.repair().unwrap().broken.is_empty()),
         "remove tree" => drop(store.remove_tree("mid", &[]).unwrap()),
         "merge" => drop(merge(store, "api", "flat", MergeFiles::Top(2), Sources::Keep).unwrap()),
         "merge all" => drop(merge(store, "api", "flat", MergeFiles::All, Sources::Keep).unwrap()),
@@ -249,6 +250,45 @@ fn adopt_leaves_the_old_tree_or_the_new() {
 #[test]
 fn adopting_back_leaves_the_old_tree_or_the_new() {
     check("adopt back");
+}
+
+/// Here the old tree cannot be read, so the pictures are of what is broken.
+#[test]
+fn repair_mends_everything_or_nothing() {
+    let folder = temporary();
+    let template = folder.path().join("template");
+    {
+        let _nobody = nobody_forks();
+        prepare(&template);
+        let places = Places::under(&template);
+        let lone = places.open().find("lone").unwrap();
+        super::repair::rename(&lone.file, "renamed");
+        drop(places.open());
+    }
+    let broken = |folder: &Path| {
+        let _nobody = nobody_forks();
+        let places = Places::under(folder);
+        let store = places.open();
+        let images = store.list().iter().filter(|image| image.damage.is_some()).count();
+        let e = store.chain(&places.container("e").join("lone.vhdx"));
+        (images, e.is_err())
+    };
+    assert_eq!(broken(&template), (3, true));
+    let mut seen = std::collections::BTreeSet::new();
+    for step in 0.. {
+        assert!(step < 100, "repair never ends");
+        let copy = folder.path().join(step.to_string());
+        copy_folder(&template, &copy);
+        if run_child("repair", &copy, step) {
+            assert_eq!(broken(&copy), (0, false));
+            break;
+        }
+        run_child("open", &copy, step % 9);
+        seen.insert(broken(&copy));
+        std::fs::remove_dir_all(&copy).unwrap();
+    }
+    assert!(seen.iter().all(|one| [(3, true), (0, false)].contains(one)), "{seen:?}");
+    assert_eq!(seen.len(), 2);
 }
 
 #[test]

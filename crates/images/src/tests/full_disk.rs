@@ -116,6 +116,29 @@ fn while_merging_in_place_of_the_sources() {
 }
 
 #[test]
+fn while_repairing() {
+    let folder = folder();
+    let places = Places::make(folder.path());
+    let store = places.open();
+    import(&store, &places, "base", 1);
+    let leaf = container(&store, &places, "base", "c", 2);
+    let before = picture(&store, &places);
+    super::repair::rename(&store.find("base").unwrap().file, "renamed");
+    let mut failures = 0;
+    for writes in 0.. {
+        match full_from(writes, || store.repair()) {
+            Ok(repaired) if repaired.broken.is_empty() => break,
+            Ok(repaired) => assert_eq!(repaired.broken.len(), 1),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}"),
+        }
+        failures += 1;
+        assert!(store.chain(&leaf).is_err());
+    }
+    assert!(failures > 1);
+    assert_eq!(picture(&store, &places), before);
+}
+
+#[test]
 fn while_adopting() {
     let folder = folder();
     let places = Places::make(folder.path());
