@@ -14,6 +14,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         "ireko",
         &[
             "ireko-cli",
+            "ireko-confine",
             "ireko-daemon",
             "ireko-protocol",
             "ireko-setup",
@@ -26,6 +27,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("ireko-block-export", &["ireko-disk"]),
     // Disk files only for `ireko vhd`.
     ("ireko-cli", &["ireko-block-export", "ireko-disk", "ireko-protocol"]),
+    ("ireko-confine", &["ireko-protocol"]),
     ("ireko-daemon", &["ireko-engine", "ireko-protocol"]),
     ("ireko-disk", &[]),
     ("ireko-engine", &["ireko-images", "ireko-protocol"]),

@@ -70,6 +70,12 @@ pub enum Verb {
         #[arg(long)]
         plan: PathBuf,
     },
+    /// Run a program that sees the files it is given and nothing else
+    #[command(hide = true)]
+    Confine {
+        /// What to run and what it may see, as JSON
+        plan: String,
+    },
     /// Print what this machine offers to virtual machines, as JSON
     #[command(hide = true)]
     Probe,

@@ -33,9 +33,10 @@ struct Detail {
 pub async fn follow<T: DeserializeOwned>(
     client: &Client,
     target: &Target,
+    content: Content,
     title: &str,
 ) -> Result<T> {
-    let response = client.send(Method::POST, target, Content::none()).await?;
+    let response = client.send(Method::POST, target, content).await?;
     let body = response.into_body().into_data_stream().map_err(std::io::Error::other);
     let bar = Bytes::new(title);
     let result = read(StreamReader::new(body), |done, total| bar.at(done, total)).await;

@@ -28,6 +28,11 @@ pub enum Personality {
         /// The file that says what to run.
         plan: PathBuf,
     },
+    /// Becomes another program, confined.
+    Confine {
+        /// An [`ireko_protocol::confine::Confinement`] as JSON.
+        plan: String,
+    },
     /// Prints an [`ireko_protocol::host::HostFacts`].
     Probe {
         /// The machine-wide cache.
@@ -131,6 +136,7 @@ fn personality(Line { globals, verb }: Line) -> Result<Personality> {
         Verb::Vhd(verb) => client(places, Task::Vhd(verb)),
         Verb::Setup(setup::Args { refresh }) => Personality::Setup { cache: places.cache, refresh },
         Verb::Shim { plan } => Personality::Shim { root: places.root, plan },
+        Verb::Confine { plan } => Personality::Confine { plan },
         Verb::Probe => Personality::Probe { cache: places.cache, accel: accel_or_auto },
     })
 }

@@ -10,15 +10,10 @@ const TICK: Duration = Duration::from_millis(120);
 pub struct Upload(ProgressBar);
 
 impl Upload {
-    /// Begins; `length` is the archive's in bytes, where it is known.
-    pub fn new(length: Option<u64>) -> Self {
-        let (bar, template) = match length {
-            Some(length) => {
-                (ProgressBar::new(length), "sending {bar:30} {bytes}/{total_bytes} {bytes_per_sec}")
-            }
-            None => (ProgressBar::no_length(), "sending {spinner} {bytes} {bytes_per_sec}"),
-        };
-        bar.set_style(style(template));
+    /// Begins; how long the archive is nobody knows.
+    pub fn new() -> Self {
+        let bar = ProgressBar::no_length();
+        bar.set_style(style("sending {spinner} {bytes} {bytes_per_sec}"));
         bar.enable_steady_tick(TICK);
         Self(bar)
     }
@@ -26,9 +21,6 @@ impl Upload {
     /// So many bytes more were sent.
     pub fn sent(&self, bytes: u64) {
         self.0.inc(bytes);
-        if self.0.length() == Some(self.0.position()) {
-            self.working("unpacking it in a virtual machine");
-        }
     }
 
     /// The daemon is at work on it.

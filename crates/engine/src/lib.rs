@@ -45,10 +45,12 @@ mod wait;
 mod base;
 mod changes;
 mod commit;
+mod convert;
 mod decompress;
 mod guest_work;
 mod images;
 mod import;
+mod import_file;
 mod merge;
 mod progress;
 mod remove_images;
@@ -72,6 +74,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use events::{Event, EventStream, Subject};
 pub use exec::{ExecInfo, ExecSpec, ExecState};
 pub use import::{ImportOptions, ImportProgress};
+pub use import_file::ImportFile;
 pub use ireko_images::{
     Broken, Depth, Doomed, DoomedTree, Garbage, ImageUsage, ImageUser, MergeFiles, Merged,
     ParentCheck, Relinked, Repaired, Sources, Usage, Verified,

@@ -259,7 +259,7 @@ fn compressed(path: &Path, compression: Compression) -> Result<Recognised> {
     let mut block = Vec::with_capacity(BLOCK);
     let read = open().and_then(|plain| plain.take(BLOCK as u64).read_to_end(&mut block));
     if let Err(error) = read {
-        return Err(refused(path, format!("cannot be uncompressed: {error}")));
+        return Err(refused(path, format!("is an archive that cannot be read: {error}")));
     }
     if is_tar(&block, block.len() as u64) {
         let plain = open().during(opening)?;

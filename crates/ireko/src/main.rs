@@ -4,6 +4,7 @@
 //!   ireko …        a command: HTTP to the daemon           ireko_cli
 //!   ireko daemon   the engine behind HTTP                  ireko_daemon
 //!   ireko shim     one VM                     (hidden)     ireko_shim, with the agent's bytes
+//!   ireko confine  another program, confined  (hidden)     ireko_confine
 //!   ireko probe    what this machine offers   (hidden)     ireko_vm, ireko_setup
 //!   ireko setup    fills the cache                         ireko_setup
 //! ```
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         Ok(Personality::Client(invocation)) => invocation.run(),
         Ok(Personality::Daemon(options)) => daemon(options),
         Ok(Personality::Shim { plan, .. }) => ireko_shim::main(&plan, AGENT),
+        Ok(Personality::Confine { plan }) => ireko_confine::main(&plan),
         Ok(Personality::Probe { cache, accel }) => probe::main(&cache, accel),
         Ok(Personality::Setup { cache, refresh }) => setup::main(&cache, refresh),
         Err(status) => status,

@@ -1,6 +1,40 @@
-//! What the verbs on images answer: `/ireko/images/…`.
+//! What the verbs on images are asked and answer: `/ireko/images/…`.
 
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// Which file is to become an image: the body of `POST /ireko/images/import`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Import {
+    /// An absolute path on the daemon's machine.
+    pub path: PathBuf,
+    /// The image's name; a disk is called after its file without one.
+    pub name: Option<String>,
+    /// What the file is, where its content leaves a choice.
+    pub format: Option<String>,
+    /// What is said about the image.
+    pub message: String,
+    /// Lines of a Dockerfile; for archives of a root file system only.
+    pub changes: Vec<String>,
+}
+
+/// What an import made, its result.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Imported {
+    /// The new image's id with `sha256:`.
+    pub id: String,
+    /// Its names.
+    pub names: Vec<String>,
+    /// The key of its file.
+    pub guid: String,
+    /// The id of the image that it stands on.
+    pub parent: Option<String>,
+    /// Bytes that its file takes.
+    pub own_bytes: u64,
+    /// Bytes a guest sees.
+    pub virtual_size: u64,
+}
 
 /// What a merge made, the result of `POST /ireko/images/{name}/merge`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,7 +4,7 @@ use super::Context;
 use crate::client::{Client, Content, broken_off};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exit::Exit;
-use crate::lines::read_line;
+use crate::lines::{self, read_line};
 use crate::output;
 use crate::progress::Upload;
 use crate::reference::repository_and_tag;
@@ -12,21 +12,32 @@ use crate::target::Target;
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use http_body_util::BodyExt;
 use hyper::Method;
+use ireko_protocol::images::{Import, Imported};
 use serde::Deserialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tokio::io::{AsyncRead, BufReader};
 use tokio_util::io::{ReaderStream, StreamReader};
 
 const PIECE: usize = 256 << 10;
 
-/// Import the contents of a tar archive as an image's root file system
+/// Import a disk, or the contents of a tar archive as an image's root file system
 ///
-/// The archive may be compressed; "-" reads it from standard input.
+/// What FILE is, its content tells: a disk (VHDX, VHD, qcow2, VMDK, VDI, or raw with a partition
+/// table), the disk in an OVA or a Vagrant box, or a tar archive of a root file system, plain or
+/// compressed with gzip, xz or zstd. "-" reads such an archive from standard input.
+///
+/// FILE is only read. A VHDX called Name_GUID.vhdx keeps its GUID. A differencing VHDX is linked to
+/// its parent, which is imported first. No image ever loses its name or its file to an import of
+/// FILE. An interrupt undoes what has begun. The new image's id is printed.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
-    /// Apply a Dockerfile instruction to the created image
+    /// Apply a Dockerfile instruction to the created image; not for disks
     #[arg(short, long, value_name = "list")]
     change: Vec<String>,
+
+    /// What FILE is, where its content leaves a choice
+    #[arg(long, value_name = "format", value_parser = FORMATS)]
+    format: Option<String>,
 
     /// Set the commit message of the image
     #[arg(short, long, value_name = "string")]
@@ -35,9 +46,13 @@ pub struct Args {
     #[arg(value_name = "FILE|-")]
     file: PathBuf,
 
-    #[arg(value_name = "REPOSITORY[:TAG]")]
+    /// What the image is called; a disk is called after its file without it
+    #[arg(value_name = "NAME[:TAG]")]
     name: Option<String>,
 }
+
+/// What a file may be told to be.
+const FORMATS: [&str; 9] = ["vhdx", "vhd", "raw", "qcow2", "vmdk", "vdi", "ova", "box", "tar"];
 
 /// One line of the daemon's report.
 #[derive(Debug, Default, Deserialize)]
@@ -48,8 +63,14 @@ struct Report {
     error: Option<String>,
 }
 
-/// Sends the archive and prints the image's id.
+/// Has the file imported, or sends what comes from elsewhere, and prints the image's id.
 pub async fn execute(context: &Context, args: &Args) -> Result<Exit> {
+    if is_here(&args.file)? {
+        return import_file(context, args).await;
+    }
+    if args.format.is_some() {
+        return Err(Error::usage("--format is for files: an archive is sent as it is read"));
+    }
     // Opened before a daemon is started: a wrong name is told at once.
     let archive = Archive::open(args).await?;
     let client = context.connect().await?;
@@ -62,10 +83,49 @@ pub async fn execute(context: &Context, args: &Args) -> Result<Exit> {
     for change in &args.change {
         target = target.with("changes", change);
     }
-    let upload = Upload::new(archive.length);
+    let upload = Upload::new();
     let image = send(&client, &target, archive, &upload).await;
     upload.finish();
     output::line(image?)?;
+    Ok(Exit::SUCCESS)
+}
+
+/// Tells whether the daemon can read it itself: a file, or a folder, whose name it is told.
+fn is_here(file: &Path) -> Result<bool> {
+    if file.as_os_str() == "-" {
+        return Ok(false);
+    }
+    let cannot = |error: &std::io::Error| {
+        let error = Error::local(format!("cannot read {}: {error}", file.display()));
+        match file.to_string_lossy().contains("://") {
+            true => error.hint("download it first and name the file"),
+            false => error,
+        }
+    };
+    let kind = std::fs::metadata(file).map_err(|error| cannot(&error))?;
+    if kind.is_file() {
+        // Before a daemon is started: what cannot be read is told at once.
+        std::fs::File::open(file).map_err(|error| cannot(&error))?;
+    }
+    Ok(kind.is_file() || kind.is_dir())
+}
+
+async fn import_file(context: &Context, args: &Args) -> Result<Exit> {
+    let path = std::path::absolute(&args.file).map_err(|error| {
+        Error::usage(format!("not a file: {}", args.file.display())).because(error)
+    })?;
+    let import = Import {
+        path,
+        name: args.name.clone(),
+        format: args.format.clone(),
+        message: args.message.clone().unwrap_or_default(),
+        changes: args.change.clone(),
+    };
+    let content = Content::json(&import)?;
+    let client = context.connect().await?;
+    let target = Target::ireko(["images", "import"]);
+    let imported: Imported = lines::follow(&client, &target, content, "importing").await?;
+    output::line(imported.id)?;
     Ok(Exit::SUCCESS)
 }
 
@@ -84,8 +144,6 @@ async fn send(
 }
 
 struct Archive {
-    /// In bytes, where it is known.
-    length: Option<u64>,
     stream: std::pin::Pin<Box<dyn Stream<Item = std::io::Result<bytes::Bytes>> + Send>>,
 }
 
@@ -96,28 +154,17 @@ impl Archive {
                 return Err(Error::local("no archive on standard input: it is a terminal")
                     .hint("ireko import - NAME < rootfs.tar"));
             }
-            return Ok(Self::of(tokio::io::stdin(), None));
+            return Ok(Self::of(tokio::io::stdin()));
         }
-        let cannot = |why: &str| {
-            let error = Error::local(format!("cannot read {}: {why}", args.file.display()));
-            match args.file.to_string_lossy().contains("://") {
-                true => error.hint("download the archive first and name the file"),
-                false => error,
-            }
+        let cannot = |error: std::io::Error| {
+            Error::local(format!("cannot read {}", args.file.display())).because(error)
         };
-        let file =
-            tokio::fs::File::open(&args.file).await.map_err(|error| cannot(&error.to_string()))?;
-        let metadata = file.metadata().await.map_err(|error| cannot(&error.to_string()))?;
-        match (metadata.is_dir(), metadata.is_file()) {
-            (true, _) => Err(cannot("it is a folder")
-                .hint("tar -C FOLDER -c . | ireko import - NAME makes an archive on the way")),
-            (_, true) => Ok(Self::of(file, Some(metadata.len()))),
-            _ => Ok(Self::of(file, None)),
-        }
+        let file = tokio::fs::File::open(&args.file).await.map_err(cannot)?;
+        Ok(Self::of(file))
     }
 
-    fn of(reader: impl AsyncRead + Send + 'static, length: Option<u64>) -> Self {
-        Self { length, stream: ReaderStream::with_capacity(reader, PIECE).boxed() }
+    fn of(reader: impl AsyncRead + Send + 'static) -> Self {
+        Self { stream: ReaderStream::with_capacity(reader, PIECE).boxed() }
     }
 }
 

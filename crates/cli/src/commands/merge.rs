@@ -1,6 +1,7 @@
 //! `ireko image merge`.
 
 use super::Context;
+use crate::client::Content;
 use crate::error::Result;
 use crate::exit::Exit;
 use crate::lines;
@@ -48,7 +49,7 @@ pub async fn execute(context: &Context, args: &Args) -> Result<Exit> {
         .with_some("depth", depth)
         .with_flag("all", args.all)
         .with_flag("delete", args.delete);
-    let merged: Merged = lines::follow(&client, &target, "merging").await?;
+    let merged: Merged = lines::follow(&client, &target, Content::none(), "merging").await?;
     for removed in &merged.removed {
         match removed {
             Removed::Untagged(name) => output::note(format_args!("Untagged: {name}")),

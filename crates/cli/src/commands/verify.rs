@@ -1,6 +1,7 @@
 //! `ireko image verify`.
 
 use super::Context;
+use crate::client::Content;
 use crate::error::Result;
 use crate::exit::Exit;
 use crate::table::printable;
@@ -31,7 +32,7 @@ pub async fn execute(context: &Context, args: &Args) -> Result<Exit> {
     let client = context.connect().await?;
     let target = Target::ireko(["images", "verify"]).with_flag("deep", args.deep);
     let target = args.images.iter().fold(target, |target, image| target.with("image", image));
-    let verified: Verified = lines::follow(&client, &target, "verifying").await?;
+    let verified: Verified = lines::follow(&client, &target, Content::none(), "verifying").await?;
     match args.json {
         true => output::json(&verified)?,
         false => told(&verified)?,

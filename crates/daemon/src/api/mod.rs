@@ -77,6 +77,7 @@ fn system_routes() -> Router<App> {
         .route("/ireko/images/verify", post(ireko::verify::verify))
         .route("/ireko/images/repair", post(ireko::verify::repair))
         // As below: a name may contain slashes.
+        .route("/ireko/images/import", post(ireko::images::import))
         .route("/ireko/images/{*name}", post(ireko::images::post).delete(ireko::images::remove))
 }
 

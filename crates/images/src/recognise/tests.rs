@@ -112,7 +112,7 @@ fn what_is_not_known_is_refused_with_what_is() {
         (b"BZh91AY&SY", "bzip2"),
         (&gzip(b"QFI\xfb and so on"), "is a compressed qcow2 disk"),
         (&gzip(b"hello"), "no archive inside"),
-        (&gzip(&[7; 4096])[..20], "cannot be uncompressed"),
+        (&gzip(&[7; 4096])[..20], "an archive that cannot be read"),
         (&iso, "ISO image"),
     ] {
         let error = recognise(&files.write("file", bytes), None).unwrap_err();

@@ -3,14 +3,34 @@
 use crate::api::App;
 use crate::api::error::{ApiError, ApiResult};
 use crate::api::lines;
-use crate::api::query::Params;
+use crate::api::query::{Params, read_json};
 use crate::dispatch::page_not_found;
 use axum::Json;
+use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use hyper::StatusCode;
-use ireko_engine::{Doomed, ImageUser, MergeFiles, Sources, progress};
-use ireko_protocol::images::{Blocker, Merged, Removal, Removed, RemovedImage};
+use ireko_engine::{Doomed, ImageUser, ImportFile, MergeFiles, Sources, progress};
+use ireko_protocol::images::{Blocker, Import, Imported, Merged, Removal, Removed, RemovedImage};
+
+/// `POST /ireko/images/import`: a file on this machine becomes an image.
+pub(crate) async fn import(State(app): State<App>, body: Body) -> ApiResult<Response> {
+    let Import { path, name, format, message, changes } = read_json(body).await?;
+    let file = ImportFile { path, name, format, comment: message, changes };
+    let (watcher, progress) = progress();
+    let work = async move {
+        let image = app.engine.import_file(file, watcher).await?;
+        Ok(Imported {
+            id: image.id.to_string(),
+            names: image.names.iter().map(|name| name.familiar()).collect(),
+            guid: image.guid.to_string(),
+            parent: image.parent_image.map(|parent| parent.to_string()),
+            own_bytes: image.own_bytes,
+            virtual_size: image.virtual_size,
+        })
+    };
+    lines::answer("Importing", progress, work).await
+}
 
 /// `POST /ireko/images/{name}/merge`, `/rename`.
 pub(crate) async fn post(

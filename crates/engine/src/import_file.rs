@@ -1,0 +1,181 @@
+//! Making an image of a file, whatever it is: the file says.
+//!
+//! ```text
+//!   recognise ─┬─ disk, OVA, Vagrant box ─► begin ─► fill ─► (qemu-img, confined) ─► publish
+//!              ├─ tar of a root file system ─► as an upload of it: see `import.rs`
+//!              └─ zip, docker archive, OCI layout ─► not yet
+//! ```
+//!
+//! The file is on this machine and is only read.
+
+use crate::blocking::{blocking, to_its_end};
+use crate::convert::convert;
+use crate::engine::Engine;
+use crate::error::{Attempt, Error, Result};
+use crate::import::ImportOptions;
+use crate::progress::Watcher;
+use crate::store::{ImageInfo, Name};
+use ireko_images::{Filled, GivenFormat, Recognised, Watch};
+use std::io;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, ReadBuf};
+
+/// Which file is to become an image, and what is said about it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImportFile {
+    /// An absolute path.
+    pub path: PathBuf,
+    /// The image's name; a disk is called after its file without one.
+    pub name: Option<String>,
+    /// What the file is, where it cannot tell itself: one of [`ireko_images::FORMATS`].
+    pub format: Option<String>,
+    /// What is said about the image.
+    pub comment: String,
+    /// Lines of a Dockerfile; for archives of a root file system only.
+    pub changes: Vec<String>,
+}
+
+impl Engine {
+    /// Imports a file as a new image, under a name that no image has.
+    ///
+    /// Errors where the file is nothing that is known or is damaged, where its name or its key is in
+    /// use, or where its parent is not here; then nothing is left of it. Likewise when the watcher's
+    /// other end is dropped.
+    pub async fn import_file(&self, file: ImportFile, watcher: Watcher) -> Result<ImageInfo> {
+        if !file.path.is_absolute() {
+            return Err(Error::bad_parameter(format!(
+                "{} is not an absolute path",
+                file.path.display()
+            )));
+        }
+        let engine = self.clone();
+        to_its_end(async move {
+            let (path, given) = (file.path.clone(), file.format.clone());
+            let what = blocking(move || {
+                let given = given.map(|format| format.parse::<GivenFormat>()).transpose()?;
+                Ok(ireko_images::recognise(&path, given)?)
+            })
+            .await?;
+            match what {
+                Recognised::Disk(_) | Recognised::Packed(..) => {
+                    engine.import_disk(file, what, watcher).await
+                }
+                Recognised::RootFs => engine.import_root_fs(file, watcher).await,
+                Recognised::DockerArchive | Recognised::OciLayout => {
+                    Err(Error::unsupported(format!(
+                        "{} is a {what}: it comes with `load`, which Ireko does not have yet",
+                        file.path.display()
+                    )))
+                }
+                _ => Err(Error::unsupported(format!(
+                    "{} is a {what}, which Ireko does not import yet",
+                    file.path.display()
+                ))),
+            }
+        })
+        .await
+    }
+
+    async fn import_disk(
+        &self,
+        file: ImportFile,
+        what: Recognised,
+        watcher: Watcher,
+    ) -> Result<ImageInfo> {
+        if !file.changes.is_empty() {
+            return Err(Error::bad_parameter(format!(
+                "`change` is for archives of a root file system, and this is a {what}: what runs on \
+                 it is its own affair"
+            )));
+        }
+        let comment = comment(&file);
+        let (store, watcher) = (Arc::clone(&self.store), Arc::new(watcher));
+        let filling = Arc::clone(&watcher);
+        let (pending, filled) = blocking(move || {
+            let pending = store.begin_disk(&file.path, what, file.name.as_deref())?;
+            let filled = store.fill_disk(&pending, &*filling)?;
+            Ok((pending, filled))
+        })
+        .await?;
+        if let Filled::ToConvert(conversion) = filled {
+            let converted = convert(&self.settings.executable, &conversion, &watcher).await;
+            if let Err(error) = converted {
+                // What was written may be much to remove.
+                blocking(move || {
+                    drop(pending);
+                    Ok(())
+                })
+                .await?;
+                return Err(error);
+            }
+        }
+        let store = Arc::clone(&self.store);
+        let image = blocking(move || {
+            if watcher.cancelled() {
+                return Err(Error::conflict("the import was cancelled"));
+            }
+            Ok(store.publish_disk(pending, &comment)?)
+        })
+        .await?;
+        self.emit_image(&image.id.to_string(), "import", &image.id.to_string());
+        Ok(image)
+    }
+
+    async fn import_root_fs(&self, file: ImportFile, watcher: Watcher) -> Result<ImageInfo> {
+        if let Some(name) = &file.name {
+            let name = Name::parse(name)?;
+            if self.image(&name.familiar()).await.is_ok() {
+                return Err(Error::conflict(format!(
+                    "the name {} is in use; an import never takes an image's name away",
+                    name.familiar()
+                ))
+                .hint("choose another: ireko image import FILE NAME"));
+            }
+        }
+        let opening = || format!("open {}", file.path.display());
+        let archive = tokio::fs::File::open(&file.path).await.attempt(opening)?;
+        let total = archive.metadata().await.attempt(opening)?.len();
+        let options =
+            ImportOptions { comment: comment(&file), name: file.name, changes: file.changes };
+        // How much was received, the watcher is told by the reader.
+        let (unheard, _) = tokio::sync::mpsc::unbounded_channel();
+        let archive = Watched { inner: archive, done: 0, total, watcher };
+        self.import(archive, options, unheard).await
+    }
+}
+
+fn comment(file: &ImportFile) -> String {
+    let name = file.path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+    match file.comment.as_str() {
+        "" => format!("Imported from {name}"),
+        given => given.to_owned(),
+    }
+}
+
+/// A file that tells how far it was read, and ends with an error when nobody wants it any more.
+struct Watched {
+    inner: tokio::fs::File,
+    done: u64,
+    total: u64,
+    watcher: Watcher,
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.watcher.cancelled() {
+            return Poll::Ready(Err(io::Error::other("the import was cancelled")));
+        }
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.inner).poll_read(context, buffer);
+        self.done += buffer.filled().len().saturating_sub(before) as u64;
+        self.watcher.advanced(self.done, self.total);
+        polled
+    }
+}
