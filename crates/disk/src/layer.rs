@@ -284,6 +284,17 @@ impl Layer {
         Ok(())
     }
 
+    /// Fails with [`ErrorKind::Corrupt`] where blocks of the file share space: a write to one would change the other.
+    ///
+    /// Takes a look at all blocks, which opening does not: for verbs that promise to keep what the disk reads.
+    pub fn check_space(&self) -> Result<()> {
+        match self {
+            Self::Vhdx(layer) => layer.check_space(),
+            Self::Vhd(layer) => layer.check_space(),
+            Self::Raw(_) => Ok(()),
+        }
+    }
+
     /// Appends the runs of a range of the virtual disk. What lies past this layer's disk is below.
     pub fn map(&self, range: Range<u64>, runs: &mut Vec<Run>) -> Result<()> {
         of_format!(self, layer => layer.map(range, runs))

@@ -139,6 +139,9 @@ impl Merge {
 
     /// Steps 1 to 5, `agreed` being the parent's identity meanwhile.
     fn copy(self, agreed: Guid, watch: &dyn Watch) -> Result<()> {
+        // The child hides only those of the parent's bytes that it has itself.
+        let sound = self.parents.leaf.check_space();
+        sound.map_err(|error| error.context("look for blocks of the parent that overlap"))?;
         // Beginning a session syncs what an earlier call did not.
         let child = self.child.into_maintained(self.child_file)?;
         child.accept_parents(self.identities[1], agreed)?;

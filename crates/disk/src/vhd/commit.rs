@@ -305,15 +305,24 @@ impl Sparse {
         if ground.space.is_some() {
             return Ok(());
         }
-        let limit = self.limit.load(Ordering::Acquire);
-        let mut census = Census::new(&self.layout, &self.reserved, limit);
-        self.each_entry(&sectors, |_, at| census.add(at..at + self.layout.span()))?;
-        // Given up, but not durably: a crash would find it in use.
-        sectors.freed().iter().try_for_each(|place| census.add(place.clone()))?;
-        let mut space = census.finish(&self.layout, limit)?;
+        let mut space = self.census(&sectors)?;
         self.names.iter().for_each(|name| space.reserve(name));
         ground.space = Some(space);
         Ok(())
+    }
+
+    /// Fails with [`ErrorKind::Corrupt`] where parts of the file share space: a write to one would change the other.
+    pub fn check_space(&self) -> Result<()> {
+        self.census(&self.sectors.read()).map(drop)
+    }
+
+    fn census(&self, sectors: &Sectors) -> Result<Space> {
+        let limit = self.limit.load(Ordering::Acquire);
+        let mut census = Census::new(&self.layout, &self.reserved, limit);
+        self.each_entry(sectors, |_, at| census.add(at..at + self.layout.span()))?;
+        // Given up, but not durably: a crash would find it in use.
+        sectors.freed().iter().try_for_each(|place| census.add(place.clone()))?;
+        census.finish(&self.layout, limit)
     }
 
     /// Calls `visit(block, place)` for each block that is there, as the table is now; places are checked.

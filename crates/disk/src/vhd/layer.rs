@@ -46,12 +46,22 @@ impl Layer {
     fn open_with(file: Arc<dyn Storage>, checksums: Checksums) -> Result<Self> {
         let (footer, found) = Footer::find(&*file, checksums)?;
         let body = match footer.kind() {
-            Kind::Fixed => Body::Fixed(raw::Layer::beginning(file.clone(), footer.virtual_size())?),
+            Kind::Fixed => Body::Fixed(Self::open_fixed(file.clone(), &footer, found)?),
             Kind::Dynamic | Kind::Differencing => {
                 Body::Sparse(Box::new(Sparse::open(file.clone(), &footer, found, checksums)?))
             }
         };
         Ok(Self { storage: file, footer, found, body })
+    }
+
+    fn open_fixed(file: Arc<dyn Storage>, footer: &Footer, found: Found) -> Result<raw::Layer> {
+        let length = file.len().during("read the file's length")?;
+        let footer_length = if found == Found::Short { FOOTER - 1 } else { FOOTER };
+        // A new footer would change the disk's last bytes.
+        if footer.virtual_size() > length - footer_length {
+            return Err(Error::corrupt("the file is shorter than its disk with a footer"));
+        }
+        raw::Layer::beginning(file, footer.virtual_size())
     }
 
     /// Bounds the metadata kept in memory, in pages of 4 KiB; for the parents of long chains.
@@ -133,6 +143,16 @@ impl Layer {
         match &self.body {
             Body::Fixed(fixed) => fixed.is_writable(),
             Body::Sparse(sparse) => sparse.writer.is_some(),
+        }
+    }
+
+    /// Fails with [`ErrorKind::Corrupt`] where parts of the file share space: a write to one would change the other.
+    ///
+    /// Reads the whole table, which opening does not.
+    pub fn check_space(&self) -> Result<()> {
+        match &self.body {
+            Body::Fixed(_) => Ok(()),
+            Body::Sparse(sparse) => sparse.check_space(),
         }
     }
 

@@ -52,6 +52,8 @@ pub(crate) fn resize(
     if size < present && !options.allow_loss {
         layer.check_loss(size, watch)?;
     }
+    // What is cleared behind the disk's end is to be nobody else's.
+    layer.check_space()?;
     let layer = layer.into_writable(storage.clone())?;
     let layer = match size > present {
         true => layer.grown(size, Guid::random())?,

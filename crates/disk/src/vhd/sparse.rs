@@ -68,7 +68,11 @@ impl Sparse {
             Found::Copy => length,
             Found::Short => length - FOOTER + 1,
         };
-        let header = Header::read(&*storage, footer.header_offset(), checksums)?;
+        let at = footer.header_offset();
+        let header = Header::read(&*storage, at, checksums)?;
+        if at + HEADER > limit {
+            return Err(Error::corrupt("the dynamic header lies over the footer"));
+        }
         let layout = Layout::new(footer.virtual_size(), header.block_size());
         if u64::from(header.table_entries()) < layout.blocks() {
             return Err(Error::corrupt("the block table is too small for the disk"));
@@ -82,8 +86,7 @@ impl Sparse {
         }
         let link = (footer.kind() == Kind::Differencing)
             .then(|| ParentLink::read(&*storage, &header, length));
-        let reserved =
-            vec![0..FOOTER, footer.header_offset()..footer.header_offset() + HEADER, table];
+        let reserved = vec![0..FOOTER, at..at + HEADER, table];
         let names = match link {
             Some(_) => locator::ranges(&header, limit).collect(),
             None => Vec::new(),
@@ -247,13 +250,21 @@ impl Sparse {
 
     /// Makes the disk ready to be written: both footers are there, durably.
     ///
-    /// After a crash the end of the file may be without one, and the copy at the beginning out of date.
+    /// After a crash the end of the file may be without one, and the copy at the beginning out of date. Fails with
+    /// [`ErrorKind::Corrupt`] where the copy, the header and the table share space: a new copy would change the table.
     pub fn into_writable(
         mut self,
         storage: Arc<dyn Storage>,
         footer: &Footer,
         found: Found,
     ) -> Result<Self> {
+        let mut reserved = self.reserved.iter();
+        while let Some(range) = reserved.next() {
+            if reserved.as_slice().iter().any(|other| overlap(range, other)) {
+                let message = "the footer's copy, the dynamic header and the block table overlap";
+                return Err(Error::corrupt(message));
+            }
+        }
         match found {
             Found::AtEnd => {
                 let copy = Footer::copy(&*storage, Checksums::Required);

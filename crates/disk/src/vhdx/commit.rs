@@ -353,12 +353,23 @@ impl Layer {
         if space.is_some() {
             return Ok(());
         }
+        *space = Some(self.census(&pages)?);
+        Ok(())
+    }
+
+    /// Fails with [`ErrorKind::Corrupt`] where blocks share space: a write to one would change the other.
+    ///
+    /// Reads the whole BAT, which opening does not.
+    pub(crate) fn check_space(&self) -> Result<()> {
+        self.census(&self.pages.read()).map(drop)
+    }
+
+    fn census(&self, pages: &Pages<PAGE>) -> Result<Space> {
         let mut census = Census::new(self.length.load(Ordering::Acquire), &self.regions.reserved);
-        self.each_owner(&pages, |_, place| census.add(place))?;
+        self.each_owner(pages, |_, place| census.add(place))?;
         // Given up, but not durably: a crash would find it in use.
         pages.freed().iter().try_for_each(|place| census.add(place.clone()))?;
-        *space = Some(census.finish()?);
-        Ok(())
+        census.finish()
     }
 
     /// Lists the blocks and bitmap blocks that have space, in the order of their BAT slots.

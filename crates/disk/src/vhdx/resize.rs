@@ -46,6 +46,8 @@ pub(crate) fn resize(
     if size < present && !options.allow_loss {
         layer.check_loss(size, watch)?;
     }
+    // What is cleared behind the disk's end is to be nobody else's.
+    layer.check_space()?;
     // A failure before the size changes leaves children linked: DataWriteGuid is changed with it.
     let layer = layer.into_maintained(storage.clone())?;
     let layer = match size > present {

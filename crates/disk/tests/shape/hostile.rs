@@ -3,9 +3,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use ireko_disk::merge::storages_into_parent;
 use ireko_disk::vhdx::{self, ChildOptions, CreateOptions};
 use ireko_disk::{
-    Access, Chain, CompactOptions, Disk, ResizeOptions, Storage, compact_storage, resize_storage,
+    Access, Chain, CompactOptions, Disk, ErrorKind, ResizeOptions, Storage, compact_storage,
+    resize_storage,
 };
 use ireko_testkit::random::Random;
 use ireko_testkit::{CrashStorage, Image};
@@ -103,4 +105,34 @@ fn any_byte_of_the_bat() {
     mutate(BAT..BAT + 7 * 8, None);
     // The bitmap's entry.
     mutate(BAT + 4096 * 8..BAT + 4097 * 8, None);
+}
+
+#[test]
+fn a_disk_whose_last_block_lies_over_another_is_neither_merged_into_nor_resized() {
+    let [leaf, mut base] = chain();
+    let mut entry = [0; 8];
+    base.read(BAT + 3 * 8, &mut entry).unwrap();
+    base.write(BAT + 5 * 8, &entry);
+    let bytes = |image: &Image| {
+        let mut bytes = vec![0; image.length() as usize];
+        image.read(0, &mut bytes).unwrap();
+        bytes
+    };
+    let files = [&leaf, &base].map(|image| Arc::new(CrashStorage::new(image.clone())));
+    let [leaf_file, base_file] = files.clone().map(|file| file as Arc<dyn Storage>);
+    let resize = |size| {
+        let options = ResizeOptions { allow_loss: true };
+        resize_storage(std::slice::from_ref(&base_file), size, &options, &())
+    };
+    let outcomes = [
+        resize(9 * MIB),
+        resize(5 * MIB + 512),
+        storages_into_parent(vec![leaf_file, base_file.clone()], &()),
+    ];
+    for outcome in outcomes {
+        assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Corrupt);
+    }
+    for (file, image) in files.iter().zip([&leaf, &base]) {
+        assert!(bytes(&file.image()) == bytes(image), "changed all the same");
+    }
 }

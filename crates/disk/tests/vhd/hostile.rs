@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use ireko_disk::check::{RepairOptions, repair_storage};
+use ireko_disk::merge::storages_into_parent;
 use ireko_disk::{
     Access, Chain, CompactOptions, Disk, ErrorKind, ResizeOptions, Storage, compact_storage,
     resize_storage, vhd,
@@ -17,6 +18,8 @@ const FOOTER_CHECKSUM: usize = 64;
 const HEADER_CHECKSUM: usize = 36;
 /// Where our children have their table.
 const TABLE: u64 = 16 << 10;
+/// Where our bases have theirs.
+const TABLE_OF_BASE: u64 = 1536;
 
 /// A child with a few blocks, and its base.
 fn chain() -> [Image; 2] {
@@ -235,6 +238,78 @@ fn two_blocks_in_one_place_can_be_read_but_nothing_is_allocated_beside_them() {
     disk.read_at(MIB + MIB / 2, &mut byte).unwrap();
     assert_eq!(byte, [3]);
     assert_eq!(disk.write_at(3 * MIB, &[1]).unwrap_err().kind(), ErrorKind::Corrupt);
+}
+
+/// Tries a verb on files that it refuses, and leaves as they are.
+#[track_caller]
+fn refuses(
+    images: &[Image],
+    verb: impl FnOnce(Vec<Arc<dyn Storage>>) -> Result<(), ireko_disk::Error>,
+) {
+    let files: Vec<_> =
+        images.iter().map(|image| Arc::new(CrashStorage::new(image.clone()))).collect();
+    let error = verb(files.iter().map(|file| file.clone() as _).collect()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    for (file, image) in files.iter().zip(images) {
+        assert!(bytes_of(&file.image()) == bytes_of(image), "changed all the same");
+    }
+}
+
+#[test]
+fn nothing_is_merged_into_a_parent_whose_blocks_overlap() {
+    let mut images = chain();
+    // The child hides the parent's block 2, and of block 0 a part.
+    let entry = u32::from_be_bytes(get(&images[1], TABLE_OF_BASE, 4).try_into().unwrap());
+    images[1].write(TABLE_OF_BASE + 2 * 4, &(entry + 1).to_be_bytes());
+    let length = images[1].length();
+    images[1].set_length(length + 4096);
+    let footer = get(&images[1], length - 512, 512);
+    images[1].write(length + 4096 - 512, &footer);
+    over(&images, Access::ReadOnly).read_at(0, &mut [0; 512]).unwrap();
+    refuses(&images, |files| storages_into_parent(files, &()));
+}
+
+#[test]
+fn a_disk_whose_last_block_lies_over_another_keeps_its_size() {
+    let mut image = [formatted(&dynamic(4 * MIB + 4096, 512 << 10))];
+    changed(&mut image, |disk| disk.write_at(0, &[1; 9000]).unwrap());
+    let entry = get(&image[0], TABLE_OF_BASE, 4);
+    image[0].write(TABLE_OF_BASE + 8 * 4, &entry);
+    for size in [5 * MIB, 4 * MIB + 2048] {
+        let options = ResizeOptions { allow_loss: true };
+        refuses(&image, |files| resize_storage(&files, size, &options, &()));
+    }
+}
+
+#[test]
+fn a_fixed_disk_is_refused_when_its_footer_lies_within_it() {
+    let mut image = [formatted(&fixed(3 * MIB))];
+    image[0].write(3 * MIB + 48, &(3 * MIB + 512).to_be_bytes());
+    Record::footer(3 * MIB).seal(&mut image[0]);
+    refuses(&image, |files| Chain::over(files, Access::ReadOnly).map(drop));
+}
+
+#[test]
+fn a_header_that_the_footer_is_part_of_is_refused() {
+    let mut image = [formatted(&dynamic(4 * MIB, 512 << 10))];
+    changed(&mut image, |disk| disk.write_at(0, &[1; 512]).unwrap());
+    let end = image[0].length() - 512;
+    let first_half = get(&image[0], 512, 512);
+    image[0].write(end - 512, &first_half);
+    image[0].write(end + 16, &(end - 512).to_be_bytes());
+    Record::footer(end).seal(&mut image[0]);
+    Record { at: end - 512, ..Record::header() }.seal(&mut image[0]);
+    refuses(&image, |files| Chain::over(files, Access::ReadOnly).map(drop));
+}
+
+#[test]
+fn a_table_that_lies_over_the_header_can_be_read_but_not_written() {
+    let mut image = [formatted(&dynamic(4 * MIB, 512 << 10))];
+    image[0].write(512 + 16, &512u64.to_be_bytes());
+    Record::header().seal(&mut image[0]);
+    // No block: eight bytes of ones.
+    over(&image, Access::ReadOnly).read_at(MIB, &mut [0; 512]).unwrap();
+    refuses(&image, |files| Chain::over(files, Access::ReadWrite).map(drop));
 }
 
 #[test]
