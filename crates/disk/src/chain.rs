@@ -26,6 +26,18 @@ use index::{Index, Source};
 /// Blocks that one call of [`Disk::extents`] looks at before it stops early.
 const EXTENT_BLOCKS: usize = 65_536;
 
+/// Shorter holes in a file are read like data, in bytes: to go around one costs more.
+const MIN_HOLE: u64 = 32 << 10;
+
+/// Adds an extent's length and kind to a list; returns whether there was room for it.
+type AddExtent<'a> = dyn FnMut(u64, ExtentKind) -> bool + 'a;
+
+/// Where bytes lie: the number of a layer, from the base up, and the offset in its file.
+struct DataPlace {
+    layer: u32,
+    at: u64,
+}
+
 /// Whether a chain's leaf may be changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -208,6 +220,56 @@ impl Chain {
         Ok(())
     }
 
+    /// Lists extents; `data` adds those of bytes that lie in a file, and returns whether there was room for them.
+    fn list_extents(
+        &self,
+        range: Range<u64>,
+        limit: usize,
+        data: impl Fn(DataPlace, u64, &mut AddExtent) -> Result<bool>,
+    ) -> Result<Vec<Extent>> {
+        self.check("map", range.start, range.end - range.start)?;
+        let (mut extents, mut end): (Vec<Extent>, u64) = (Vec::new(), range.start);
+        let mut add = |length, kind| {
+            let full = extents.len() == limit;
+            match extents.last_mut() {
+                Some(last) if last.kind == kind => last.length += length,
+                _ if full => return false,
+                _ => extents.push(Extent { offset: end, length, kind }),
+            }
+            end += length;
+            true
+        };
+        let outcome = self.visit(range.clone(), |_, length, source| match source {
+            Source::Data { layer, at } => data(DataPlace { layer, at }, length, &mut add),
+            Source::Zero => Ok(add(length, ExtentKind::Zero)),
+            Source::Absent => Ok(add(length, ExtentKind::Absent)),
+        });
+        outcome.map_err(|error| self.failed("map", range.start)(error))?;
+        Ok(extents)
+    }
+
+    /// Adds the holes and the data of bytes in a file.
+    fn part_by_holes(&self, place: DataPlace, length: u64, add: &mut AddExtent) -> Result<bool> {
+        let file = self.parents.layer(place.layer).unwrap_or(&self.leaf);
+        let (mut at, end) = (place.at, place.at + length);
+        while at < end {
+            let data = file.next_data(at)?.unwrap_or(end..end);
+            let start = data.start.clamp(at, end);
+            let kind = match start - at {
+                MIN_HOLE.. => ExtentKind::Zero,
+                _ => ExtentKind::Data,
+            };
+            let stop = data.end.clamp(start, end);
+            if (start > at && !add(start - at, kind))
+                || (stop > start && !add(stop - start, ExtentKind::Data))
+            {
+                return Ok(false);
+            }
+            at = stop;
+        }
+        Ok(true)
+    }
+
     fn held(&self, source: Source) -> Held {
         match source {
             Source::Data { layer, at } => {
@@ -249,24 +311,15 @@ impl Disk for Chain {
     }
 
     fn extents(&self, offset: u64, length: u64, limit: usize) -> Result<Vec<Extent>> {
-        self.check("map", offset, length)?;
-        let mut extents: Vec<Extent> = Vec::new();
-        let outcome = self.visit(offset..offset + length, |at, length, source| {
-            let kind = match source {
-                Source::Data { .. } => ExtentKind::Data,
-                Source::Zero => ExtentKind::Zero,
-                Source::Absent => ExtentKind::Absent,
-            };
-            let full = extents.len() == limit;
-            match extents.last_mut() {
-                Some(last) if last.kind == kind => last.length += length,
-                _ if full => return Ok(false),
-                _ => extents.push(Extent { offset: at, length, kind }),
-            }
-            Ok(true)
-        });
-        outcome.map_err(|error| self.failed("map", offset)(error))?;
-        Ok(extents)
+        self.list_extents(offset..offset.saturating_add(length), limit, |_, length, add| {
+            Ok(add(length, ExtentKind::Data))
+        })
+    }
+
+    fn extents_and_holes(&self, offset: u64, length: u64, limit: usize) -> Result<Vec<Extent>> {
+        self.list_extents(offset..offset.saturating_add(length), limit, |place, length, add| {
+            self.part_by_holes(place, length, add)
+        })
     }
 
     /// A chain open for reading has nothing to flush.

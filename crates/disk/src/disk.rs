@@ -67,6 +67,14 @@ pub trait Disk: Send + Sync {
     /// May stop before the end of the range; for a range and a limit that are not empty, at least one extent is returned.
     fn extents(&self, offset: u64, length: u64, limit: usize) -> Result<Vec<Extent>>;
 
+    /// As [`Disk::extents`], for somebody who is going to read all of the data: what is no data in a layer's file, but a hole in
+    /// the host's, is [`ExtentKind::Zero`] where the disk can tell.
+    ///
+    /// Asks the host's file system about each; nobody changes the disk meanwhile.
+    fn extents_and_holes(&self, offset: u64, length: u64, limit: usize) -> Result<Vec<Extent>> {
+        self.extents(offset, length, limit)
+    }
+
     /// Makes every completed change durable.
     fn flush(&self) -> Result<()>;
 }

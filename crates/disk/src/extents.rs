@@ -1,4 +1,4 @@
-//! Walking along a disk's extents, whoever the disk is.
+//! Walking along a disk's extents, to read what is data: whoever the disk is, and not where its files have holes.
 
 use std::collections::VecDeque;
 
@@ -25,7 +25,7 @@ impl<'a> Extents<'a> {
     pub fn peek(&mut self) -> Result<Option<Extent>> {
         let size = self.disk.geometry().virtual_size;
         if self.known.is_empty() && self.asked < size {
-            let extents = self.disk.extents(self.asked, size - self.asked, AT_ONCE)?;
+            let extents = self.disk.extents_and_holes(self.asked, size - self.asked, AT_ONCE)?;
             let nothing = || Error::corrupt(format!("nothing is known of byte {:#x}", self.asked));
             let last = extents.last().ok_or_else(nothing)?;
             self.asked = last.offset + last.length;

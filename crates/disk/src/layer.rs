@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::disk::Geometry;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{During, Error, ErrorKind, Result};
 use crate::format::Format;
 use crate::guid::Guid;
 use crate::storage::Storage;
@@ -303,6 +303,11 @@ impl Layer {
     /// Reads bytes of this file that a [`Place::Here`] pointed at.
     pub fn read_here(&self, place: u64, buffer: &mut [u8]) -> Result<()> {
         of_format!(self, layer => layer.read_here(place, buffer))
+    }
+
+    /// Returns the next range of the file at or after `place` that may hold other bytes than zeros; `None` when there is none.
+    pub fn next_data(&self, place: u64) -> Result<Option<Range<u64>>> {
+        of_format!(self, layer => layer.storage().next_data(place)).during("look for holes")
     }
 
     /// Reads through this layer and those below; the range lies within the disk.

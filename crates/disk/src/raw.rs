@@ -87,6 +87,11 @@ impl Layer {
         STEP
     }
 
+    /// The file, as far as its bytes are the disk's.
+    pub fn storage(&self) -> &dyn Storage {
+        &*self.storage
+    }
+
     pub fn is_writable(&self) -> bool {
         self.writable
     }

@@ -82,8 +82,13 @@ pub fn run_with_input(command: &mut Command, input: &[u8]) -> Ran {
 /// `kill -9` of one process.
 #[track_caller]
 pub fn kill(pid: u32) {
+    assert!(kill_if_there(pid), "no process {pid} to kill");
+}
+
+/// `kill -9` of one process that may end by itself; returns whether it was there.
+pub fn kill_if_there(pid: u32) -> bool {
     let pid = rustix::process::Pid::from_raw(pid as i32).expect("a process id");
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("kill a process");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).is_ok()
 }
 
 /// Waits until a process is gone, by its pidfd.

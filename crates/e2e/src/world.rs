@@ -121,16 +121,17 @@ impl World {
         if !self.root.join("ireko.sock").exists() {
             return;
         }
+        // Asked now: a process on its way out has no command line any more, but still its files.
+        let pids = ["shim", "daemon"].map(|personality| self.processes(personality)).concat();
         let listed = run(&mut self.ireko(&["ps", "-aq"]));
         for id in listed.stdout.split_whitespace() {
             run(&mut self.ireko(&["rm", "-f", id]));
         }
         run(&mut self.ireko(&["daemon", "stop"]));
-        for personality in ["shim", "daemon"] {
-            for pid in self.processes(personality) {
-                programs::kill(pid);
-            }
+        for pid in ["shim", "daemon"].map(|personality| self.processes(personality)).concat() {
+            programs::kill_if_there(pid);
         }
+        pids.into_iter().for_each(programs::await_death);
     }
 }
 

@@ -96,6 +96,11 @@ impl Index {
         self.layers.len()
     }
 
+    /// A layer by its number; `None` for the leaf's.
+    pub(super) fn layer(&self, number: u32) -> Option<&Layer> {
+        self.layers.get(number as usize).map(|layer| &**layer)
+    }
+
     /// Puts a layer on top.
     pub fn push(&mut self, layer: Layer) {
         self.layers.push(Arc::new(layer));

@@ -139,6 +139,11 @@ impl Layer {
         }
     }
 
+    /// The file, as far as its bytes are the disk's.
+    pub(crate) fn storage(&self) -> &dyn Storage {
+        &*self.storage
+    }
+
     pub fn is_writable(&self) -> bool {
         match &self.body {
             Body::Fixed(fixed) => fixed.is_writable(),

@@ -187,6 +187,11 @@ impl Layer {
         self.replayed.is_some()
     }
 
+    /// The file, as far as its bytes are the disk's.
+    pub fn storage(&self) -> &dyn Storage {
+        &*self.storage
+    }
+
     pub fn is_writable(&self) -> bool {
         self.writer.is_some()
     }

@@ -215,16 +215,20 @@ impl Pair {
             }
             Operation::Extents { at, limit } => {
                 let (at, length) = clip(at, size);
-                let extents = self.disk().extents(at, length, limit).unwrap();
-                assert!(extents.len() <= limit && (length == 0 || !extents.is_empty()));
-                let mut expected = at;
-                for extent in extents {
-                    assert!(extent.offset == expected && extent.length > 0);
-                    expected += extent.length;
-                    let bytes = &self.bytes[extent.offset as usize..expected as usize];
-                    assert!(extent.kind == ExtentKind::Data || bytes.iter().all(|&b| b == 0));
+                let disk = self.disk();
+                let lists =
+                    [disk.extents(at, length, limit), disk.extents_and_holes(at, length, limit)];
+                for extents in lists.map(Result::unwrap) {
+                    assert!(extents.len() <= limit && (length == 0 || !extents.is_empty()));
+                    let mut expected = at;
+                    for extent in extents {
+                        assert!(extent.offset == expected && extent.length > 0);
+                        expected += extent.length;
+                        let bytes = &self.bytes[extent.offset as usize..expected as usize];
+                        assert!(extent.kind == ExtentKind::Data || bytes.iter().all(|&b| b == 0));
+                    }
+                    assert!(expected <= at + length);
                 }
-                assert!(expected <= at + length);
             }
         }
     }

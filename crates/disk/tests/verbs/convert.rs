@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::slice;
 
-use ireko_disk::vhdx::{self, CreateOptions};
+use ireko_disk::vhdx::{self, ChildOptions, CreateOptions};
 use ireko_disk::{
-    Access, Chain, Disk, ErrorKind, Format, Geometry, NewDisk, Onto, Provision, convert, copy, raw,
-    vhd,
+    Access, Chain, Disk, ErrorKind, Extent, ExtentKind, Format, Geometry, NewDisk, Onto, Provision,
+    convert, copy, raw, vhd,
 };
 use ireko_testkit::random::Random;
 
@@ -121,6 +122,44 @@ fn zeros_take_no_space_in_the_copy() {
 }
 
 #[test]
+fn what_is_a_hole_in_a_file_is_not_read() {
+    let folder = folder();
+    let size = 256 * MIB;
+    let [base, leaf] = ["base.vhdx", "leaf.vhdx"].map(|name| folder.path().join(name));
+    vhdx::create(&base, &CreateOptions::new(size)).unwrap();
+    let write = |paths: &[PathBuf], at| {
+        let disk = Chain::open(paths, Access::ReadWrite).unwrap();
+        disk.write_at(at, &[1; 65536]).unwrap();
+        // A hole that is not worth going around.
+        disk.write_at(at + 65536 + 8192, &[1; 4096]).unwrap();
+        disk.close().unwrap();
+    };
+    write(slice::from_ref(&base), 40 * MIB);
+    vhdx::create_child(&leaf, &base, r".\base.vhdx", &ChildOptions::default()).unwrap();
+    write(&[leaf.clone(), base.clone()], 100 * MIB);
+    let source = Chain::open(&[leaf, base], Access::ReadOnly).unwrap();
+    let data = |extents: Vec<Extent>| -> Vec<(u64, u64)> {
+        let data = extents.into_iter().filter(|extent| extent.kind == ExtentKind::Data);
+        data.map(|extent| (extent.offset, extent.length)).collect()
+    };
+    let second = 65536 + 8192;
+    let expected = [
+        (40 * MIB, second + 4096),
+        // Between these the leaf has nothing, not even a hole.
+        (100 * MIB, 65536),
+        (100 * MIB + second, 4096),
+    ];
+    assert_eq!(data(source.extents_and_holes(0, size, 100).unwrap()), expected);
+    assert_eq!(data(source.extents(0, size, 100).unwrap())[0], (32 * MIB, 32 * MIB));
+
+    let to = folder.path().join("to.vhdx");
+    let new = NewDisk::like(Format::Vhdx, source.geometry());
+    let read: u64 = expected.iter().map(|(_, length)| length).sum();
+    assert_eq!(convert(&source, &to, &new, &()).unwrap().read, read);
+    assert!(bytes(&Chain::open(&[to], Access::ReadOnly).unwrap()) == bytes(&source));
+}
+
+#[test]
 fn a_copy_onto_a_disk_with_bytes_of_its_own_hides_them_where_the_source_knows_better() {
     let folder = folder();
     let paths = chain(folder.path(), 2, 20 * MIB, 512);
@@ -184,13 +223,8 @@ impl Disk for Damaged {
         unreachable!("a source is not written")
     }
 
-    fn extents(
-        &self,
-        offset: u64,
-        length: u64,
-        _: usize,
-    ) -> ireko_disk::Result<Vec<ireko_disk::Extent>> {
-        Ok(vec![ireko_disk::Extent { offset, length, kind: ireko_disk::ExtentKind::Data }])
+    fn extents(&self, offset: u64, length: u64, _: usize) -> ireko_disk::Result<Vec<Extent>> {
+        Ok(vec![Extent { offset, length, kind: ExtentKind::Data }])
     }
 
     fn flush(&self) -> ireko_disk::Result<()> {
