@@ -6,6 +6,7 @@ mod full_disk;
 mod imports;
 mod invokev;
 mod merge;
+mod races;
 mod removal;
 mod removal_of_trees;
 mod repair;

@@ -51,6 +51,7 @@ fn run(verb: &str, store: &Store, places: &Places) {
             let image = store.find("base").unwrap().id;
             store.tag(&image, &named("other")).unwrap();
         }
+        "rename" => drop(store.rename(&named("base"), &named("other")).unwrap()),
         "remove" => drop(store.remove("single", false, &[]).unwrap()),
         "demote" => drop(store.remove("base", true, &[]).unwrap()),
         "repair" => assert!(store.repair().unwrap().broken.is_empty()),
@@ -73,7 +74,7 @@ fn run(verb: &str, store: &Store, places: &Places) {
 }
 
 /// A child of the image `base`, in a file with a GUID, and a disk in an archive.
-const DISK: &str = "disk_5dc27766-f623-4200-9d64-115e9bfd4a08.vhdx";
+pub(super) const DISK: &str = "disk_5dc27766-f623-4200-9d64-115e9bfd4a08.vhdx";
 const PACKED: &str = "packed.ova";
 
 /// Makes the disks that are imported.
@@ -93,7 +94,7 @@ fn prepare_disks(store: &Store, places: &Places) {
 }
 
 /// A store with something for every verb to do.
-fn prepare(folder: &Path) {
+pub(super) fn prepare(folder: &Path) {
     let places = Places::make(folder);
     let store = places.open();
     import(&store, &places, "base", 1);
@@ -210,6 +211,11 @@ fn importing_a_packed_disk_leaves_the_old_tree_or_the_new() {
 #[test]
 fn tag_leaves_the_old_tree_or_the_new() {
     check("tag");
+}
+
+#[test]
+fn rename_leaves_the_old_tree_or_the_new() {
+    check("rename");
 }
 
 #[test]

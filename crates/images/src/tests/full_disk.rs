@@ -88,6 +88,11 @@ fn while_tagging() {
 }
 
 #[test]
+fn while_renaming() {
+    check(|store, _| store.rename(&named("base"), &named("other")).map(drop));
+}
+
+#[test]
 fn while_removing() {
     check(|store, _| store.remove("base", true, &[]).map(drop));
 }
