@@ -1,11 +1,11 @@
 //! Having another program convert a disk: qemu-img, confined to the one file and the one folder.
 //!
-//! The file was vetted before ([`ireko_images`] looks that it names no other one); the walls around
-//! the program are there for what the look may have missed. See `ireko confine`.
+//! A stranger's file was vetted before ([`ireko_images`] looks that it names no other one); the walls
+//! around the program are there for what the look may have missed. See `ireko confine`.
 
 use crate::error::{Attempt, Error, Result};
 use crate::progress::Watcher;
-use ireko_images::{Conversion, Watch};
+use ireko_images::{Conversion, DiskFormat, Watch};
 use ireko_protocol::confine::Confinement;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -33,7 +33,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// How much of what it says is kept.
 const SAID: u64 = 4 << 10;
 
-/// Converts what `conversion` tells into the VHDX it tells; `watcher` is told how far it is.
+/// Converts what `conversion` tells into the file it tells; `watcher` is told how far it is.
 ///
 /// Errors where the program is not installed, refuses the file, needs more space, memory or time
 /// than it may have, or is not wanted any more. What it wrote is left to the caller.
@@ -71,16 +71,18 @@ pub(crate) async fn convert(
 }
 
 fn confinement(program: PathBuf, conversion: &Conversion) -> Result<Confinement> {
-    let Conversion { source, format, folder, target, virtual_size, room } = conversion;
+    let Conversion { source, from, folder, target, to, virtual_size, room } = conversion;
     let utf8 = |path: &Path| {
         path.to_str().map(str::to_owned).ok_or_else(|| {
             Error::bad_parameter(format!("{} is not written in UTF-8", path.display()))
         })
     };
-    let block = if *virtual_size > HUGE { HUGE_BLOCK } else { BLOCK };
-    let words = ["convert", "-p", "-f", qemu_name(*format), "-O", "vhdx", "-o"];
+    let words = ["convert", "-p", "-f", qemu_name(*from), "-O", qemu_name(*to)];
     let mut arguments: Vec<String> = words.map(str::to_owned).into();
-    arguments.push(format!("subformat=dynamic,block_size={block}"));
+    if *to == DiskFormat::Vhdx {
+        let block = if *virtual_size > HUGE { HUGE_BLOCK } else { BLOCK };
+        arguments.extend(["-o".to_owned(), format!("subformat=dynamic,block_size={block}")]);
+    }
     // An absolute path is never taken for an option, nor for a protocol.
     arguments.extend([utf8(source)?, utf8(target)?]);
     Ok(Confinement {
@@ -97,15 +99,14 @@ fn confinement(program: PathBuf, conversion: &Conversion) -> Result<Confinement>
     })
 }
 
-fn qemu_name(format: ireko_images::DiskFormat) -> &'static str {
-    use ireko_images::DiskFormat as Disk;
+fn qemu_name(format: DiskFormat) -> &'static str {
     match format {
-        Disk::Vhdx => "vhdx",
-        Disk::Vhd => "vpc",
-        Disk::Raw => "raw",
-        Disk::Qcow2 => "qcow2",
-        Disk::Vmdk => "vmdk",
-        Disk::Vdi => "vdi",
+        DiskFormat::Vhdx => "vhdx",
+        DiskFormat::Vhd => "vpc",
+        DiskFormat::Raw => "raw",
+        DiskFormat::Qcow2 => "qcow2",
+        DiskFormat::Vmdk => "vmdk",
+        DiskFormat::Vdi => "vdi",
     }
 }
 
@@ -119,10 +120,8 @@ fn find_program() -> Result<PathBuf> {
         .filter_map(|folder| folder.join(PROGRAM).canonicalize().ok())
         .find(|program| program.is_file())
         .ok_or_else(|| {
-            Error::unsupported(format!(
-                "{PROGRAM} is needed to read this format, and not installed"
-            ))
-            .hint("apt-get install qemu-utils")
+            Error::unsupported(format!("{PROGRAM} is needed for this format, and not installed"))
+                .hint("apt-get install qemu-utils")
         })
 }
 
@@ -147,7 +146,7 @@ async fn watch(child: &mut Child, virtual_size: u64, watcher: &Watcher) -> Resul
             },
             _ = look.tick() => {
                 if watcher.cancelled() {
-                    return Err(Error::conflict("the import was cancelled"));
+                    return Err(Error::conflict("cancelled"));
                 }
             }
             () = sleep_until(deadline) => {
@@ -200,22 +199,21 @@ fn failure(signal: Option<i32>, said: &str) -> Error {
     let full = said.contains("No space left") || said.contains("File too large");
     match signal {
         _ if full || signal == Some(XFSZ) => Error::caused(
-            "the disk does not fit on the store's file system",
+            "the disk does not fit on the file system",
             io::Error::from(io::ErrorKind::StorageFull),
         )
         .hint("free some space there; nothing was changed"),
-        Some(XCPU) => Error::bad_parameter(format!("the disk takes {PROGRAM} too long to read")),
+        Some(XCPU) => Error::bad_parameter(format!("the disk takes {PROGRAM} too long to convert")),
         Some(signal) => Error::bad_parameter(format!(
-            "{PROGRAM} cannot read the disk: ended by signal {signal}. {said}"
+            "{PROGRAM} cannot convert the disk: ended by signal {signal}. {said}"
         )),
-        None => Error::bad_parameter(format!("{PROGRAM} cannot read the disk: {said}")),
+        None => Error::bad_parameter(format!("{PROGRAM} cannot convert the disk: {said}")),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ireko_images::DiskFormat;
 
     #[test]
     fn progress_is_read_from_pieces() {
@@ -230,9 +228,10 @@ mod tests {
     fn the_program_is_told_the_format_and_sees_one_file() {
         let conversion = Conversion {
             source: "/a/disk".into(),
-            format: DiskFormat::Vmdk,
+            from: DiskFormat::Vmdk,
             folder: "/root/journal/x/converted".into(),
-            target: "/root/journal/x/converted/disk.vhdx".into(),
+            target: "/root/journal/x/converted/disk".into(),
+            to: DiskFormat::Vhdx,
             virtual_size: 1 << 30,
             room: 3 << 30,
         };
@@ -240,10 +239,15 @@ mod tests {
         assert_eq!(
             plan.arguments.join(" "),
             "convert -p -f vmdk -O vhdx -o subformat=dynamic,block_size=2097152 /a/disk \
-             /root/journal/x/converted/disk.vhdx"
+             /root/journal/x/converted/disk"
         );
         assert_eq!((plan.read, plan.write), (vec!["/a/disk".into()], conversion.folder.clone()));
         assert!(plan.file_size < 2 << 30);
+        let away =
+            Conversion { from: DiskFormat::Raw, to: DiskFormat::Qcow2, ..conversion.clone() };
+        let plan = confinement("/q".into(), &away).unwrap();
+        assert_eq!(plan.arguments[..6].join(" "), "convert -p -f raw -O qcow2");
+        assert_eq!(plan.arguments.len(), 8);
         let small = Conversion { room: 1 << 20, ..conversion };
         assert_eq!(confinement("/q".into(), &small).unwrap().file_size, 1 << 20);
     }

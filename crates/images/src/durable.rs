@@ -11,6 +11,8 @@
 use crate::error::During;
 use crate::error::{Error, ErrorKind, Result};
 use crate::step;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -54,6 +56,28 @@ pub(crate) fn rename(from: &Path, to: &Path) -> Result<()> {
         sync_folder_of(from)?;
     }
     Ok(())
+}
+
+/// As [`rename`], to a name that nothing has; [`ErrorKind::Conflict`] where something has it.
+pub(crate) fn rename_new(from: &Path, to: &Path) -> Result<()> {
+    let rename = || -> io::Result<()> {
+        step::change()?;
+        match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+            // A file system that cannot promise it.
+            Err(Errno::INVAL) => {
+                fs::hard_link(from, to)?;
+                fs::remove_file(from)
+            }
+            outcome => Ok(outcome?),
+        }
+    };
+    match rename() {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(Error::conflict(format!("{} is there already", to.display())));
+        }
+        outcome => outcome.during(|| format!("rename {} to {}", from.display(), to.display()))?,
+    }
+    sync_folder_of(to)
 }
 
 /// Removes a file; fine where it is not there.

@@ -69,6 +69,13 @@ impl Error {
         self
     }
 
+    /// Names the larger operation that it is part of.
+    #[must_use]
+    pub(crate) fn within(mut self, operation: String) -> Error {
+        let (kind, hint) = (self.kind, self.hint.take());
+        Error { kind, message: operation, hint, source: Some(Box::new(self)) }
+    }
+
     /// Returns what a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         self.kind

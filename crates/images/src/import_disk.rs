@@ -16,6 +16,7 @@ mod unpack;
 use crate::claims::{Claim, Wanted};
 use crate::commit::MAX_DEPTH;
 use crate::compose::{NewImage, compose};
+use crate::conversion::{self, Conversion, Filled};
 use crate::error::{During, Error, Result};
 use crate::id::LayerGuid;
 use crate::import::end;
@@ -52,32 +53,6 @@ pub struct PendingDisk {
     /// The work is done, or left to the next start.
     settled: bool,
     _claims: [Claim; 2],
-}
-
-/// How far [`Store::fill_disk`] could bring a disk.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Filled {
-    /// It is all there.
-    Whole,
-    /// Another program has to convert it first.
-    ToConvert(Conversion),
-}
-
-/// What a program that knows a format has to do. The file was vetted: it names no other one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Conversion {
-    /// The one file to read.
-    pub source: PathBuf,
-    /// Its format.
-    pub format: DiskFormat,
-    /// The one folder to write to; it is there and empty.
-    pub folder: PathBuf,
-    /// The VHDX to make in it.
-    pub target: PathBuf,
-    /// Bytes a guest sees.
-    pub virtual_size: u64,
-    /// Bytes that may be written.
-    pub room: u64,
 }
 
 impl PendingDisk {
@@ -176,7 +151,7 @@ impl Store {
     /// Verifies the disk, links it to its parent and writes down what it is going to be.
     fn make_ready(&self, pending: &PendingDisk, comment: &str) -> Result<Option<Pin>> {
         let leaf = pending.leaf();
-        take_converted(&pending.work.path(CONVERTED), &leaf)?;
+        conversion::take_converted(&pending.work.path(CONVERTED), &leaf)?;
         layer_file::make_sound(&leaf)?;
         let place = self.place_for(&leaf)?;
         if let Some(below) = &place.parent {
@@ -306,15 +281,11 @@ fn fill(
         DiskFormat::Qcow2 | DiskFormat::Vmdk | DiskFormat::Vdi => {
             let virtual_size = vet::vet(source, format)?;
             let folder = pending.work.path(CONVERTED);
-            durable::make_folder(&folder)?;
-            return Ok(Filled::ToConvert(Conversion {
-                source: source.to_owned(),
-                format,
-                target: converted(&folder),
-                room: copy::room(&folder)?,
-                folder,
+            return Ok(Filled::ToConvert(Conversion::plan(
+                (source, format),
+                (&folder, DiskFormat::Vhdx),
                 virtual_size,
-            }));
+            )?));
         }
     }
     Ok(Filled::Whole)
@@ -366,25 +337,6 @@ fn convert_here(source: &Path, format: Format, leaf: &Path, watch: &dyn Watch) -
     let new = NewDisk::like(Format::Vhdx, disk.geometry());
     convert(&disk, leaf, &new, watch).during(converting)?;
     Ok(())
-}
-
-/// Where a program writes the VHDX it makes.
-fn converted(folder: &Path) -> PathBuf {
-    folder.join("disk.vhdx")
-}
-
-/// Takes over what a program made, if one had to; nothing but a plain file is taken.
-fn take_converted(folder: &Path, leaf: &Path) -> Result<()> {
-    if !durable::exists(folder)? {
-        return Ok(());
-    }
-    let made = converted(folder);
-    let looking = || format!("look at {}", made.display());
-    if !fs::symlink_metadata(&made).during(looking)?.is_file() {
-        return Err(Error::corrupt("the converter made something that is no file"));
-    }
-    fs::File::open(&made).and_then(|file| file.sync_all()).during(looking)?;
-    durable::rename(&made, leaf)
 }
 
 fn inside(packing: recognise::Packing, error: &Error) -> Error {

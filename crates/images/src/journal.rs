@@ -132,6 +132,11 @@ impl Work {
     /// Adds the sidecar that comes with success, and says what the verb now is.
     pub(crate) fn complete(&self, intent: &Intent, image: &Sidecar) -> Result<()> {
         durable::replace(&self.path(IMAGE), &image.to_json())?;
+        self.restate(intent)
+    }
+
+    /// Says what the verb now is.
+    pub(crate) fn restate(&self, intent: &Intent) -> Result<()> {
         durable::replace(&self.path(ENTRY), &intent.to_json())
     }
 

@@ -56,14 +56,17 @@ mod compression;
 mod recognise;
 
 mod adopt;
+mod arrive;
 mod collect;
 mod commit;
 mod compose;
 mod containers;
 mod create;
 mod demote;
+mod export;
 mod import;
 mod import_disk;
+mod import_zip;
 mod land;
 mod merge;
 mod remove;
@@ -73,9 +76,13 @@ mod tag;
 mod usage;
 mod verify;
 
+mod conversion;
 mod copy;
+mod deflate;
 mod layer_file;
 mod vet;
+mod zip_reader;
+mod zip_writer;
 
 #[cfg(test)]
 mod tests;
@@ -84,11 +91,14 @@ pub use collect::Garbage;
 pub use commit::{MAX_DEPTH, PendingCommit};
 pub use compose::NewImage;
 pub use compression::Compression;
+pub use conversion::{Conversion, Filled};
 pub use error::{Error, ErrorKind, Result};
+pub use export::{ExportFormat, ExportTo, Exported, Layers, PendingExport};
 pub use history::HistoryStep;
 pub use id::{ImageId, LayerGuid};
 pub use import::PendingLayer;
-pub use import_disk::{Conversion, Filled, PendingDisk};
+pub use import_disk::PendingDisk;
+pub use import_zip::ZipImported;
 pub use ireko_disk::Watch;
 pub use ireko_oci as oci;
 pub use ireko_tar::begins_archive;

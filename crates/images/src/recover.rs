@@ -20,7 +20,7 @@ use crate::journal::{UNDONE, Work};
 use crate::name::Name;
 use crate::state::{Intent, Role, Sidecar, read_tags};
 use crate::store::Store;
-use crate::{chain, durable, foreign, names};
+use crate::{arrive, chain, durable, export, foreign, names};
 use std::sync::Weak;
 
 /// Brings a store's folders into a state between verbs, and its index into the same.
@@ -135,6 +135,12 @@ fn settle(store: &Store, index: &mut Index, work: &Work, intent: &Intent) -> Res
         Intent::RemoveAll { images } => store.finish_removals(index, work, images),
         Intent::Relink { links } => store.finish_links(index, work, links),
         Intent::Replace(replacement) => store.settle_replacement(index, work, replacement),
+        Intent::ArriveAll { arrivals } => match arrive::is_undone(work)? {
+            true => store.take_back_all(index, work, arrivals),
+            false if arrivals.is_empty() => work.end(),
+            false => store.land_all(index, work, arrivals),
+        },
+        Intent::Export { folder } => export::sweep(work, folder),
     }
 }
 
@@ -142,9 +148,12 @@ fn settle(store: &Store, index: &mut Index, work: &Work, intent: &Intent) -> Res
 /// foreign one, and nothing that it may stand on is swept.
 fn leave(index: &mut Index, intent: &Intent, reason: &str) {
     tracing::error!(?intent, reason, "an interrupted verb cannot be settled; it is left");
-    if let Intent::Arrive { file, .. } | Intent::Commit { file, .. } = intent {
-        index.damaged.insert(file.clone(), reason.to_owned());
-    }
+    let files: Vec<&String> = match intent {
+        Intent::Arrive { file, .. } | Intent::Commit { file, .. } => vec![file],
+        Intent::ArriveAll { arrivals } => arrivals.iter().map(|arrival| &arrival.file).collect(),
+        _ => Vec::new(),
+    };
+    index.damaged.extend(files.into_iter().map(|file| (file.clone(), reason.to_owned())));
 }
 
 fn settle_commit(store: &Store, index: &mut Index, commit: CommitUnderWay) -> Result<()> {

@@ -19,6 +19,9 @@ const VERSION: u32 = 1;
 /// The longest file that is read.
 const MAX_BYTES: u64 = 64 << 20;
 
+/// The longest sidecar of somebody else's that is read.
+pub(crate) const MAX_SIDECAR: u64 = 8 << 20;
+
 /// What a layer file is to people.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Role {
@@ -89,6 +92,16 @@ pub(crate) enum Intent {
         /// In order.
         links: Vec<Link>,
     },
+    /// Several layer files are on their way into `images/`, all or none.
+    ArriveAll {
+        /// Base first; none as long as they are being made.
+        arrivals: Vec<Arrival>,
+    },
+    /// An image is being written to a file outside the root.
+    Export {
+        /// The folder in which that is done; it goes whatever happens.
+        folder: String,
+    },
 }
 
 /// A disk and the file that becomes its parent.
@@ -125,6 +138,25 @@ pub(crate) struct Gone {
     pub references: Vec<String>,
 }
 
+/// A layer that comes with others. Its sidecar lies in the journal under the name that it gets.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Arrival {
+    /// Its base name in `images/`.
+    pub file: String,
+    /// Its disk file comes too; else that is there, and becomes an image or gets names.
+    pub brings_disk: bool,
+    /// The names it gets, in full.
+    pub names: Vec<String>,
+}
+
+/// A sidecar as it goes with an exported file.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Exported {
+    pub sidecar: Sidecar,
+    /// The names the image had.
+    pub names: Vec<Name>,
+}
+
 impl Sidecar {
     /// Returns its id, if it is an image.
     pub(crate) fn image_id(&self) -> Option<ImageId> {
@@ -148,23 +180,27 @@ impl Sidecar {
     }
 
     pub(crate) fn to_json(&self) -> Vec<u8> {
-        to_json(&Versioned {
-            version: VERSION,
-            body: SidecarForm {
-                guid: self.guid.to_string(),
-                role: match &self.role {
-                    Role::Image(_) => RoleForm::Image,
-                    Role::Layer(_) => RoleForm::Layer,
-                },
-                kind: self.kind,
-                name: self.name.clone(),
-                config: self.config().map(|config| config.text().to_owned()),
+        to_json(&Versioned { version: VERSION, body: self.form() })
+    }
+
+    fn form(&self) -> SidecarForm {
+        SidecarForm {
+            guid: self.guid.to_string(),
+            role: match &self.role {
+                Role::Image(_) => RoleForm::Image,
+                Role::Layer(_) => RoleForm::Layer,
             },
-        })
+            kind: self.kind,
+            name: self.name.clone(),
+            config: self.config().map(|config| config.text().to_owned()),
+        }
     }
 
     pub(crate) fn from_json(bytes: &[u8]) -> Result<Sidecar> {
-        let form: SidecarForm = from_json(bytes)?;
+        Sidecar::from_form(from_json(bytes)?)
+    }
+
+    fn from_form(form: SidecarForm) -> Result<Sidecar> {
         let config = match form.config {
             Some(text) => Some(ImageConfig::parse(text).during(|| "read `config`".to_owned())?),
             None => None,
@@ -181,6 +217,20 @@ impl Sidecar {
         read(path)
             .and_then(|bytes| Sidecar::from_json(&bytes))
             .map_err(|error| damaged(path, &error))
+    }
+}
+
+impl Exported {
+    pub(crate) fn to_json(&self) -> Vec<u8> {
+        let names = self.names.iter().map(Name::to_string).collect();
+        let body = ExportedForm { sidecar: self.sidecar.form(), names };
+        to_json(&Versioned { version: VERSION, body })
+    }
+
+    pub(crate) fn from_json(bytes: &[u8]) -> Result<Exported> {
+        let form: ExportedForm = from_json(bytes)?;
+        let names = form.names.iter().map(|name| Name::parse(name)).collect::<Result<_>>()?;
+        Ok(Exported { sidecar: Sidecar::from_form(form.sidecar)?, names })
     }
 }
 
@@ -244,6 +294,15 @@ struct SidecarForm {
     /// JSON text within JSON: its bytes must come back exactly, because they are the image's id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     config: Option<String>,
+}
+
+/// A sidecar on its way to another store.
+#[derive(Serialize, Deserialize)]
+struct ExportedForm {
+    #[serde(flatten)]
+    sidecar: SidecarForm,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    names: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -321,6 +380,30 @@ mod tests {
 "#;
         assert_eq!(String::from_utf8(layer.to_json()).unwrap(), golden);
         assert_eq!(Sidecar::from_json(golden.as_bytes()).unwrap(), layer);
+    }
+
+    #[test]
+    fn sidecars_are_exported_in_their_golden_form() {
+        let exported = Exported {
+            sidecar: sidecar(Role::Layer(None)),
+            names: vec![Name::parse("日本").unwrap(), Name::parse("x:1").unwrap()],
+        };
+        let golden = r#"{
+  "version": 1,
+  "guid": "2dc27766-f623-4200-9d64-115e9bfd4a08",
+  "role": "layer",
+  "kind": "app",
+  "name": "日本/x:1",
+  "names": [
+    "日本:latest",
+    "docker.io/library/x:1"
+  ]
+}
+"#;
+        assert_eq!(String::from_utf8(exported.to_json()).unwrap(), golden);
+        assert_eq!(Exported::from_json(golden.as_bytes()).unwrap(), exported);
+        // Beside its file in `images/` it is a sidecar like any other.
+        assert_eq!(Sidecar::from_json(golden.as_bytes()).unwrap(), exported.sidecar);
     }
 
     #[test]
@@ -405,6 +488,23 @@ mod tests {
                     r#"{"version":1,"verb":"relink","links":[{"disk":"images/f.vhdx","#,
                     r#""parent":"g.vhdx","force":true}]}"#
                 ),
+            ),
+            (
+                Intent::ArriveAll {
+                    arrivals: vec![Arrival {
+                        file: "f.vhdx".into(),
+                        brings_disk: true,
+                        names: vec!["a/b:c".into()],
+                    }],
+                },
+                concat!(
+                    r#"{"version":1,"verb":"arrive_all","arrivals":[{"file":"f.vhdx","#,
+                    r#""brings_disk":true,"names":["a/b:c"]}]}"#
+                ),
+            ),
+            (
+                Intent::Export { folder: "/x/.ireko-export-g".into() },
+                r#"{"version":1,"verb":"export","folder":"/x/.ireko-export-g"}"#,
             ),
         ];
         for (intent, golden) in entries {

@@ -1,6 +1,7 @@
 //! Tests of whole verbs on real files, and what they share.
 
 mod crash;
+mod exports;
 mod foreign;
 mod full_disk;
 mod imports;
@@ -13,16 +14,18 @@ mod repair;
 mod usage;
 mod verbs;
 mod verify;
+mod zips;
 
 use crate::durable;
 use crate::{
-    Error, ImageInfo, ImageUser, MergeFiles, MergeRequest, Merged, Name, NewImage, PendingLayer,
-    Sources, Store,
+    Conversion, Error, ExportTo, Exported, Filled, ImageId, ImageInfo, ImageUser, MergeFiles,
+    MergeRequest, Merged, Name, NewImage, PendingLayer, Sources, Store, Watch,
 };
 use ireko_disk::vhdx::{self, CreateOptions};
 use ireko_disk::{Access, Chain, Disk};
 use ireko_oci::RunConfig;
 use jiff::Timestamp;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -46,6 +49,65 @@ impl Folder {
     pub fn path(&self) -> &Path {
         self.folder.path()
     }
+}
+
+/// A folder for a test that forks now and then, by this.
+pub(super) struct ForkingFolder {
+    folder: tempfile::TempDir,
+    nobody_forks: RefCell<Option<RwLockReadGuard<'static, ()>>>,
+}
+
+impl ForkingFolder {
+    pub fn new() -> ForkingFolder {
+        let nobody_forks = RefCell::new(Some(nobody_forks()));
+        ForkingFolder { folder: temporary(), nobody_forks }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Runs a program, which must succeed; returns what it printed.
+    #[track_caller]
+    pub fn run(&self, command: &mut Command) -> String {
+        self.nobody_forks.take();
+        // Nothing may depend on the machine's language.
+        let ran = output(command.env("LC_ALL", "C.UTF-8"));
+        self.nobody_forks.replace(Some(nobody_forks()));
+        let output = ran.unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{command:?}: {told}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+/// The program by which the engine converts, behind walls.
+fn qemu_img(conversion: &Conversion) -> Command {
+    let [from, to] = [conversion.from, conversion.to].map(|it| it.to_string().to_lowercase());
+    let mut command = Command::new("qemu-img");
+    command.args(["convert", "-f", &from, "-O", &to]);
+    command.arg(&conversion.source).arg(&conversion.target);
+    command
+}
+
+/// Exports as the engine does; `run` runs a program.
+fn export(
+    store: &Store,
+    image: &ImageId,
+    to: &ExportTo,
+    watch: &dyn Watch,
+    run: impl FnOnce(&mut Command),
+) -> Result<Exported, Error> {
+    let pending = store.begin_export(image, to)?;
+    if let Filled::ToConvert(conversion) = store.fill_export(&pending, watch)? {
+        run(&mut qemu_img(&conversion));
+    }
+    store.publish_export(pending)
+}
+
+/// For exports that need none.
+fn no_program(command: &mut Command) {
+    panic!("{command:?}")
 }
 
 pub(super) fn nobody_forks() -> RwLockReadGuard<'static, ()> {

@@ -5,8 +5,8 @@
 //! the new one, whole, and nothing else.
 
 use super::*;
-use crate::copy;
 use crate::step::test::abort_at;
+use crate::{ExportFormat, Layers, copy};
 use ireko_disk::vhdx::ChildOptions;
 use std::process::Command;
 
@@ -69,6 +69,14 @@ fn run(verb: &str, store: &Store, places: &Places) {
             let files = [places.common_root(), places.cache.join("layer.vhdx")];
             store.adopt(&files, &named("layer")).map(drop).unwrap();
         }
+        "import zip" => {
+            store.import_zip(&places.cache.join("top.zip"), None, &()).map(drop).unwrap();
+        }
+        "export" | "export qcow2" => {
+            let id = store.find("base").unwrap().id;
+            let run = |command: &mut Command| assert!(output(command).unwrap().status.success());
+            export(store, &id, &export_to(places, verb), &(), run).map(drop).unwrap();
+        }
         other => panic!("no verb {other}"),
     }
 }
@@ -93,6 +101,14 @@ fn prepare_disks(store: &Store, places: &Places) {
     std::fs::write(places.cache.join(PACKED), packed.into_inner().unwrap()).unwrap();
 }
 
+fn export_to(places: &Places, verb: &str) -> ExportTo {
+    let format = match verb {
+        "export" => ExportFormat::Zip(Layers::Tree),
+        _ => ExportFormat::Qcow2,
+    };
+    ExportTo { file: places.cache.join("exported"), format, replace: true }
+}
+
 /// A store with something for every verb to do.
 pub(super) fn prepare(folder: &Path) {
     let places = Places::make(folder);
@@ -107,6 +123,13 @@ pub(super) fn prepare(folder: &Path) {
         let image = import(&store, &places, name, mark);
         store.copy_out(&image.id, &places.cache.join(format!("{name}.vhdx"))).unwrap();
     }
+    // A zip of an image over one that will be a mere layer here.
+    let leaf = container(&store, &places, "layer", "e", 7);
+    let top = commit(&store, &leaf, "top");
+    let (file, format) = (places.cache.join("top.zip"), ExportFormat::Zip(Layers::Tree));
+    export(&store, &top.id, &ExportTo { file, format, replace: false }, &(), no_program).unwrap();
+    std::fs::remove_dir_all(places.container("e")).unwrap();
+    store.remove("top", false, &[]).unwrap();
     store.remove("kept", false, &[]).unwrap();
     container(&store, &places, "layer", "d", 6);
     store.remove("layer", true, &[]).unwrap();
@@ -295,6 +318,48 @@ fn repair_mends_everything_or_nothing() {
     }
     assert!(seen.iter().all(|one| [(3, true), (0, false)].contains(one)), "{seen:?}");
     assert_eq!(seen.len(), 2);
+}
+
+#[test]
+fn importing_a_chain_leaves_the_old_tree_or_the_new() {
+    check("import zip");
+}
+
+#[test]
+fn an_export_that_is_killed_leaves_the_whole_file_or_none_and_the_store_as_it_was() {
+    let folder = temporary();
+    let template = folder.path().join("template");
+    {
+        let _nobody = nobody_forks();
+        prepare(&template);
+    }
+    for verb in ["export", "export qcow2"] {
+        let (mut whole, mut none) = (None, 0);
+        for step in 0.. {
+            assert!(step < 200, "{verb} never ends");
+            let copy = folder.path().join(format!("{verb}-{step}"));
+            copy_folder(&template, &copy);
+            let places = Places::under(&copy);
+            let before = {
+                let _nobody = nobody_forks();
+                picture(&places.open(), &places)
+            };
+            let is_done = run_child(verb, &copy, step);
+            let _nobody = nobody_forks();
+            assert_eq!(picture(&places.open(), &places), before);
+            let there = durable::names_in(&places.cache).unwrap();
+            assert!(there.iter().all(|name| !name.starts_with('.')), "{there:?}");
+            match std::fs::read(export_to(&places, verb).file) {
+                Ok(bytes) => assert!(*whole.get_or_insert_with(|| bytes.clone()) == bytes),
+                Err(_) => none += 1,
+            }
+            if is_done {
+                break;
+            }
+            std::fs::remove_dir_all(&copy).unwrap();
+        }
+        assert!(whole.is_some() && none > 3);
+    }
 }
 
 #[test]

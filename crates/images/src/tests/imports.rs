@@ -4,7 +4,7 @@ mod archives;
 mod parents;
 
 use super::*;
-use crate::{Conversion, ErrorKind, Filled, Kind, Recognised, recognise};
+use crate::{ErrorKind, Filled, Kind, Recognised, recognise};
 use ireko_disk::{Format, Guid, first_difference, vhd};
 use std::io::Read as _;
 use std::os::unix::fs::FileExt;
@@ -61,18 +61,10 @@ pub(super) fn import_disk(
 ) -> Result<ImageInfo, Error> {
     let pending = store.begin_disk(file, recognise(file, None)?, name)?;
     if let Filled::ToConvert(conversion) = store.fill_disk(&pending, &())? {
-        convert(&conversion);
+        // What it makes of hostile files is the publishing's affair.
+        output(&mut super::qemu_img(&conversion)).unwrap();
     }
     store.publish_disk(pending, "imported by a test")
-}
-
-/// Does what the engine has done by a confined program.
-fn convert(conversion: &Conversion) {
-    let format = conversion.format.to_string().to_lowercase();
-    let mut command = Command::new("qemu-img");
-    command.args(["convert", "-f", &format, "-O", "vhdx"]);
-    // What it makes of hostile files is the publishing's affair.
-    output(command.arg(&conversion.source).arg(&conversion.target)).unwrap();
 }
 
 fn qemu_img(arguments: &[&str]) {
