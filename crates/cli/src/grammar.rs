@@ -145,6 +145,7 @@ pub enum ContainerVerb {
 /// `ireko image …`.
 #[derive(Subcommand, Clone, Debug)]
 pub enum ImageVerb {
+    Export(export::Args),
     History(history::Args),
     Import(import::Args),
     Inspect(inspect::Args),

@@ -227,6 +227,7 @@ async fn dispatch_image(context: &Context, verb: ImageVerb) -> Result<Exit> {
         ImageVerb::Import(args) => import::execute(context, &args).await,
         ImageVerb::Inspect(args) => inspect::execute(context, &args.of_images()).await,
         ImageVerb::Ls(args) => images::execute(context, &args).await,
+        ImageVerb::Export(args) => export::execute(context, &args).await,
         ImageVerb::Merge(args) => merge::execute(context, &args).await,
         ImageVerb::Repair(args) => repair::execute(context, &args).await,
         ImageVerb::Rm(args) => image_rm::execute(context, &args).await,

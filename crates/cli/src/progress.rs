@@ -35,6 +35,30 @@ impl Upload {
     }
 }
 
+/// Bytes on their way from the daemon, of a number that nobody knows.
+pub struct Download(ProgressBar);
+
+impl Download {
+    /// Begins; `title` says what is done.
+    pub fn new(title: &str) -> Self {
+        let bar = ProgressBar::no_length();
+        bar.set_style(style("{msg} {spinner} {bytes} {bytes_per_sec}"));
+        bar.set_message(crate::table::printable(title));
+        bar.enable_steady_tick(TICK);
+        Self(bar)
+    }
+
+    /// So many bytes more came.
+    pub fn received(&self, bytes: u64) {
+        self.0.inc(bytes);
+    }
+
+    /// It is over; nothing remains on the screen.
+    pub fn finish(&self) {
+        self.0.finish_and_clear();
+    }
+}
+
 /// Bytes of work done.
 pub struct Bytes(ProgressBar);
 

@@ -18,6 +18,11 @@ pub fn stdin_is_terminal() -> bool {
     isatty(stdin())
 }
 
+/// Whether standard output is a terminal.
+pub fn stdout_is_terminal() -> bool {
+    isatty(stdout())
+}
+
 /// Whether colour may be used on standard output: a terminal, and `NO_COLOR` is not set.
 pub fn stdout_has_colour() -> bool {
     isatty(stdout()) && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())

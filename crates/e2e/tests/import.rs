@@ -152,7 +152,7 @@ fn what_must_not_be_imported_is_refused_and_leaves_nothing() {
     fs::write(&bad, "no disk at all").unwrap();
     fails(&bad, "known are VHDX, VHD, qcow2");
     fs::write(&bad, b"PK\x03\x04").unwrap();
-    fails(&bad, "is a zip archive");
+    fails(&bad, "read the zip");
     let layout = files.path("layout");
     fs::create_dir(&layout).unwrap();
     fs::write(layout.join("oci-layout"), "{}").unwrap();
@@ -162,7 +162,7 @@ fn what_must_not_be_imported_is_refused_and_leaves_nothing() {
     let raw = files.raw(32 << 20);
     let broken = files.converted(&raw, "qcow2");
     File::options().write(true).open(&broken).unwrap().write_all_at(&[0xff; 8], 48).unwrap();
-    fails(&broken, "qemu-img cannot read the disk");
+    fails(&broken, "qemu-img cannot convert the disk");
 }
 
 #[test]

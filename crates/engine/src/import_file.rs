@@ -2,8 +2,9 @@
 //!
 //! ```text
 //!   recognise ─┬─ disk, OVA, Vagrant box ─► begin ─► fill ─► (qemu-img, confined) ─► publish
+//!              ├─ zip ─► all of its layers, or none
 //!              ├─ tar of a root file system ─► as an upload of it: see `import.rs`
-//!              └─ zip, docker archive, OCI layout ─► not yet
+//!              └─ docker archive, OCI layout ─► not yet
 //! ```
 //!
 //! The file is on this machine and is only read.
@@ -38,13 +39,33 @@ pub struct ImportFile {
     pub changes: Vec<String>,
 }
 
+/// What the import of a file did.
+#[derive(Clone, Debug)]
+pub struct FileImported {
+    /// The images it holds, each after the one it stands on; those of a zip that were here already too.
+    pub images: Vec<ImageInfo>,
+    /// Files of a zip that were here already, the same byte for byte.
+    pub already_here: Vec<String>,
+    /// Names that a zip gives to images, and others have here.
+    pub names_taken: Vec<String>,
+    /// Entries of a zip that are neither layers nor about them.
+    pub passed_over: Vec<String>,
+}
+
+impl FileImported {
+    fn one(image: ImageInfo) -> FileImported {
+        let (already_here, names_taken, passed_over) = (Vec::new(), Vec::new(), Vec::new());
+        FileImported { images: vec![image], already_here, names_taken, passed_over }
+    }
+}
+
 impl Engine {
-    /// Imports a file as a new image, under a name that no image has.
+    /// Imports a file as a new image, under a name that no image has; of a zip, all images.
     ///
     /// Errors where the file is nothing that is known or is damaged, where its name or its key is in
     /// use, or where its parent is not here; then nothing is left of it. Likewise when the watcher's
     /// other end is dropped.
-    pub async fn import_file(&self, file: ImportFile, watcher: Watcher) -> Result<ImageInfo> {
+    pub async fn import_file(&self, file: ImportFile, watcher: Watcher) -> Result<FileImported> {
         if !file.path.is_absolute() {
             return Err(Error::bad_parameter(format!(
                 "{} is not an absolute path",
@@ -61,9 +82,12 @@ impl Engine {
             .await?;
             match what {
                 Recognised::Disk(_) | Recognised::Packed(..) => {
-                    engine.import_disk(file, what, watcher).await
+                    engine.import_disk(file, what, watcher).await.map(FileImported::one)
                 }
-                Recognised::RootFs => engine.import_root_fs(file, watcher).await,
+                Recognised::Zip => engine.import_zip(file, watcher).await,
+                Recognised::RootFs => {
+                    engine.import_root_fs(file, watcher).await.map(FileImported::one)
+                }
                 Recognised::DockerArchive | Recognised::OciLayout => {
                     Err(Error::unsupported(format!(
                         "{} is a {what}: it comes with `load`, which Ireko does not have yet",
@@ -122,6 +146,37 @@ impl Engine {
         .await?;
         self.emit_image(&image.id.to_string(), "import", &image.id.to_string());
         Ok(image)
+    }
+
+    async fn import_zip(&self, file: ImportFile, watcher: Watcher) -> Result<FileImported> {
+        for (option, is_given) in
+            [("change", !file.changes.is_empty()), ("message", !file.comment.is_empty())]
+        {
+            if is_given {
+                return Err(Error::bad_parameter(format!(
+                    "`{option}` is not for zips: their images are taken as they are"
+                )));
+            }
+        }
+        let store = Arc::clone(&self.store);
+        let imported = blocking(move || {
+            let name = file.name.as_deref().map(Name::parse).transpose()?;
+            Ok(store.import_zip(&file.path, name.as_ref(), &watcher)?)
+        })
+        .await?;
+        let is_new = |image: &&ImageInfo| {
+            let file = image.file.file_name().and_then(|file| file.to_str());
+            file.is_some_and(|file| imported.added.iter().any(|added| added == file))
+        };
+        for image in imported.images.iter().filter(is_new) {
+            self.emit_image(&image.id.to_string(), "import", &image.id.to_string());
+        }
+        Ok(FileImported {
+            images: imported.images,
+            already_here: imported.already_here,
+            names_taken: imported.names_taken,
+            passed_over: imported.passed_over,
+        })
     }
 
     async fn import_root_fs(&self, file: ImportFile, watcher: Watcher) -> Result<ImageInfo> {

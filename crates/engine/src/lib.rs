@@ -47,6 +47,7 @@ mod changes;
 mod commit;
 mod convert;
 mod decompress;
+mod export;
 mod guest_work;
 mod images;
 mod import;
@@ -73,11 +74,13 @@ pub use engine::{Engine, Settings};
 pub use error::{Error, ErrorKind, Result};
 pub use events::{Event, EventStream, Subject};
 pub use exec::{ExecInfo, ExecSpec, ExecState};
+pub use export::ZipPieces;
 pub use import::{ImportOptions, ImportProgress};
-pub use import_file::ImportFile;
+pub use import_file::{FileImported, ImportFile};
 pub use ireko_images::{
-    Broken, Depth, Doomed, DoomedTree, Garbage, ImageUsage, ImageUser, MergeFiles, Merged,
-    ParentCheck, Relinked, Repaired, Sources, Usage, Verified,
+    Broken, Depth, Doomed, DoomedTree, ExportFormat, ExportTo, Exported, Garbage, ImageUsage,
+    ImageUser, Layers, MergeFiles, Merged, ParentCheck, Relinked, Repaired, Sources, Usage,
+    Verified,
 };
 pub use logs::{LogOptions, LogStream, StampedLine};
 pub use plan::hostname;

@@ -9,11 +9,12 @@ use std::path::PathBuf;
 pub struct Import {
     /// An absolute path on the daemon's machine.
     pub path: PathBuf,
-    /// The image's name; a disk is called after its file without one.
+    /// The image's name; a disk is called after its file without one. Of a zip's images it is the
+    /// topmost one's, in place of those in the zip.
     pub name: Option<String>,
     /// What the file is, where its content leaves a choice.
     pub format: Option<String>,
-    /// What is said about the image.
+    /// What is said about the image; not for zips.
     pub message: String,
     /// Lines of a Dockerfile; for archives of a root file system only.
     pub changes: Vec<String>,
@@ -22,7 +23,20 @@ pub struct Import {
 /// What an import made, its result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Imported {
-    /// The new image's id with `sha256:`.
+    /// The images, each after the one it stands on; those of a zip that were here already too.
+    pub images: Vec<ImportedImage>,
+    /// Files of a zip that were here already, the same byte for byte.
+    pub already_here: Vec<String>,
+    /// Names that a zip gives to images, and others have here: they stay theirs.
+    pub names_taken: Vec<String>,
+    /// Entries of a zip that are neither layers nor about them.
+    pub passed_over: Vec<String>,
+}
+
+/// An image that an import brought.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportedImage {
+    /// Its id with `sha256:`.
     pub id: String,
     /// Its names.
     pub names: Vec<String>,

@@ -8,12 +8,14 @@
 //! [`frame`] (how bytes are cut on any of our channels), [`agent`] (what shim and guest say),
 //! [`shim`] (what engine and shim say), [`plan`] (the file a shim is started with),
 //! [`places`] (where root, cache and sockets are), [`host`] (what `ireko probe` found),
-//! [`confine`] (a program and the walls around it), [`images`] (what verbs on images ask and answer), [`usage`], [`verified`] (what others of them answer),
+//! [`confine`] (a program and the walls around it), [`images`], [`export`], [`usage`],
+//! [`verified`] (what verbs on images ask and answer),
 //! [`tree`] (images and containers as `ireko tree` shows them).
 #![forbid(unsafe_code)]
 
 pub mod agent;
 pub mod confine;
+pub mod export;
 pub mod frame;
 pub mod host;
 pub mod images;

@@ -8,6 +8,7 @@ use crate::lines::{self, read_line};
 use crate::output;
 use crate::progress::Upload;
 use crate::reference::repository_and_tag;
+use crate::table::printable;
 use crate::target::Target;
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use http_body_util::BodyExt;
@@ -20,18 +21,21 @@ use tokio_util::io::{ReaderStream, StreamReader};
 
 const PIECE: usize = 256 << 10;
 
-/// Import a disk, or the contents of a tar archive as an image's root file system
+/// Import a disk, a zip of images, or a tar archive of a root file system
 ///
 /// What FILE is, its content tells: a disk (VHDX, VHD, qcow2, VMDK, VDI, or raw with a partition
-/// table), the disk in an OVA or a Vagrant box, or a tar archive of a root file system, plain or
-/// compressed with gzip, xz or zstd. "-" reads such an archive from standard input.
+/// table), the disk in an OVA or a Vagrant box, a zip of images as `ireko image export` and
+/// InvokeV-Container write it, or a tar archive of a root file system, plain or compressed with gzip,
+/// xz or zstd. "-" reads such an archive from standard input.
 ///
 /// FILE is only read. A VHDX called Name_GUID.vhdx keeps its GUID. A differencing VHDX is linked to
-/// its parent, which is imported first. No image ever loses its name or its file to an import of
-/// FILE. An interrupt undoes what has begun. The new image's id is printed.
+/// its parent, which is imported first. A zip may hold one image or a whole chain; all of it comes or
+/// nothing, parents that are not in it are looked for in the tree, and files that are here already
+/// must be the same. No image ever loses its name or its file to an import of FILE. An interrupt
+/// undoes what has begun. The new image's id is printed; of a zip's, that of the topmost one.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
-    /// Apply a Dockerfile instruction to the created image; not for disks
+    /// Apply a Dockerfile instruction to the created image; for archives only
     #[arg(short, long, value_name = "list")]
     change: Vec<String>,
 
@@ -39,14 +43,19 @@ pub struct Args {
     #[arg(long, value_name = "format", value_parser = FORMATS)]
     format: Option<String>,
 
-    /// Set the commit message of the image
+    /// Print what was imported as JSON
+    #[arg(long)]
+    json: bool,
+
+    /// Set the commit message of the image; not for zips
     #[arg(short, long, value_name = "string")]
     message: Option<String>,
 
     #[arg(value_name = "FILE|-")]
     file: PathBuf,
 
-    /// What the image is called; a disk is called after its file without it
+    /// What the image is called; without it a disk is called after its file, and the images of a zip
+    /// as they were
     #[arg(value_name = "NAME[:TAG]")]
     name: Option<String>,
 }
@@ -68,8 +77,10 @@ pub async fn execute(context: &Context, args: &Args) -> Result<Exit> {
     if is_here(&args.file)? {
         return import_file(context, args).await;
     }
-    if args.format.is_some() {
-        return Err(Error::usage("--format is for files: an archive is sent as it is read"));
+    if args.format.is_some() || args.json {
+        return Err(Error::usage(
+            "--format and --json are for files: an archive is sent as it is read",
+        ));
     }
     // Opened before a daemon is started: a wrong name is told at once.
     let archive = Archive::open(args).await?;
@@ -125,8 +136,29 @@ async fn import_file(context: &Context, args: &Args) -> Result<Exit> {
     let client = context.connect().await?;
     let target = Target::ireko(["images", "import"]);
     let imported: Imported = lines::follow(&client, &target, content, "importing").await?;
-    output::line(imported.id)?;
+    report(args, &imported)?;
     Ok(Exit::SUCCESS)
+}
+
+/// Prints what came, and says what of it did not.
+fn report(args: &Args, imported: &Imported) -> Result<()> {
+    for name in &imported.names_taken {
+        output::note(format_args!("the name {name} is another image's here, and stays so"));
+    }
+    for entry in &imported.passed_over {
+        output::note(format_args!("passed over in the zip: {}", printable(entry)));
+    }
+    if args.json {
+        return output::json(imported);
+    }
+    tops(imported).try_for_each(output::line)
+}
+
+/// The ids of the images that no other of them stands on.
+fn tops(imported: &Imported) -> impl Iterator<Item = &str> {
+    let is_below =
+        |id: &str| imported.images.iter().any(|image| image.parent.as_deref() == Some(id));
+    imported.images.iter().map(|image| image.id.as_str()).filter(move |id| !is_below(id))
 }
 
 async fn send(
@@ -207,6 +239,27 @@ async fn read_report(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ireko_protocol::images::ImportedImage;
+
+    #[test]
+    fn of_a_chain_the_topmost_image_is_printed() {
+        let image = |id: &str, parent: Option<&str>| ImportedImage {
+            id: id.to_owned(),
+            names: Vec::new(),
+            guid: String::new(),
+            parent: parent.map(str::to_owned),
+            own_bytes: 0,
+            virtual_size: 0,
+        };
+        let images = vec![image("a", Some("z")), image("b", Some("a")), image("c", None)];
+        let imported = Imported {
+            images,
+            already_here: Vec::new(),
+            names_taken: Vec::new(),
+            passed_over: Vec::new(),
+        };
+        assert_eq!(tops(&imported).collect::<Vec<_>>(), ["b", "c"]);
+    }
 
     async fn report(text: &str) -> (Result<Option<String>>, Vec<String>) {
         let mut told = Vec::new();

@@ -15,6 +15,7 @@ pub mod daemon;
 pub mod df;
 pub mod doctor;
 pub mod exec;
+pub mod export;
 pub mod gc;
 pub mod history;
 pub mod image_rename;

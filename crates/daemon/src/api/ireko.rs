@@ -1,5 +1,6 @@
 //! Ireko's own endpoints.
 
+mod export;
 pub(crate) mod images;
 pub(crate) mod usage;
 pub(crate) mod verify;

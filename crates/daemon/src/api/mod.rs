@@ -78,7 +78,10 @@ fn system_routes() -> Router<App> {
         .route("/ireko/images/repair", post(ireko::verify::repair))
         // As below: a name may contain slashes.
         .route("/ireko/images/import", post(ireko::images::import))
-        .route("/ireko/images/{*name}", post(ireko::images::post).delete(ireko::images::remove))
+        .route(
+            "/ireko/images/{*name}",
+            get(ireko::images::get).post(ireko::images::post).delete(ireko::images::remove),
+        )
 }
 
 fn container_routes() -> Router<App> {

@@ -2,6 +2,7 @@
 
 use crate::api::App;
 use crate::api::error::{ApiError, ApiResult};
+use crate::api::ireko::export;
 use crate::api::lines;
 use crate::api::query::{Params, read_json};
 use crate::dispatch::page_not_found;
@@ -10,35 +11,60 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use hyper::StatusCode;
-use ireko_engine::{Doomed, ImageUser, ImportFile, MergeFiles, Sources, progress};
-use ireko_protocol::images::{Blocker, Import, Imported, Merged, Removal, Removed, RemovedImage};
+use ireko_engine::{Doomed, ImageInfo, ImageUser, ImportFile, MergeFiles, Sources, progress};
+use ireko_protocol::images::{
+    Blocker, Import, Imported, ImportedImage, Merged, Removal, Removed, RemovedImage,
+};
 
-/// `POST /ireko/images/import`: a file on this machine becomes an image.
+/// `POST /ireko/images/import`: a file on this machine becomes an image, a zip several.
 pub(crate) async fn import(State(app): State<App>, body: Body) -> ApiResult<Response> {
     let Import { path, name, format, message, changes } = read_json(body).await?;
     let file = ImportFile { path, name, format, comment: message, changes };
     let (watcher, progress) = progress();
     let work = async move {
-        let image = app.engine.import_file(file, watcher).await?;
+        let imported = app.engine.import_file(file, watcher).await?;
         Ok(Imported {
-            id: image.id.to_string(),
-            names: image.names.iter().map(|name| name.familiar()).collect(),
-            guid: image.guid.to_string(),
-            parent: image.parent_image.map(|parent| parent.to_string()),
-            own_bytes: image.own_bytes,
-            virtual_size: image.virtual_size,
+            images: imported.images.iter().map(imported_image).collect(),
+            already_here: imported.already_here,
+            names_taken: imported.names_taken,
+            passed_over: imported.passed_over,
         })
     };
     lines::answer("Importing", progress, work).await
 }
 
-/// `POST /ireko/images/{name}/merge`, `/rename`.
-pub(crate) async fn post(
+fn imported_image(image: &ImageInfo) -> ImportedImage {
+    ImportedImage {
+        id: image.id.to_string(),
+        names: image.names.iter().map(|name| name.familiar()).collect(),
+        guid: image.guid.to_string(),
+        parent: image.parent_image.map(|parent| parent.to_string()),
+        own_bytes: image.own_bytes,
+        virtual_size: image.virtual_size,
+    }
+}
+
+/// `GET /ireko/images/{name}/export`.
+pub(crate) async fn get(
     State(app): State<App>,
     Path(path): Path<String>,
     params: Params,
 ) -> Response {
     match path.rsplit_once('/') {
+        Some((name, "export")) => export::stream(app, name, &params).await.into_response(),
+        _ => page_not_found().await,
+    }
+}
+
+/// `POST /ireko/images/{name}/export`, `/merge`, `/rename`.
+pub(crate) async fn post(
+    State(app): State<App>,
+    Path(path): Path<String>,
+    params: Params,
+    body: Body,
+) -> Response {
+    match path.rsplit_once('/') {
+        Some((name, "export")) => export::to_file(app, name, body).await.into_response(),
         Some((name, "merge")) => merge(app, name, &params).await.into_response(),
         Some((image, "rename")) => rename(&app, image, &params).await.into_response(),
         _ => page_not_found().await,
