@@ -27,6 +27,7 @@ pub mod vhd_footer;
 pub mod vhd_header;
 
 pub mod chain_ops;
+pub mod guest_frames;
 pub mod nbd;
 
 /// What a fuzzer calls with bytes of its own.
@@ -35,6 +36,7 @@ pub type Target = fn(&[u8]);
 /// Every target by its name, which is also that of its binary and of its corpus.
 pub const TARGETS: &[(&str, Target)] = &[
     ("chain_ops", chain_ops::run),
+    ("guest_frames", guest_frames::run),
     ("nbd", nbd::run),
     ("vhd_file", vhd_file::run),
     ("vhd_footer", vhd_footer::run),

@@ -16,6 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "ireko-cli",
             "ireko-confine",
             "ireko-daemon",
+            "ireko-network",
             "ireko-protocol",
             "ireko-setup",
             "ireko-shim",
@@ -32,6 +33,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("ireko-disk", &[]),
     ("ireko-engine", &["ireko-images", "ireko-protocol"]),
     ("ireko-images", &["ireko-disk", "ireko-oci", "ireko-tar"]),
+    ("ireko-network", &["ireko-protocol"]),
     ("ireko-oci", &[]),
     ("ireko-protocol", &[]),
     ("ireko-setup", &["ireko-disk"]),
@@ -40,7 +42,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("ireko-vm", &[]),
     // For tests only; see DEVELOPMENT_ONLY.
     ("ireko-e2e", &["ireko-disk", "ireko-protocol", "ireko-testkit"]),
-    ("ireko-fuzz", &["ireko-block-export", "ireko-disk", "ireko-testkit"]),
+    (
+        "ireko-fuzz",
+        &["ireko-block-export", "ireko-disk", "ireko-network", "ireko-protocol", "ireko-testkit"],
+    ),
     ("ireko-testkit", &["ireko-disk"]),
     ("xtask", &[]),
 ];

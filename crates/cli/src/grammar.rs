@@ -76,6 +76,13 @@ pub enum Verb {
         /// What to run and what it may see, as JSON
         plan: String,
     },
+    /// One virtual network: its switch and gateway
+    #[command(hide = true)]
+    Switch {
+        /// Which network
+        #[arg(long)]
+        plan: PathBuf,
+    },
     /// Print what this machine offers to virtual machines, as JSON
     #[command(hide = true)]
     Probe,

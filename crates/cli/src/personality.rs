@@ -33,6 +33,11 @@ pub enum Personality {
         /// An [`ireko_protocol::confine::Confinement`] as JSON.
         plan: String,
     },
+    /// One network's switch.
+    Switch {
+        /// The file that says which network.
+        plan: PathBuf,
+    },
     /// Prints an [`ireko_protocol::host::HostFacts`].
     Probe {
         /// The machine-wide cache.
@@ -137,6 +142,7 @@ fn personality(Line { globals, verb }: Line) -> Result<Personality> {
         Verb::Setup(setup::Args { refresh }) => Personality::Setup { cache: places.cache, refresh },
         Verb::Shim { plan } => Personality::Shim { root: places.root, plan },
         Verb::Confine { plan } => Personality::Confine { plan },
+        Verb::Switch { plan } => Personality::Switch { plan },
         Verb::Probe => Personality::Probe { cache: places.cache, accel: accel_or_auto },
     })
 }

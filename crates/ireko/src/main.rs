@@ -5,6 +5,7 @@
 //!   ireko daemon   the engine behind HTTP                  ireko_daemon
 //!   ireko shim     one VM                     (hidden)     ireko_shim, with the agent's bytes
 //!   ireko confine  another program, confined  (hidden)     ireko_confine
+//!   ireko switch   one virtual network        (hidden)     ireko_network
 //!   ireko probe    what this machine offers   (hidden)     ireko_vm, ireko_setup
 //!   ireko setup    fills the cache                         ireko_setup
 //! ```
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         Ok(Personality::Daemon(options)) => daemon(options),
         Ok(Personality::Shim { plan, .. }) => ireko_shim::main(&plan, AGENT),
         Ok(Personality::Confine { plan }) => ireko_confine::main(&plan),
+        Ok(Personality::Switch { plan }) => ireko_network::main(&plan),
         Ok(Personality::Probe { cache, accel }) => probe::main(&cache, accel),
         Ok(Personality::Setup { cache, refresh }) => setup::main(&cache, refresh),
         Err(status) => status,

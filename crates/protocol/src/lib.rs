@@ -6,7 +6,7 @@
 //!
 //! Pure values and sans-I/O codecs: nothing here opens a socket or a file. Read in this order:
 //! [`frame`] (how bytes are cut on any of our channels), [`agent`] (what shim and guest say),
-//! [`shim`] (what engine and shim say), [`plan`] (the file a shim is started with),
+//! [`shim`] (what engine and shim say), [`plan`] (the file a shim is started with), [`network`] (what engine and switch say),
 //! [`places`] (where root, cache and sockets are), [`host`] (what `ireko probe` found),
 //! [`confine`] (a program and the walls around it), [`images`], [`export`], [`usage`],
 //! [`verified`] (what verbs on images ask and answer),
@@ -19,6 +19,7 @@ pub mod export;
 pub mod frame;
 pub mod host;
 pub mod images;
+pub mod network;
 pub mod places;
 pub mod plan;
 pub mod shim;

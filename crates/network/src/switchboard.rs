@@ -1,0 +1,396 @@
+//! The network itself: its VMs, the switch between them, the gateway, and the ways out.
+//!
+//! One owner of all of it; [`crate::run`] tells it what happened and when.
+//!
+//! ```text
+//!   VM ═frames═► Link ─► Identity::admit ─► Switch ─┬─► other VMs' queues
+//!                                                   └─► Gateway ─┬─► the VM's own queue
+//!                                                                └─► uplink: sockets of the host
+//! ```
+
+use crate::admission::Identity;
+use crate::gateway::{Destination, Gateway, Step};
+use crate::port::{Heard, Link, Port};
+use crate::sources::{Source, Sources};
+use crate::switch::{Guests, PortId, Switch};
+use crate::uplink::host_address;
+use crate::uplink::ping::{PingKey, Pings};
+use crate::uplink::publish::{Listener, Publications};
+use crate::uplink::resolver::Resolver;
+use crate::uplink::tcp::{FlowKey, TcpFlows};
+use crate::uplink::udp::{Conversations, UdpKey};
+use ireko_protocol::network::{Endpoint, EndpointStatus, Mode, NetworkPlan, Published};
+use smoltcp::time::{Duration, Instant};
+use smoltcp::wire::{EthernetAddress, Ipv4Packet};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+
+/// VMs in one network.
+const MAX_PORTS: usize = 1024;
+/// How often one VM is read before others have their turn.
+const TURNS: usize = 4;
+/// How often tables are looked through for what is over.
+const SWEEP: Duration = Duration::from_secs(10);
+/// Ports that the gateway itself speaks from to guests.
+const OWN_PORTS: std::ops::RangeInclusive<u16> = 32768..=60999;
+
+/// One virtual network.
+#[derive(Debug)]
+pub struct Switchboard {
+    plan: NetworkPlan,
+    gateway: Gateway,
+    switch: Switch,
+    ports: BTreeMap<PortId, Port>,
+    next_port: u64,
+    /// VMs that may have sent more.
+    unread: BTreeSet<PortId>,
+    tcp: TcpFlows,
+    udp: Conversations,
+    pings: Pings,
+    resolver: Resolver,
+    publications: Publications,
+    own_port: u16,
+    swept: Instant,
+    sources: Sources,
+}
+
+impl Switchboard {
+    /// A network without VMs.
+    pub fn new(plan: NetworkPlan, sources: Sources, now: Instant) -> Self {
+        let gateway = Gateway::new(&plan);
+        Self {
+            switch: Switch::new(plan.mode, gateway.mac),
+            gateway,
+            plan,
+            ports: BTreeMap::new(),
+            next_port: 0,
+            unread: BTreeSet::new(),
+            tcp: TcpFlows::default(),
+            udp: Conversations::default(),
+            pings: Pings::default(),
+            resolver: Resolver::default(),
+            publications: Publications::default(),
+            own_port: *OWN_PORTS.start(),
+            swept: now,
+            sources,
+        }
+    }
+
+    /// All that is waited for.
+    pub fn sources(&mut self) -> &mut Sources {
+        &mut self.sources
+    }
+
+    /// Takes a VM in, in the place of one of the same container.
+    ///
+    /// # Errors
+    /// A sentence for people: its address or MAC address is taken or impossible here, or a port of
+    /// the host cannot be had.
+    pub fn attach(&mut self, endpoint: Endpoint, now: Instant) -> Result<Vec<Published>, String> {
+        self.detach(&endpoint.container);
+        let address = endpoint.address;
+        let is_taken = self.ports.values().any(|port| port.identity.address == address);
+        if !self.gateway.is_inside(address) || address == self.gateway.address || is_taken {
+            return Err(format!("address {address} is not free in network {}", self.plan.name));
+        }
+        if self.ports.len() >= MAX_PORTS {
+            return Err(format!("network {} has {MAX_PORTS} containers already", self.plan.name));
+        }
+        let id = PortId(self.next_port);
+        let mac = EthernetAddress(endpoint.mac.0);
+        if !self.switch.add(mac, id) {
+            return Err(format!("MAC address {mac} is not free in network {}", self.plan.name));
+        }
+        let opened =
+            self.publications.open(id, &endpoint.publish, self.plan.mode, &mut self.sources);
+        let published = match opened {
+            Ok(published) => published,
+            Err(refusal) => {
+                self.switch.remove(id);
+                return Err(refusal);
+            }
+        };
+        self.next_port += 1;
+        self.gateway.add_names(&endpoint.names, address);
+        let mut link = Link::new(id, endpoint.socket.clone(), now);
+        link.dial(&mut self.sources, now);
+        let port = Port {
+            identity: Identity { mac, address },
+            lease: self.gateway.lease(mac, address, &endpoint.hostname),
+            way: self.gateway.way(mac),
+            link,
+            published: published.clone(),
+            endpoint,
+            accepted: 0,
+            refused: 0,
+        };
+        self.ports.insert(id, port);
+        Ok(published)
+    }
+
+    /// Lets a container's VM go; fine where it is not there.
+    pub fn detach(&mut self, container: &str) {
+        let of_container = |(_, port): &(&PortId, &Port)| port.endpoint.container == container;
+        let Some(id) = self.ports.iter().find(of_container).map(|(id, _)| *id) else { return };
+        let Some(mut port) = self.ports.remove(&id) else { return };
+        port.link.hang_up(&mut self.sources, self.swept);
+        self.unread.remove(&id);
+        self.switch.remove(id);
+        self.gateway.remove_names(port.identity.address);
+        self.tcp.remove_port(id, &mut self.sources);
+        self.udp.remove_port(id, &mut self.sources);
+        self.pings.remove_port(id, &mut self.sources);
+        self.resolver.remove_port(id, &mut self.sources);
+        self.publications.remove_port(id, &mut self.sources);
+    }
+
+    /// Who is there.
+    pub fn status(&self) -> Vec<EndpointStatus> {
+        let status = |port: &Port| EndpointStatus {
+            container: port.endpoint.container.clone(),
+            connected: port.link.is_up(),
+            published: port.published.clone(),
+            accepted: port.accepted,
+            refused: port.refused,
+        };
+        self.ports.values().map(status).collect()
+    }
+
+    /// Something happened to a socket of the network's.
+    pub fn event(&mut self, source: Source, event: &mio::event::Event, now: Instant) {
+        let gateway = self.gateway.address;
+        match source {
+            Source::Link(id) => drop(self.unread.insert(id)),
+            Source::Tcp(key) => {
+                if let Some(port) = self.ports.get_mut(&key.port) {
+                    self.tcp.event(key, event, port, &mut self.sources, now);
+                }
+            }
+            Source::Udp(key) => self.udp.event(key, gateway, &mut self.ports, now),
+            Source::Ping(key) => self.pings.event(key, &mut self.ports),
+            Source::Lookup(id) => {
+                let sources = &mut self.sources;
+                self.resolver.event(id, gateway, &mut self.ports, sources, now);
+            }
+            Source::Published(number) => self.client(number, now),
+            Source::Control | Source::Client(_) => {}
+        }
+    }
+
+    /// Does what is due; how long there is nothing to do if nothing happens.
+    pub fn settle(&mut self, now: Instant) -> Option<Duration> {
+        for port in self.ports.values_mut() {
+            port.link.dial(&mut self.sources, now);
+        }
+        for id in std::mem::take(&mut self.unread) {
+            self.read(id, now);
+        }
+        self.tcp.service(&mut self.ports, &mut self.sources, now);
+        for port in self.ports.values_mut() {
+            port.link.flush(&mut self.sources, now);
+        }
+        self.resolver.sweep(self.gateway.address, &mut self.ports, &mut self.sources, now);
+        if now >= self.swept + SWEEP {
+            self.swept = now;
+            self.udp.sweep(&mut self.sources, now);
+            self.pings.sweep(&mut self.sources, now);
+        }
+        if !self.unread.is_empty() || self.tcp.is_ready(&self.ports) {
+            return Some(Duration::ZERO);
+        }
+        let has_leases = !self.udp.is_empty() || !self.pings.is_empty();
+        let next = self
+            .ports
+            .values()
+            .filter_map(|port| port.link.redial_at())
+            .chain(self.tcp.next_timer())
+            .chain(self.resolver.next_deadline())
+            .chain(has_leases.then(|| self.swept + SWEEP))
+            .min()?;
+        Some(if next > now { next - now } else { Duration::ZERO })
+    }
+
+    fn read(&mut self, id: PortId, now: Instant) {
+        for _ in 0..TURNS {
+            let Some(port) = self.ports.get_mut(&id) else { return };
+            if port.link.read(&mut self.sources, now) == Heard::Nothing {
+                return;
+            }
+            let mut incoming = std::mem::take(&mut port.link.incoming);
+            let cut = loop {
+                match incoming.next_frame() {
+                    Ok(Some(frame)) => self.frame(id, frame, now),
+                    Ok(None) => break Ok(()),
+                    Err(overlong) => break Err(overlong),
+                }
+            };
+            let Some(port) = self.ports.get_mut(&id) else { return };
+            port.link.incoming = incoming;
+            if cut.is_err() {
+                tracing::warn!(
+                    container = port.endpoint.container,
+                    "a VM claims a frame that cannot be: its link is made anew"
+                );
+                port.link.hang_up(&mut self.sources, now);
+                return;
+            }
+        }
+        self.unread.insert(id);
+    }
+
+    /// A frame from a VM.
+    fn frame(&mut self, from: PortId, frame: &[u8], now: Instant) {
+        let Some(port) = self.ports.get_mut(&from) else { return };
+        let admitted = match port.identity.admit(frame) {
+            Ok(admitted) => admitted,
+            Err(_) => {
+                port.refused += 1;
+                return;
+            }
+        };
+        port.accepted += 1;
+        let targets = self.switch.targets(from, &admitted);
+        let copy = |port: &mut Port| {
+            port.link.out.push(frame.len(), |space| space.copy_from_slice(frame));
+        };
+        match targets.guests {
+            Guests::None => {}
+            Guests::One(to) => {
+                if let Some(port) = self.ports.get_mut(&to) {
+                    copy(port);
+                }
+            }
+            Guests::Others => {
+                let others = self.ports.iter_mut().filter(|(id, _)| **id != from);
+                others.for_each(|(_, port)| copy(port));
+            }
+        }
+        if targets.gateway
+            && let Some(port) = self.ports.get_mut(&from)
+        {
+            let step = self.gateway.receive(&port.lease, admitted.content, &mut port.link.out);
+            self.step(from, step, now);
+        }
+    }
+
+    /// What the gateway left to do.
+    fn step(&mut self, from: PortId, step: Step, now: Instant) {
+        let Some(port) = self.ports.get_mut(&from) else { return };
+        let sources = &mut self.sources;
+        let loopback = self.plan.host_loopback;
+        match step {
+            Step::Done => {}
+            Step::Tcp { to, packet } => {
+                let Some((guest, other)) = tcp_ports(&packet) else { return };
+                let other = SocketAddrV4::new(packet.dst_addr(), other);
+                let key = FlowKey { port: from, guest, other };
+                let resolver = match to {
+                    Destination::Resolver => self.resolver.servers(&port.endpoint.dns),
+                    _ => Vec::new(),
+                };
+                let to = || reach(to, loopback).or_else(|| resolver.first().copied());
+                self.tcp.segment(key, &packet, to, port, sources, now);
+            }
+            Step::Udp { to, packet, ports: (guest, other), payload } => {
+                let other = SocketAddrV4::new(packet.dst_addr(), other);
+                let key = UdpKey { port: from, guest, other };
+                self.udp.send(key, payload, || reach(to, loopback), sources, now);
+            }
+            Step::Ping { to, ident, seq_no, data } => {
+                let key = PingKey { port: from, ident, to };
+                self.pings.send(key, seq_no, data, sources, now);
+            }
+            Step::Question { port: guest, query } => {
+                let gateway = self.gateway.address;
+                self.resolver.ask((from, port), guest, query, gateway, sources, now);
+            }
+        }
+    }
+
+    /// Clients came to a published port.
+    fn client(&mut self, number: u64, now: Instant) {
+        let Some(publication) = self.publications.all.get(&number) else { return };
+        let (id, guest_port) = (publication.port, publication.guest_port);
+        let Some(port) = self.ports.get_mut(&id) else { return };
+        let view = View { gateway: &self.gateway, mode: self.plan.mode };
+        match &publication.listener {
+            Listener::Tcp(listener) => {
+                while let Ok((stream, client)) = listener.accept() {
+                    let key = |other| FlowKey { port: id, guest: guest_port, other };
+                    let is_free = |other| !self.tcp.contains(&key(other));
+                    let Some(other) = view.of(client, &mut self.own_port, &is_free) else {
+                        continue;
+                    };
+                    let guest = SocketAddrV4::new(port.identity.address, guest_port);
+                    self.tcp.accept(key(other), stream, guest, port.way, &mut self.sources, now);
+                }
+            }
+            Listener::Udp(socket) => {
+                let own_port = &mut self.own_port;
+                let mut visible = |client, is_free: &dyn Fn(SocketAddrV4) -> bool| {
+                    view.of(client, own_port, is_free)
+                };
+                while self.udp.receive(number, socket, (id, port), guest_port, now, &mut visible) {}
+            }
+        }
+    }
+}
+
+/// What guests see of clients of their published ports.
+struct View<'a> {
+    gateway: &'a Gateway,
+    mode: Mode,
+}
+
+impl View<'_> {
+    /// The client's own address where the guest's answer to it comes back by the gateway, else the
+    /// gateway's with a port of its own. `None` where all those are in use.
+    fn of(
+        &self,
+        client: SocketAddr,
+        own_port: &mut u16,
+        is_free: &dyn Fn(SocketAddrV4) -> bool,
+    ) -> Option<SocketAddrV4> {
+        let leads_back = |address: Ipv4Addr| {
+            self.mode != Mode::Hostonly
+                && !address.is_loopback()
+                && !self.gateway.is_inside(address)
+                && !is_own(address)
+        };
+        if let SocketAddr::V4(client) = client
+            && leads_back(*client.ip())
+            && is_free(client)
+        {
+            return Some(client);
+        }
+        for _ in OWN_PORTS {
+            let port = *own_port;
+            *own_port = if port == *OWN_PORTS.end() { *OWN_PORTS.start() } else { port + 1 };
+            let own = SocketAddrV4::new(self.gateway.address, port);
+            if is_free(own) {
+                return Some(own);
+            }
+        }
+        None
+    }
+}
+
+/// Whether an address is the host's: a guest knows the host by the gateway's.
+fn is_own(address: Ipv4Addr) -> bool {
+    if_addrs::get_if_addrs().is_ok_and(|all| all.iter().any(|one| one.ip() == IpAddr::V4(address)))
+}
+
+/// The socket address of a destination; `None` where the host has none.
+fn reach(to: Destination, loopback: bool) -> Option<SocketAddr> {
+    match to {
+        Destination::Outside(address) => Some(SocketAddr::V4(address)),
+        Destination::Host(port) => Some(SocketAddrV4::new(host_address(loopback)?, port).into()),
+        Destination::Resolver => None,
+    }
+}
+
+/// The ports of a TCP segment whose header was checked.
+fn tcp_ports(packet: &Ipv4Packet<&[u8]>) -> Option<(u16, u16)> {
+    let &[a, b, c, d] = packet.payload().first_chunk::<4>()?;
+    Some((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
+}
