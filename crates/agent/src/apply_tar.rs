@@ -3,26 +3,29 @@
 //! An entry's folder is resolved inside the root ([`crate::rooted`]), its last name is never
 //! followed: what stands there is replaced, but for a folder that a folder merges with. Times of
 //! folders are set last, because every entry made in them changes them.
+//!
+//! A name that begins with `.wh.` is no file but a whiteout: see [`crate::whiteout`].
 
 use std::fs::File;
 use std::io::{BufReader, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 
 use ireko_protocol::agent::{DiskSerial, FailureKind};
 use ireko_tar::{Archive, Entry, Kind};
 use rustix::fs::{
-    AtFlags, Dir, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat,
-    chownat, linkat, lsetxattr, makedev, mkdirat, mknodat, openat, statat, symlinkat, unlinkat,
-    utimensat,
+    AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat,
+    linkat, lsetxattr, makedev, mkdirat, mknodat, openat, statat, symlinkat, utimensat,
 };
 use rustix::io::Errno;
 
 use crate::disks;
 use crate::failure::{During, Failure, Result};
 use crate::kmsg;
+use crate::removal::remove;
 use crate::rooted::{Root, by_descriptor, split};
+use crate::whiteout::{Placed, Whiteout, is_metadata};
 
 /// What was unpacked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,7 +50,8 @@ pub fn apply_disk(disk: &DiskSerial, into: &OwnedFd) -> Result<Applied> {
 /// Unpacks an archive into a root.
 pub fn apply(source: impl Read, root: Root) -> Result<Applied> {
     let mut archive = Archive::new(source);
-    let mut target = Target { root, folder: None, folder_times: Vec::new() };
+    let mut target =
+        Target { root, folder: None, folder_times: Vec::new(), placed: Placed::default() };
     let mut applied = Applied::default();
     while let Some(entry) = archive.next_entry()? {
         applied.bytes += target.place(&entry, &mut archive)?;
@@ -62,19 +66,27 @@ struct Target {
     /// The folder of the last entry, by path: most entries share it with the one before.
     folder: Option<(Vec<u8>, Rc<OwnedFd>)>,
     folder_times: Vec<(Vec<u8>, (i64, u32))>,
+    placed: Placed,
 }
 
 impl Target {
     fn place<R: Read>(&mut self, entry: &Entry, archive: &mut Archive<R>) -> Result<u64> {
         let path =
             clean(&entry.path).ok_or_else(|| bad_input(entry, "leads outside with \"..\""))?;
+        if is_metadata(&path) {
+            return Ok(0);
+        }
         if entry.kind == Kind::Folder {
             self.folder_times.push((path.clone(), entry.mtime));
         }
         let Some((parent, name)) = split(&path) else {
             return self.place_top(entry);
         };
+        if let Some(whiteout) = Whiteout::of(name).map_err(|why| bad_input(entry, why))? {
+            return self.hide(parent, whiteout).map(|()| 0).map_err(|cause| refused(entry, cause));
+        }
         let folder = self.folder(parent).map_err(|cause| refused(entry, cause))?;
+        self.placed.note(&path);
         let made = self.make(entry, &path, &folder, name).map_err(|cause| refused(entry, cause))?;
         let mut bytes = 0;
         if let Some(file) = made {
@@ -85,6 +97,18 @@ impl Target {
             set_metadata(entry, &folder, name)?;
         }
         Ok(bytes)
+    }
+
+    /// Removes what a whiteout names; nothing where its folder is none.
+    fn hide(&mut self, parent: &[u8], whiteout: Whiteout<'_>) -> rustix::io::Result<()> {
+        let open = OFlags::RDONLY | OFlags::DIRECTORY;
+        let folder = match self.root.open_at(parent, open) {
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+            folder => folder?,
+        };
+        // What is removed may be on the way to the folder that is remembered.
+        self.folder = None;
+        whiteout.apply(&folder, parent, &self.placed)
     }
 
     /// The archive's `./`: the root itself, which is there already.
@@ -237,56 +261,6 @@ fn timestamps((seconds, nanos): (i64, u32)) -> Timestamps {
 fn is_folder(folder: &OwnedFd, name: &[u8]) -> rustix::io::Result<bool> {
     let mode = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode;
     Ok(FileType::from_raw_mode(mode).is_dir())
-}
-
-/// Removes a name and, where it is a folder, all below it. Not recursive: an archive can nest
-/// folders deeper than any stack.
-fn remove(folder: &OwnedFd, name: &[u8]) -> rustix::io::Result<()> {
-    match unlinkat(folder, name, AtFlags::empty()) {
-        Err(Errno::ISDIR) => {}
-        result => return result,
-    }
-    let mut levels = vec![Level::open(folder, name)?];
-    while let Some(level) = levels.last_mut() {
-        let Some(name) = level.names.pop() else {
-            let done = levels.pop();
-            let above = levels.last().map_or(folder.as_fd(), |level| level.folder.as_fd());
-            if let Some(done) = done {
-                unlinkat(above, done.name.as_slice(), AtFlags::REMOVEDIR)?;
-            }
-            continue;
-        };
-        match unlinkat(&level.folder, name.as_slice(), AtFlags::empty()) {
-            Err(Errno::ISDIR) => {
-                let below = Level::open(&level.folder, &name)?;
-                levels.push(below);
-            }
-            result => result?,
-        }
-    }
-    Ok(())
-}
-
-/// A folder being removed, and what is still in it.
-struct Level {
-    name: Vec<u8>,
-    folder: OwnedFd,
-    names: Vec<Vec<u8>>,
-}
-
-impl Level {
-    fn open(parent: &OwnedFd, name: &[u8]) -> rustix::io::Result<Self> {
-        let open = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let folder = openat(parent, name, open, Mode::empty())?;
-        let mut names = Vec::new();
-        for entry in Dir::read_from(&folder)? {
-            let name = entry?.file_name().to_bytes().to_vec();
-            if name != b"." && name != b".." {
-                names.push(name);
-            }
-        }
-        Ok(Self { name: name.to_vec(), folder, names })
-    }
 }
 
 /// The path without slashes in front and `.` parts; `None` where it has a `..`.

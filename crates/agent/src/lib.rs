@@ -50,3 +50,5 @@ pub mod users;
 
 // Archives; `ireko-tar` reads them.
 pub mod apply_tar;
+pub mod removal;
+pub mod whiteout;

@@ -332,3 +332,84 @@ fn a_damaged_archive_never_breaks_the_reader() {
         }
     }
 }
+
+#[test]
+fn a_whiteout_takes_away_what_the_layers_below_have() {
+    let outer = root();
+    let root = outer.path().join("root");
+    let below = Tar::new().file("etc/motd", "x").file("etc/keep", "y").file("opt/a/b/c", "z");
+    below.symlink("link", "etc").file("top", "t").unpack(&root).unwrap();
+    let layer = Tar::new().file("etc/.wh.motd", "").folder("opt", 0o755).file("opt/.wh.a", "");
+    let layer = layer.file(".wh.top", "").file(".wh.link", "").file(".wh.never-there", "");
+    layer.file("no/such/.wh.folder", "").unpack(&root).unwrap();
+    assert!(!root.join("etc/motd").exists() && !root.join("top").exists());
+    assert!(fs::symlink_metadata(root.join("link")).is_err());
+    assert_eq!(text(root.join("etc/keep")), "y");
+    assert_eq!(fs::read_dir(root.join("opt")).unwrap().count(), 0);
+    assert!(!root.join("no").exists());
+}
+
+#[test]
+fn an_opaque_folder_keeps_only_what_its_own_layer_has() {
+    for opaque_first in [true, false] {
+        let outer = root();
+        let root = outer.path().join("root");
+        let below =
+            Tar::new().file("d/old", "x").file("d/sub/old", "x").file("d/gone/deep/er", "x");
+        below.folder("d/empty", 0o755).file("e/other", "x").unpack(&root).unwrap();
+        let mut layer = Tar::new().folder("d", 0o700);
+        if opaque_first {
+            layer = layer.file("d/.wh..wh..opq", "");
+        }
+        layer = layer.file("d/new", "n").folder("d/sub", 0o755).file("d/sub/new", "n");
+        layer = layer.file("d/way/new", "n").folder("d/empty", 0o755);
+        if !opaque_first {
+            layer = layer.file("d/.wh..wh..opq", "");
+        }
+        layer.unpack(&root).unwrap();
+        let names = |folder: &str| {
+            let folder = fs::read_dir(root.join(folder)).unwrap();
+            let mut names: Vec<_> =
+                folder.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names("d"), ["empty", "new", "sub", "way"]);
+        assert_eq!((names("d/sub"), names("d/way")), (vec!["new".into()], vec!["new".into()]));
+        assert_eq!((names("d/empty").len(), names("e")), (0, vec!["other".into()]));
+    }
+}
+
+#[test]
+fn a_whiteout_spares_what_its_own_layer_has() {
+    let outer = root();
+    let root = outer.path().join("root");
+    Tar::new().file("a/old", "x").file("b", "x").unpack(&root).unwrap();
+    let layer = Tar::new().folder("a", 0o755).file("a/new", "y").file(".wh.a", "");
+    layer.file("b", "y").file(".wh.b", "").unpack(&root).unwrap();
+    assert_eq!((text(root.join("a/new")), text(root.join("b"))), ("y".into(), "y".into()));
+    assert!(!root.join("a/old").exists());
+}
+
+#[test]
+fn a_whiteout_stays_inside_the_root() {
+    let outer = root();
+    let root = outer.path().join("root");
+    fs::write(outer.path().join("secret"), "s").unwrap();
+    symlink(outer.path(), root.join("out")).unwrap();
+    Tar::new().file("out/.wh.secret", "").file("out/.wh..wh..opq", "").unpack(&root).unwrap();
+    assert!(outer.path().join("secret").exists());
+    for name in ["a/.wh...", "a/.wh..", ".wh."] {
+        let error = Tar::new().file(name, "").unpack(&root).unwrap_err();
+        assert_eq!(error.kind, FailureKind::BadInput, "{name}");
+    }
+}
+
+#[test]
+fn what_aufs_kept_for_itself_is_left_out() {
+    let outer = root();
+    let root = outer.path().join("root");
+    let layer = Tar::new().file(".wh..wh.aufs", "").folder(".wh..wh.plnk", 0o700);
+    layer.file(".wh..wh.plnk/1.2", "").file("a", "x").unpack(&root).unwrap();
+    assert_eq!(fs::read_dir(&root).unwrap().count(), 1);
+}
