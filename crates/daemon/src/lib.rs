@@ -29,15 +29,15 @@ use crate::root_lock::RootLock;
 use crate::socket::Socket;
 use ireko_engine::{Engine, Settings};
 use std::fmt::Display;
-use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::UnixStream;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Time for the daemon that has the root's lock to listen: it makes up for what was missed first.
+/// Time for the daemon that has the root's lock to listen: it makes up for what was missed first. Or to give the lock back.
 const WINNER: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(20);
 /// Time for disk work that is under way when the daemon ends.
 const LAST_WORK: Duration = Duration::from_secs(20);
 
@@ -74,19 +74,33 @@ fn run(options: &Options) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(Failure::of("cannot start the runtime"))?;
-    let root = &options.places.root;
-    let lock = RootLock::take(root)
-        .map_err(Failure::of(format_args!("cannot take the lock of {}", root.display())))?;
-    let result = match lock {
-        Some(_held) => {
-            let result = runtime.block_on(serve(options));
-            runtime.shutdown_timeout(LAST_WORK);
-            return result;
-        }
-        None => runtime.block_on(wait_for_winner(&options.places.socket())),
-    };
-    runtime.shutdown_background();
+    let Some(_held) = runtime.block_on(win(options))? else { return Ok(()) };
+    let result = runtime.block_on(serve(options));
+    runtime.shutdown_timeout(LAST_WORK);
     result
+}
+
+/// Takes the root's lock; `None` as soon as the daemon that has it answers. One that is ending gives it back.
+async fn win(options: &Options) -> Result<Option<RootLock>, Failure> {
+    let (root, socket) = (&options.places.root, options.places.socket());
+    let begun = Instant::now();
+    loop {
+        let lock = RootLock::take(root)
+            .map_err(Failure::of(format_args!("cannot take the lock of {}", root.display())))?;
+        if lock.is_some() {
+            return Ok(lock);
+        }
+        if UnixStream::connect(&socket).await.is_ok() {
+            return Ok(None);
+        }
+        if begun.elapsed() > WINNER {
+            return Err(Failure(format!(
+                "another daemon has the root's lock but does not answer at {}",
+                socket.display()
+            )));
+        }
+        tokio::time::sleep(POLL).await;
+    }
 }
 
 async fn serve(options: &Options) -> Result<(), Failure> {
@@ -133,19 +147,4 @@ fn stop_on_signals(stop: CancellationToken) -> std::io::Result<()> {
         stop.cancel();
     });
     Ok(())
-}
-
-/// Ends well as soon as the daemon that has the lock answers.
-async fn wait_for_winner(socket: &Path) -> Result<(), Failure> {
-    let answers = async {
-        while UnixStream::connect(socket).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(WINNER, answers).await.map_err(|_| {
-        Failure(format!(
-            "another daemon has the root's lock but does not answer at {}",
-            socket.display()
-        ))
-    })
 }

@@ -40,6 +40,22 @@ fn an_end_that_no_daemon_saw_is_made_up_for() {
 }
 
 #[test]
+fn a_daemon_that_is_not_gone_yet_is_waited_for() {
+    let world = World::new("daemon about to end", Vms::None);
+    world.ok(&["ps"]);
+    world.ok(&["daemon", "stop"]);
+    // As a daemon does whose last work takes long: it listens no more, and has the lock.
+    let ending = fs::File::open(world.root().join("lock")).expect("the root's lock");
+    rustix::fs::flock(&ending, rustix::fs::FlockOperation::LockExclusive).expect("lock the root");
+    let mut client = world.ireko(&["ps", "-q"]).spawn().expect("run ireko");
+    while world.processes("daemon").is_empty() {
+        std::thread::yield_now();
+    }
+    drop(ending);
+    assert!(client.wait().expect("wait for ireko").success());
+}
+
+#[test]
 fn a_killed_shim_loses_nothing_that_was_synced() {
     let world = World::new("shim killed", Vms::One);
     world.ok(&["run", "-d", "--name", "db", "base", "sleep", "1000"]);
