@@ -136,6 +136,7 @@ fn common_root(file: &Path) -> Result<Sidecar> {
         guid: info.data_write_guid.into(),
         kind: Kind::App,
         name: COMMON_ROOT.to_owned(),
+        chain: None,
         role: Role::Layer(None),
     })
 }

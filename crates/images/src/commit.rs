@@ -112,7 +112,7 @@ impl Store {
         let kind = parent.sidecar.kind;
         let config = compose(below.map(|config| config.document()), kind, guid, &new)?;
         let file = names::disk_file(&name, guid);
-        let sidecar = Sidecar { guid, kind, name, role: Role::Image(config) };
+        let sidecar = Sidecar { guid, kind, name, chain: None, role: Role::Image(config) };
         let (frozen_parent, parent) = (names::sibling_locator(&parent.file), parent.sidecar.guid);
         let intent = Intent::Commit {
             file: file.clone(),

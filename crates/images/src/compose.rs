@@ -110,7 +110,7 @@ fn provisional_diff_id(guid: LayerGuid) -> Digest {
 }
 
 /// Returns this machine's processor in Go's words.
-fn architecture() -> &'static str {
+pub(crate) fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",

@@ -62,6 +62,13 @@ impl Error {
         Error::new(ErrorKind::Corrupt, message)
     }
 
+    /// Says which file it is about.
+    #[must_use]
+    pub(crate) fn about(mut self, file: &std::path::Path) -> Error {
+        self.message = format!("{}: {}", file.display(), self.message);
+        self
+    }
+
     /// Adds the remedy.
     #[must_use]
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Error {

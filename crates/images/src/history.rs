@@ -29,12 +29,16 @@ impl Store {
         let index = self.index();
         let image = index.image(image)?;
         // Every step that made a layer has the next file down. The common root of app images is
-        // below all of them and no step of anyone's.
+        // below all of them and no step of anyone's, nor is the empty file of an image that was loaded.
         let lineage = index.lineage(&image.layer.file)?;
-        let mut files = lineage.iter();
-        let steps = image.config.document().history.iter().rev().map(|step| {
-            let layer = if step.empty_layer { None } else { files.next() };
-            let made = layer.and_then(|layer| layer.sidecar.image_id());
+        let mut files = (0..lineage.len()).filter(|&number| {
+            let below = lineage.get(number + 1).and_then(|below| below.sidecar.chain);
+            below.is_none() || lineage[number].sidecar.chain != below
+        });
+        let own = std::iter::once(Some(image.id)).chain(std::iter::repeat(None));
+        let steps = image.config.document().history.iter().rev().zip(own).map(|(step, own)| {
+            let layer = if step.empty_layer { None } else { files.next() }.map(|n| lineage[n]);
+            let made = own.or_else(|| layer?.sidecar.image_id());
             HistoryStep {
                 image: made,
                 names: made.map(|id| index.names(&id).to_vec()).unwrap_or_default(),

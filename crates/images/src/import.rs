@@ -9,8 +9,9 @@
 use crate::compose::{NewImage, compose};
 use crate::error::{Error, Result};
 use crate::id::LayerGuid;
-use crate::index::Pin;
+use crate::index::{Layer, Pin};
 use crate::journal::{Prepared, Work};
+use crate::layers::Ground;
 use crate::name::Name;
 use crate::state::{Intent, Kind, Role, Sidecar};
 use crate::store::{ImageInfo, Store};
@@ -42,13 +43,17 @@ impl Store {
     /// `common_root` is the cache's `base/root.vhdx`; it is copied into `images/` the first time.
     /// `name` is what the image will be called; the file is named after it.
     pub fn begin_app_layer(&self, common_root: &Path, name: &str) -> Result<PendingLayer> {
-        let (parent, pin) = self.bring_layer(common_root)?;
+        self.begin_layer(&self.app_ground(common_root)?, name)
+    }
+
+    /// Makes a new, empty layer; its file is named after `name`.
+    pub fn begin_layer(&self, below: &Ground, name: &str) -> Result<PendingLayer> {
         let guid = LayerGuid::random();
         let file = names::disk_file(name, guid);
         let intent = Intent::Arrive { file: file.clone(), reference: None };
         let work = self.journal.begin(guid, &intent, Prepared::default())?;
         let leaf = work.path(&file);
-        let parent_file = self.layer_file_name(parent)?;
+        let parent_file = self.layer_file_name(below.guid)?;
         layer_file::create_child(
             &leaf,
             &self.image_path(&parent_file),
@@ -63,23 +68,24 @@ impl Store {
             file,
             work,
             settled: false,
-            _parent: pin,
+            _parent: below.pin.clone(),
         })
     }
 
     /// Makes the layer an image, verified and durable, and returns it.
     ///
     /// Nobody has the disk open any more. A failure throws the layer away.
-    pub fn publish_app_layer(&self, mut pending: PendingLayer, new: NewImage) -> Result<ImageInfo> {
-        pending.settled = true;
-        let published = self.publish(&pending, &new);
-        if published.is_err() {
-            let mut index = self.index();
-            if let Err(error) = self.take_back(&mut index, &pending.work, &pending.file) {
-                tracing::warn!(error = %crate::error::chain(&error), "import left to the next start");
-            }
-        }
-        published
+    pub fn publish_app_layer(&self, pending: PendingLayer, new: NewImage) -> Result<ImageInfo> {
+        let guid = pending.guid;
+        self.arrive(pending, new.name.as_ref(), |guid, name| {
+            let kind = Kind::App;
+            let role = Role::Image(compose(None, kind, guid, &new)?);
+            Ok(Sidecar { guid, kind, name, chain: None, role })
+        })?;
+        let index = self.index();
+        let image = index.layer(guid).and_then(Layer::as_image);
+        let image = image.ok_or_else(|| Error::not_found("the new image is gone already"))?;
+        Ok(self.info(&index, image))
     }
 
     /// Throws the layer away.
@@ -88,28 +94,31 @@ impl Store {
         pending.work.end()
     }
 
-    fn publish(&self, pending: &PendingLayer, new: &NewImage) -> Result<ImageInfo> {
-        check_spelling(&self.index(), new.name.as_ref())?;
-        let chain = self.chain(&pending.leaf)?;
-        layer_file::settle(&chain)?;
-        layer_file::verify(&chain)?;
-        let kind = Kind::App;
-        let config = compose(None, kind, pending.guid, new)?;
-        let sidecar = Sidecar {
-            guid: pending.guid,
-            kind,
-            name: pending.name.clone(),
-            role: Role::Image(config),
+    /// Puts a layer that is ready in its place, as `sidecar` says; a failure throws it away.
+    pub(crate) fn arrive(
+        &self,
+        mut pending: PendingLayer,
+        reference: Option<&Name>,
+        sidecar: impl FnOnce(LayerGuid, String) -> Result<Sidecar>,
+    ) -> Result<()> {
+        pending.settled = true;
+        let PendingLayer { leaf, guid, name, file, work, .. } = &pending;
+        let land = || -> Result<()> {
+            check_spelling(&self.index(), reference)?;
+            let chain = self.chain(leaf)?;
+            layer_file::settle(&chain)?;
+            layer_file::verify(&chain)?;
+            let sidecar = sidecar(*guid, name.clone())?;
+            let reference_text = reference.map(Name::to_string);
+            let intent = Intent::Arrive { file: file.clone(), reference: reference_text };
+            work.complete(&intent, &sidecar)?;
+            self.land(&mut self.index(), work, file, reference).map(drop)
         };
-        let intent = Intent::Arrive {
-            file: pending.file.clone(),
-            reference: new.name.as_ref().map(Name::to_string),
-        };
-        pending.work.complete(&intent, &sidecar)?;
-        let mut index = self.index();
-        let id = self.land(&mut index, &pending.work, &pending.file, new.name.as_ref())?;
-        let id = id.ok_or_else(|| Error::corrupt("the new image is none"))?;
-        Ok(self.info(&index, index.image(&id)?))
+        land().inspect_err(|_| {
+            if let Err(error) = self.take_back(&mut self.index(), work, file) {
+                tracing::warn!(error = %crate::error::chain(&error), "import left to the next start");
+            }
+        })
     }
 
     fn layer_file_name(&self, guid: LayerGuid) -> Result<String> {
@@ -118,6 +127,13 @@ impl Store {
             .layer(guid)
             .ok_or_else(|| Error::not_found(format!("no layer {guid} in images/")))?;
         Ok(layer.file.clone())
+    }
+}
+
+impl PendingLayer {
+    /// Returns the key that the layer is going to have.
+    pub(crate) fn guid(&self) -> LayerGuid {
+        self.guid
     }
 }
 

@@ -178,6 +178,7 @@ impl Store {
             guid: pending.guid,
             kind: place.kind,
             name: pending.name.short(),
+            chain: None,
             role: Role::Image(config),
         };
         let file = pending.file.clone();

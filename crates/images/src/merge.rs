@@ -184,6 +184,7 @@ impl Store {
                 guid,
                 kind: top.layer.sidecar.kind,
                 name: request.name.short(),
+                chain: None,
                 role: Role::Image(config),
             };
             let reference = Some(request.name.to_string());
@@ -251,7 +252,7 @@ impl Store {
         // What stands for the layer's digest must not be what it was before the merge.
         let (document, fresh) = (top.config.document(), LayerGuid::random());
         let config = compose_merged(document, kind, fresh, plan.files, &new)?;
-        let sidecar = Sidecar { guid, kind, name, role: Role::Image(config) };
+        let sidecar = Sidecar { guid, kind, name, chain: None, role: Role::Image(config) };
         let mut images = Vec::new();
         for id in &deletion.images {
             let (gone, layer) = gone(index, id)?;

@@ -2,12 +2,13 @@
 //!
 //! A reader refuses a version it does not know: an older program must not guess at a newer store.
 //! The forms are pinned by the golden texts in the tests below; a changed form needs a new version
-//! and a reader for the old one.
+//! and a reader for the old one. A field that may be missing, and that an older program may ignore,
+//! is no change.
 
 use crate::error::{During, Error, Result};
 use crate::id::{ImageId, LayerGuid};
 use crate::name::Name;
-use ireko_oci::ImageConfig;
+use ireko_oci::{Digest, ImageConfig};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -49,6 +50,8 @@ pub(crate) struct Sidecar {
     pub kind: Kind,
     /// The name given at birth.
     pub name: String,
+    /// The chain id of the OCI layers whose files this file and those below it hold, where it is known.
+    pub chain: Option<Digest>,
     pub role: Role,
 }
 
@@ -192,6 +195,7 @@ impl Sidecar {
             },
             kind: self.kind,
             name: self.name.clone(),
+            chain: self.chain.map(|chain| chain.to_string()),
             config: self.config().map(|config| config.text().to_owned()),
         }
     }
@@ -210,7 +214,9 @@ impl Sidecar {
             (RoleForm::Image, None) => return Err(Error::corrupt("an image without `config`")),
             (RoleForm::Layer, former) => Role::Layer(former),
         };
-        Ok(Sidecar { guid: form.guid.parse()?, kind: form.kind, name: form.name, role })
+        let chain = form.chain.as_deref().map(Digest::parse).transpose();
+        let chain = chain.during(|| "read `chain`".to_owned())?;
+        Ok(Sidecar { guid: form.guid.parse()?, kind: form.kind, name: form.name, chain, role })
     }
 
     pub(crate) fn read(path: &Path) -> Result<Sidecar> {
@@ -223,12 +229,15 @@ impl Sidecar {
 impl Exported {
     pub(crate) fn to_json(&self) -> Vec<u8> {
         let names = self.names.iter().map(Name::to_string).collect();
-        let body = ExportedForm { sidecar: self.sidecar.form(), names };
+        let sidecar = SidecarForm { chain: None, ..self.sidecar.form() };
+        let body = ExportedForm { sidecar, names };
         to_json(&Versioned { version: VERSION, body })
     }
 
     pub(crate) fn from_json(bytes: &[u8]) -> Result<Exported> {
-        let form: ExportedForm = from_json(bytes)?;
+        let mut form: ExportedForm = from_json(bytes)?;
+        // Which OCI layers a file holds it cannot say itself: images that have these would be given its bytes.
+        form.sidecar.chain = None;
         let names = form.names.iter().map(|name| Name::parse(name)).collect::<Result<_>>()?;
         Ok(Exported { sidecar: Sidecar::from_form(form.sidecar)?, names })
     }
@@ -291,6 +300,8 @@ struct SidecarForm {
     role: RoleForm,
     kind: Kind,
     name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    chain: Option<String>,
     /// JSON text within JSON: its bytes must come back exactly, because they are the image's id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     config: Option<String>,
@@ -350,7 +361,7 @@ mod tests {
 
     fn sidecar(role: Role) -> Sidecar {
         let guid = GUID.parse().unwrap();
-        Sidecar { guid, kind: Kind::App, name: "日本/x:1".into(), role }
+        Sidecar { guid, kind: Kind::App, name: "日本/x:1".into(), chain: None, role }
     }
 
     #[test]
@@ -369,13 +380,14 @@ mod tests {
         assert_eq!(String::from_utf8(image.to_json()).unwrap(), golden);
         assert_eq!(Sidecar::from_json(golden.as_bytes()).unwrap(), image);
 
-        let layer = sidecar(Role::Layer(None));
+        let layer = Sidecar { chain: Some(Digest::of(b"")), ..sidecar(Role::Layer(None)) };
         let golden = r#"{
   "version": 1,
   "guid": "2dc27766-f623-4200-9d64-115e9bfd4a08",
   "role": "layer",
   "kind": "app",
-  "name": "日本/x:1"
+  "name": "日本/x:1",
+  "chain": "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 }
 "#;
         assert_eq!(String::from_utf8(layer.to_json()).unwrap(), golden);

@@ -11,6 +11,7 @@ mod races;
 mod removal;
 mod removal_of_trees;
 mod repair;
+mod saved;
 mod usage;
 mod verbs;
 mod verify;

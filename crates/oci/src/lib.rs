@@ -26,11 +26,15 @@
 mod config;
 mod digest;
 mod error;
+mod manifest;
 mod reference;
 mod run_config;
 
 pub use config::{ConfigDocument, HistoryEntry, ImageConfig, MAX_CONFIG_BYTES, RootFs};
-pub use digest::Digest;
+pub use digest::{Digest, Hasher};
 pub use error::{Error, ErrorKind, Result};
+pub use manifest::{
+    ArchivedImage, Descriptor, Index, MAX_MANIFEST_BYTES, Manifest, Platform, chain_id,
+};
 pub use reference::{DEFAULT_DOMAIN, DEFAULT_TAG, Reference};
 pub use run_config::{Healthcheck, RunConfig};

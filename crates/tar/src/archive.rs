@@ -66,6 +66,13 @@ pub struct Entry {
     segments: Vec<(u64, u64)>,
 }
 
+impl Entry {
+    /// Whether the stored bytes are not the file's bytes from its first to its last.
+    pub fn is_sparse(&self) -> bool {
+        self.segments != [(0, self.size)]
+    }
+}
+
 /// An archive being read.
 #[derive(Debug)]
 pub struct Archive<R> {
@@ -80,6 +87,11 @@ impl<R: Read> Archive<R> {
     /// An archive that begins at the source's position.
     pub fn new(source: R) -> Self {
         Self { source, ahead: 0, entry_number: 0 }
+    }
+
+    /// The source; right after [`Archive::next_entry`] it stands at the entry's stored bytes, unless that is sparse.
+    pub fn source(&self) -> &R {
+        &self.source
     }
 
     /// Gives the source back; after the last entry, what stands there is padding.
