@@ -8,8 +8,8 @@ set -euo pipefail
 
 run_packages=(e2fsprogs qemu-system-x86 qemu-utils)
 test_packages=(
-    7zip cpio fio jq libnbd-bin libvhdi-utils mmdebstrap python3 python3-libvhdi
-    unzip xz-utils zip
+    7zip busybox-static cpio fio jq libnbd-bin libvhdi-utils mmdebstrap python3 python3-libvhdi skopeo
+    umoci unzip xz-utils zip
 )
 bench_packages=(fio time)
 # mmdebstrap makes a root file system without being root by means of it.

@@ -2,7 +2,8 @@
 //!
 //! An entry's folder is resolved inside the root ([`crate::rooted`]), its last name is never
 //! followed: what stands there is replaced, but for a folder that a folder merges with. Times of
-//! folders are set last, because every entry made in them changes them.
+//! folders are set last, because every entry made in them changes them; one that has no entry of its
+//! own keeps the time it had.
 //!
 //! A name that begins with `.wh.` is no file but a whiteout: see [`crate::whiteout`].
 
@@ -25,7 +26,7 @@ use crate::failure::{During, Failure, Result};
 use crate::kmsg;
 use crate::removal::remove;
 use crate::rooted::{Root, by_descriptor, split};
-use crate::whiteout::{Placed, Whiteout, is_metadata};
+use crate::whiteout::{Paths, Whiteout, is_metadata};
 
 /// What was unpacked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,8 +51,13 @@ pub fn apply_disk(disk: &DiskSerial, into: &OwnedFd) -> Result<Applied> {
 /// Unpacks an archive into a root.
 pub fn apply(source: impl Read, root: Root) -> Result<Applied> {
     let mut archive = Archive::new(source);
-    let mut target =
-        Target { root, folder: None, folder_times: Vec::new(), placed: Placed::default() };
+    let mut target = Target {
+        root,
+        folder: None,
+        folder_times: Vec::new(),
+        placed: Paths::default(),
+        touched: Paths::default(),
+    };
     let mut applied = Applied::default();
     while let Some(entry) = archive.next_entry()? {
         applied.bytes += target.place(&entry, &mut archive)?;
@@ -66,7 +72,10 @@ struct Target {
     /// The folder of the last entry, by path: most entries share it with the one before.
     folder: Option<(Vec<u8>, Rc<OwnedFd>)>,
     folder_times: Vec<(Vec<u8>, (i64, u32))>,
-    placed: Placed,
+    /// What has an entry.
+    placed: Paths,
+    /// Folders in which something was changed.
+    touched: Paths,
 }
 
 impl Target {
@@ -106,6 +115,7 @@ impl Target {
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
             folder => folder?,
         };
+        self.keep_time(parent, &folder)?;
         // What is removed may be on the way to the folder that is remembered.
         self.folder = None;
         whiteout.apply(&folder, parent, &self.placed)
@@ -127,8 +137,19 @@ impl Target {
             return Ok(Rc::clone(folder));
         }
         let folder = Rc::new(self.root.ensure_folder(path)?);
+        self.keep_time(path, &folder)?;
         self.folder = Some((path.to_vec(), Rc::clone(&folder)));
         Ok(folder)
+    }
+
+    /// Notes a folder's time before something in it changes, once; `path` may end with a slash.
+    fn keep_time(&mut self, path: &[u8], folder: &OwnedFd) -> rustix::io::Result<()> {
+        let path = path.strip_suffix(b"/").unwrap_or(path);
+        if !self.placed.holds(path) && self.touched.note(path) {
+            let seen = rustix::fs::fstat(folder)?;
+            self.folder_times.push((path.to_vec(), (seen.st_mtime, seen.st_mtime_nsec as u32)));
+        }
+        Ok(())
     }
 
     /// Makes what the entry says, in the place of what is there; a file comes back open.

@@ -42,7 +42,7 @@ impl<'a> Whiteout<'a> {
     }
 
     /// Removes it from `folder`, whose path is `path` with a slash at its end, or empty.
-    pub fn apply(self, folder: &OwnedFd, path: &[u8], placed: &Placed) -> Result<()> {
+    pub fn apply(self, folder: &OwnedFd, path: &[u8], placed: &Paths) -> Result<()> {
         let names = match self {
             Self::Name(name) => vec![name.to_vec()],
             Self::All => names_in(folder)?,
@@ -63,21 +63,21 @@ pub fn is_metadata(path: &[u8]) -> bool {
     path.starts_with(METADATA) && path != OPAQUE
 }
 
-/// Which paths an archive has placed so far: as hashes of a key that it cannot know, because it may name millions.
+/// A set of paths, as hashes of a key that an archive cannot know, because it may name millions.
 #[derive(Debug, Default)]
-pub struct Placed {
-    paths: HashSet<u64>,
+pub struct Paths {
+    hashes: HashSet<u64>,
     key: RandomState,
 }
 
-impl Placed {
-    /// Notes a path.
-    pub fn note(&mut self, path: &[u8]) {
-        self.paths.insert(self.key.hash_one(path));
+impl Paths {
+    /// Puts a path in; returns whether it is new.
+    pub fn note(&mut self, path: &[u8]) -> bool {
+        self.hashes.insert(self.key.hash_one(path))
     }
 
-    /// Tells whether it was noted.
+    /// Tells whether a path is in it.
     pub fn holds(&self, path: &[u8]) -> bool {
-        self.paths.contains(&self.key.hash_one(path))
+        self.hashes.contains(&self.key.hash_one(path))
     }
 }

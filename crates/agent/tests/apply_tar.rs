@@ -406,6 +406,19 @@ fn a_whiteout_stays_inside_the_root() {
 }
 
 #[test]
+fn a_folder_without_an_entry_keeps_its_time() {
+    let outer = root();
+    let root = outer.path().join("root");
+    let below = Tar::new().folder("a", 0o755).folder("b", 0o755).file("a/x", "");
+    below.folder("c", 0o755).folder("c/d", 0o755).file("b/gone", "").unpack(&root).unwrap();
+    let layer = Tar::new().file("a/y", "").file("b/.wh.gone", "").folder("c/d", 0o700);
+    layer.unpack(&root).unwrap();
+    for folder in ["a", "b", "c", "c/d"] {
+        assert_eq!(fs::metadata(root.join(folder)).unwrap().mtime(), 1_000_000_000, "{folder}");
+    }
+}
+
+#[test]
 fn what_aufs_kept_for_itself_is_left_out() {
     let outer = root();
     let root = outer.path().join("root");

@@ -105,6 +105,7 @@ pub enum ClientVerb {
     Info(info::Args),
     Inspect(inspect::Args),
     Kill(kill::Args),
+    Load(load::Args),
     Logs(logs::Args),
     Pause(pause::Args),
     Ps(ps::Args),
@@ -156,6 +157,7 @@ pub enum ImageVerb {
     History(history::Args),
     Import(import::Args),
     Inspect(inspect::Args),
+    Load(load::Args),
     #[command(visible_alias = "list")]
     Ls(images::Args),
     Merge(merge::Args),

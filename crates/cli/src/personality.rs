@@ -204,6 +204,7 @@ async fn dispatch(context: &Context, verb: ClientVerb) -> Result<Exit> {
         ClientVerb::History(args) => history::execute(context, &args).await,
         ClientVerb::Images(args) => images::execute(context, &args).await,
         ClientVerb::Import(args) => import::execute(context, &args).await,
+        ClientVerb::Load(args) => load::execute(context, &args).await,
         ClientVerb::Info(args) => info::execute(context, &args).await,
         ClientVerb::Inspect(args) => inspect::execute(context, &args).await,
         ClientVerb::Kill(args) => kill::execute(context, &args).await,
@@ -231,6 +232,7 @@ async fn dispatch_image(context: &Context, verb: ImageVerb) -> Result<Exit> {
     match verb {
         ImageVerb::History(args) => history::execute(context, &args).await,
         ImageVerb::Import(args) => import::execute(context, &args).await,
+        ImageVerb::Load(args) => load::execute(context, &args).await,
         ImageVerb::Inspect(args) => inspect::execute(context, &args.of_images()).await,
         ImageVerb::Ls(args) => images::execute(context, &args).await,
         ImageVerb::Export(args) => export::execute(context, &args).await,

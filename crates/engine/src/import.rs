@@ -8,20 +8,16 @@
 
 use crate::blocking::{blocking, to_its_end};
 use crate::changes::apply_changes;
-use crate::decompress;
 use crate::engine::Engine;
-use crate::error::{Attempt, Error, Result};
-use crate::names::random_hex;
+use crate::error::{Error, Result};
+use crate::spool::receive;
 use crate::store::oci::RunConfig;
 use crate::store::{ImageInfo, Name, NewImage};
 use jiff::Timestamp;
-use std::fs::{self, DirBuilder, File};
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use tokio::io::AsyncRead;
 use tokio::sync::mpsc;
-use tokio_util::io::SyncIoBridge;
 
 /// What an imported image is called, and what is said about it.
 #[derive(Clone, Debug, Default)]
@@ -50,38 +46,6 @@ pub enum ImportProgress {
     Unpacking,
 }
 
-/// A folder that is removed with all that is in it when the import ends, however it does.
-struct Spool(PathBuf);
-
-impl Spool {
-    fn new(root: &Path) -> Result<Self> {
-        let path = spool_folder(root).join(random_hex(12));
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&path)
-            .attempt(|| format!("make {}", path.display()))?;
-        Ok(Self(path))
-    }
-
-    fn archive(&self) -> PathBuf {
-        self.0.join("archive.tar")
-    }
-}
-
-impl Drop for Spool {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            tracing::warn!(%error, folder = %self.0.display(), "a folder is left over");
-        }
-    }
-}
-
-/// Where archives lie while they are imported; cleared when an engine opens.
-pub(crate) fn spool_folder(root: &Path) -> PathBuf {
-    root.join("spool")
-}
-
 impl Engine {
     /// Imports a tar archive, plain or compressed with gzip, xz or zstd, as a new app image.
     ///
@@ -97,16 +61,9 @@ impl Engine {
         let new = new_image(&options)?;
         let root = self.places().root.clone();
         let told = progress.clone();
-        let body = SyncIoBridge::new(archive);
-        let spool = blocking(move || {
-            let spool = Spool::new(&root)?;
-            let what = || "receive the archive".to_owned();
-            let mut file = File::create(spool.archive()).attempt(what)?;
-            decompress::copy(body, &mut file, |received| {
-                // Nobody has to listen.
-                let _ = told.send(ImportProgress::Received(received));
-            })?;
-            Ok(spool)
+        let spool = receive(root, archive, move |received| {
+            // Nobody has to listen.
+            let _ = told.send(ImportProgress::Received(received));
         })
         .await?;
         let _ = progress.send(ImportProgress::Unpacking);

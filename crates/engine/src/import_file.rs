@@ -4,7 +4,7 @@
 //!   recognise ─┬─ disk, OVA, Vagrant box ─► begin ─► fill ─► (qemu-img, confined) ─► publish
 //!              ├─ zip ─► all of its layers, or none
 //!              ├─ tar of a root file system ─► as an upload of it: see `import.rs`
-//!              └─ docker archive, OCI layout ─► not yet
+//!              └─ docker archive, OCI layout ─► see `load.rs`
 //! ```
 //!
 //! The file is on this machine and is only read.
@@ -14,6 +14,7 @@ use crate::convert::convert;
 use crate::engine::Engine;
 use crate::error::{Attempt, Error, Result};
 use crate::import::ImportOptions;
+use crate::load::LoadStep;
 use crate::progress::Watcher;
 use crate::store::{ImageInfo, Name};
 use ireko_images::{Filled, GivenFormat, Recognised, Watch};
@@ -22,7 +23,12 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::io::{AsyncRead, ReadBuf};
+use tokio::sync::mpsc;
+
+/// How soon a load stops that nobody wants any more.
+const CANCELLED_AFTER: Duration = Duration::from_millis(200);
 
 /// Which file is to become an image, and what is said about it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -89,10 +95,7 @@ impl Engine {
                     engine.import_root_fs(file, watcher).await.map(FileImported::one)
                 }
                 Recognised::DockerArchive | Recognised::OciLayout => {
-                    Err(Error::unsupported(format!(
-                        "{} is a {what}: it comes with `load`, which Ireko does not have yet",
-                        file.path.display()
-                    )))
+                    engine.import_saved_file(file, watcher).await.map(FileImported::one)
                 }
                 _ => Err(Error::unsupported(format!(
                     "{} is a {what}, which Ireko does not import yet",
@@ -179,6 +182,22 @@ impl Engine {
         })
     }
 
+    async fn import_saved_file(&self, file: ImportFile, watcher: Watcher) -> Result<ImageInfo> {
+        if !file.changes.is_empty() || !file.comment.is_empty() {
+            return Err(Error::bad_parameter(
+                "`change` and `message` are for archives of a root file system: this is an image \
+                 with a configuration of its own",
+            ));
+        }
+        let name = file.name.as_deref().map(Name::parse).transpose()?;
+        let (told, steps) = mpsc::unbounded_channel();
+        // Ends, and with it the load, when nobody watches any more.
+        let following = tokio::spawn(follow(steps, watcher));
+        let image = self.import_saved(file.path, name, told).await;
+        following.abort();
+        image
+    }
+
     async fn import_root_fs(&self, file: ImportFile, watcher: Watcher) -> Result<ImageInfo> {
         if let Some(name) = &file.name {
             let name = Name::parse(name)?;
@@ -199,6 +218,21 @@ impl Engine {
         let (unheard, _) = tokio::sync::mpsc::unbounded_channel();
         let archive = Watched { inner: archive, done: 0, total, watcher };
         self.import(archive, options, unheard).await
+    }
+}
+
+/// Tells a watcher how far a load is.
+async fn follow(mut steps: mpsc::UnboundedReceiver<LoadStep>, watcher: Watcher) {
+    let mut patience = tokio::time::interval(CANCELLED_AFTER);
+    while !watcher.cancelled() {
+        tokio::select! {
+            step = steps.recv() => match step {
+                Some(LoadStep::Layer { done, .. }) => watcher.advanced(done.current, done.total),
+                Some(_) => {}
+                None => return,
+            },
+            _ = patience.tick() => {}
+        }
     }
 }
 

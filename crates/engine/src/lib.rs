@@ -52,9 +52,11 @@ mod guest_work;
 mod images;
 mod import;
 mod import_file;
+mod load;
 mod merge;
 mod progress;
 mod remove_images;
+mod spool;
 mod tree;
 mod usage;
 mod verify;
@@ -82,6 +84,7 @@ pub use ireko_images::{
     ImageUser, Layers, MergeFiles, Merged, ParentCheck, Relinked, Repaired, Sources, Usage,
     Verified,
 };
+pub use load::{LoadStep, Loaded};
 pub use logs::{LogOptions, LogStream, StampedLine};
 pub use plan::hostname;
 pub use progress::{Done, Progress, Watcher, progress};

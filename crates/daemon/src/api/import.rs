@@ -5,17 +5,15 @@ use crate::api::commit::reference;
 use crate::api::error::{ApiError, ApiResult, words};
 use crate::api::not_yet;
 use crate::api::query::Params;
+use crate::api::report::{Report, failure};
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
 use futures_util::TryStreamExt;
 use hyper::header::CONTENT_TYPE;
 use ireko_engine::{ImportOptions, ImportProgress};
 use serde_json::{Value, json};
-use std::convert::Infallible;
 use std::io;
-use std::pin::Pin;
 use tokio::sync::mpsc;
 use tokio_util::io::StreamReader;
 
@@ -44,11 +42,7 @@ pub(crate) async fn create(
 
 fn is_here(name: &str) -> Response {
     let line = json!({ "status": format!("Status: Image is up to date for {name}") });
-    progress(Body::from(format!("{line}\r\n")))
-}
-
-fn progress(body: Body) -> Response {
-    ([(CONTENT_TYPE, "application/json")], body).into_response()
+    ([(CONTENT_TYPE, "application/json")], format!("{line}\r\n")).into_response()
 }
 
 fn import(app: App, params: &Params, body: Body) -> ApiResult<Response> {
@@ -62,48 +56,20 @@ fn import(app: App, params: &Params, body: Body) -> ApiResult<Response> {
     let (progress_in, progress_out) = mpsc::unbounded_channel();
     let result = async move {
         match app.engine.import(archive, options, progress_in).await {
-            Ok(image) => json!({ "status": image.id.to_string() }),
-            Err(error) => failure(&words(&error)),
+            Ok(image) => vec![json!({ "status": image.id.to_string() })],
+            Err(error) => vec![failure(&words(&error))],
         }
     };
-    let state = Report { progress: progress_out, result: Some(Box::pin(result)) };
-    let lines = futures_util::stream::unfold(state, Report::next);
-    Ok(progress(Body::from_stream(lines)))
+    Ok(Report::new(progress_out, shown, result).response())
 }
 
-fn failure(message: &str) -> Value {
-    json!({ "error": message, "errorDetail": { "message": message } })
-}
-
-/// The lines of an import's answer: progress, then the result. The import runs while they are
-/// asked for, so a client that goes away ends it.
-struct Report {
-    progress: mpsc::UnboundedReceiver<ImportProgress>,
-    result: Option<Pin<Box<dyn Future<Output = Value> + Send>>>,
-}
-
-impl Report {
-    async fn next(mut self) -> Option<(Result<Bytes, Infallible>, Self)> {
-        let result = self.result.as_mut()?;
-        let line = tokio::select! {
-            biased;
-            Some(step) = self.progress.recv() => shown(&step),
-            value = result => {
-                self.result = None;
-                value
-            }
-        };
-        Some((Ok(Bytes::from(format!("{line}\r\n"))), self))
-    }
-}
-
-fn shown(step: &ImportProgress) -> Value {
-    match step {
+fn shown(step: ImportProgress) -> Option<Value> {
+    Some(match step {
         ImportProgress::Received(bytes) => json!({
             "status": "Importing",
             "progressDetail": { "current": bytes },
-            "progress": format!("{:.1} MiB", *bytes as f64 / MIB),
+            "progress": format!("{:.1} MiB", bytes as f64 / MIB),
         }),
         ImportProgress::Unpacking => json!({ "status": "Unpacking in a virtual machine" }),
-    }
+    })
 }

@@ -8,6 +8,7 @@
 //! client that goes away stops the verb, which then undoes itself.
 
 use crate::api::error::{ApiResult, words};
+use crate::api::report::failure;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -68,10 +69,6 @@ impl Lines {
 fn advanced(title: &str, done: Done) -> Value {
     let Done { current, total } = done;
     json!({ "status": title, "progressDetail": { "current": current, "total": total } })
-}
-
-fn failure(message: &str) -> Value {
-    json!({ "error": message, "errorDetail": { "message": message } })
 }
 
 fn line(value: &Value) -> String {

@@ -19,10 +19,12 @@ mod inspect;
 mod ireko;
 mod lines;
 mod list;
+mod load;
 mod logs;
 mod not_yet;
 mod prune;
 mod query;
+mod report;
 mod since;
 mod system;
 mod types;
@@ -123,7 +125,7 @@ fn image_routes() -> Router<App> {
         .route("/images/create", post(import::create))
         .route("/images/prune", post(prune::images))
         .route("/images/search", get(not_yet::registries))
-        .route("/images/load", post(not_yet::load))
+        .route("/images/load", post(load::load))
         .route("/images/get", get(not_yet::save))
         // An image's name may contain slashes: the verb is the last part.
         .route("/images/{*name}", get(images::get).post(images::post).delete(images::remove))

@@ -10,17 +10,13 @@ use serde_json::{Value, json};
 pub(crate) async fn registries() -> ApiError {
     ApiError::new(
         StatusCode::NOT_IMPLEMENTED,
-        "Ireko does not support registries yet: images come in by `import` (a root file system's \
-         tar archive), and `base` is built in",
+        "Ireko does not support registries yet: images come in by `load` (what `docker save` wrote) \
+         and `import`, and `base` is built in",
     )
 }
 
 pub(crate) async fn build() -> ApiError {
     ApiError::not_yet("builds")
-}
-
-pub(crate) async fn load() -> ApiError {
-    ApiError::not_yet("image archives (docker load)")
 }
 
 pub(crate) async fn save() -> ApiError {

@@ -112,7 +112,8 @@ fn describe(
     };
     let (guid, kind) = (zipped.guid, below.map_or(Kind::Machine, |below| below.kind));
     let config = compose(config.map(|config| config.document()), kind, guid, &new)?;
-    let sidecar = Sidecar { guid, kind, name: slug.to_owned(), role: Role::Image(config) };
+    let sidecar =
+        Sidecar { guid, kind, name: slug.to_owned(), chain: None, role: Role::Image(config) };
     Ok((sidecar, Name::parse(slug).into_iter().collect()))
 }
 
