@@ -29,6 +29,7 @@ pub mod vhd_header;
 pub mod chain_ops;
 pub mod guest_frames;
 pub mod nbd;
+pub mod zip;
 
 /// What a fuzzer calls with bytes of its own.
 pub type Target = fn(&[u8]);
@@ -48,4 +49,5 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("vhdx_log", vhdx_log::run),
     ("vhdx_metadata", vhdx_metadata::run),
     ("vhdx_region", vhdx_region::run),
+    ("zip", zip::run),
 ];

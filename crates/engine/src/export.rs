@@ -6,7 +6,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::progress::Watcher;
 use bytes::Bytes;
-use ireko_images::{ExportTo, Exported, Filled, Layers, Watch};
+use ireko_images::{ExportTo, Exported, Filled, Layers};
 use std::io::{self, BufWriter, Write};
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -51,10 +51,7 @@ impl Engine {
         // On a thread whatever happens: there may be much to remove.
         let exported = blocking(move || {
             let pending = converted.map(|()| pending)?;
-            if watcher.cancelled() {
-                return Err(Error::conflict("cancelled"));
-            }
-            Ok(store.publish_export(pending)?)
+            Ok(store.publish_export(pending, &*watcher)?)
         })
         .await?;
         self.emit_image(&exported.image.to_string(), "save", &image);

@@ -125,7 +125,7 @@ impl Store {
         let intent = Intent::Export { folder: utf8(&folder)?.to_owned() };
         let work = self.reserve.spend(|| self.journal.begin(guid, &intent, Prepared::default()))?;
         let aside = Aside { folder, work };
-        aside.make()?;
+        aside.make().map_err(|error| target.explain(error))?;
         Ok(PendingExport { format: to.format, plan, target, aside })
     }
 
@@ -133,26 +133,14 @@ impl Store {
     ///
     /// Takes as long as the image is large; `watch` is told how far it is, and stops it.
     pub fn fill_export(&self, pending: &PendingExport, watch: &dyn Watch) -> Result<Filled> {
-        match pending.format {
-            ExportFormat::Zip(_) => {
-                let made = pending.made();
-                let writing = || format!("write {}", made.display());
-                crate::step::allocating().during(writing)?;
-                let file = OpenOptions::new().write(true).create_new(true).open(&made);
-                let mut out = BufWriter::with_capacity(BUFFER, file.during(writing)?);
-                write_zip(&pending.plan, &mut out, watch)?;
-                Ok(Filled::Whole)
-            }
-            format => flatten::flatten(pending, format, watch),
-        }
+        pending.fill(watch).map_err(|error| pending.target.explain(error))
     }
 
-    /// Gives the file its name; durable on return. A failure leaves nothing.
-    pub fn publish_export(&self, pending: PendingExport) -> Result<Exported> {
-        let made = pending.made();
-        take_converted(&pending.aside.folder.join(CONVERTED), &made)?;
-        let bytes = sync(&made)?;
-        pending.target.take(&made)?;
+    /// Gives the file its name, once it is durable; `watch` may stop it until then. A failure leaves
+    /// nothing.
+    pub fn publish_export(&self, pending: PendingExport, watch: &dyn Watch) -> Result<Exported> {
+        let outcome = pending.publish(watch);
+        let bytes = outcome.map_err(|error| pending.target.explain(error))?;
         Ok(Exported { image: pending.plan.image, bytes, layers: pending.plan.layers.len() })
     }
 
@@ -163,6 +151,31 @@ impl Store {
 }
 
 impl PendingExport {
+    fn fill(&self, watch: &dyn Watch) -> Result<Filled> {
+        match self.format {
+            ExportFormat::Zip(_) => {
+                let made = self.made();
+                let writing = || format!("write {}", made.display());
+                crate::step::allocating().during(writing)?;
+                let file = OpenOptions::new().write(true).create_new(true).open(&made);
+                let mut out = BufWriter::with_capacity(BUFFER, file.during(writing)?);
+                write_zip(&self.plan, &mut out, watch)?;
+                Ok(Filled::Whole)
+            }
+            format => flatten::flatten(self, format, watch),
+        }
+    }
+
+    /// Returns the file's length.
+    fn publish(&self, watch: &dyn Watch) -> Result<u64> {
+        let made = self.made();
+        take_converted(&self.aside.folder.join(CONVERTED), &made)?;
+        let bytes = sync(&made)?;
+        go_on(watch)?;
+        self.target.take(&made)?;
+        Ok(bytes)
+    }
+
     /// Where the file is made.
     fn made(&self) -> PathBuf {
         self.aside.folder.join(&self.target.name)
@@ -237,6 +250,19 @@ impl Target {
     fn is_there(&self) -> Error {
         Error::conflict(format!("{} is there already", self.path().display()))
             .hint("--force replaces it")
+    }
+
+    /// Says which file system is full: not the store's.
+    fn explain(&self, error: Error) -> Error {
+        match error.kind() {
+            ErrorKind::NoSpace => {
+                let folder = self.folder.display();
+                error
+                    .within(format!("export to {}", self.path().display()))
+                    .hint(format!("free some space for {folder}; nothing is left of the export"))
+            }
+            _ => error,
+        }
     }
 
     /// Gives a finished file its name.

@@ -16,7 +16,7 @@ mod chains;
 
 use crate::arrive::{Arriving, complete};
 use crate::claims::{Claim, Wanted};
-use crate::error::{During, Error, Result};
+use crate::error::{During, Error, ErrorKind, Result};
 use crate::export::go_on;
 use crate::id::LayerGuid;
 use crate::import::end;
@@ -29,6 +29,7 @@ use crate::zip_reader::{ZipReader, check_plausible};
 use crate::{durable, layer_file, names};
 use arrivals::Arrivals;
 use chains::{Member, base_first};
+use ireko_disk::vhdx::Info;
 use ireko_disk::{Watch, check};
 use std::path::Path;
 
@@ -70,11 +71,10 @@ impl Store {
         name: Option<&Name>,
         watch: &dyn Watch,
     ) -> Result<ZipImported> {
-        let mut zip = ZipReader::open(file)?;
+        let zip = ZipReader::open(file)?;
         let intent = Intent::ArriveAll { arrivals: Vec::new() };
         let work = self.journal.begin(LayerGuid::random(), &intent, Prepared::default())?;
-        let ready =
-            self.make_zip_ready(&mut zip, &work, name, watch).inspect_err(|_| end(&work))?;
+        let ready = self.make_zip_ready(&zip, &work, name, watch).inspect_err(|_| end(&work))?;
         let mut index = self.index();
         self.check_free(&index, &ready.arriving).inspect_err(|_| end(&work))?;
         let arrivals: Vec<_> = ready.arriving.iter().map(|one| one.arrival.clone()).collect();
@@ -101,7 +101,7 @@ impl Store {
     /// Does all that can fail for what is in the zip: what is left is to put files into place.
     fn make_zip_ready(
         &self,
-        zip: &mut ZipReader,
+        zip: &ZipReader,
         work: &Work,
         name: Option<&Name>,
         watch: &dyn Watch,
@@ -126,7 +126,7 @@ impl Store {
     /// Brings the files that are not here into the work's folder; compares the others.
     fn unpack(
         &self,
-        zip: &mut ZipReader,
+        zip: &ZipReader,
         work: &Work,
         pins: &mut Vec<Pin>,
         claims: &mut Vec<Claim>,
@@ -157,7 +157,12 @@ impl Store {
                     claims.push(self.claims.take(Wanted::Key(guid))?);
                     let file = lawful(&zip.layers[number].file, guid);
                     let path = work.path(&file);
-                    zip.extract(number, &path, &mut advanced)?;
+                    // Of one that comes alone the parent is here, or all further work is in vain.
+                    let admit = |info: Info| match zip.layers.len() {
+                        1 => self.check_parent(&zip.layers[number], info),
+                        _ => Ok(()),
+                    };
+                    zip.extract(number, &path, &mut advanced, &admit)?;
                     look_at(&path, &zip.layers[number].called, length)?;
                     (file, path)
                 }
@@ -211,9 +216,15 @@ fn lawful(file: &str, guid: LayerGuid) -> String {
 
 /// Looks for damage in a file that came out of a zip. One without any stays as it is, to the byte.
 fn look_at(path: &Path, name: &str, length: u64) -> Result<()> {
-    check_plausible(path, length)?;
     let looking = || format!("check {name} of the zip");
-    let report = check::check(path).during(looking)?;
+    let damaged = |error: Error| match error.kind() {
+        ErrorKind::Corrupt => {
+            Error::bad_input(format!("{}: {}", looking(), crate::error::chain(&error)))
+        }
+        _ => error,
+    };
+    check_plausible(&layer_file::info(path).map_err(damaged)?, length)?;
+    let report = check::check(path).during(looking).map_err(damaged)?;
     match report.is_sound() && !report.dirty_log {
         true => Ok(()),
         false => layer_file::make_sound(path).map_err(|error| error.within(looking())),

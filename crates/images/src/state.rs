@@ -230,7 +230,7 @@ impl Exported {
     pub(crate) fn to_json(&self) -> Vec<u8> {
         let names = self.names.iter().map(Name::to_string).collect();
         let sidecar = SidecarForm { chain: None, ..self.sidecar.form() };
-        let body = ExportedForm { sidecar, names };
+        let body = ExportedForm { sidecar, names: Some(names) };
         to_json(&Versioned { version: VERSION, body })
     }
 
@@ -238,8 +238,14 @@ impl Exported {
         let mut form: ExportedForm = from_json(bytes)?;
         // Which OCI layers a file holds it cannot say itself: images that have these would be given its bytes.
         form.sidecar.chain = None;
-        let names = form.names.iter().map(|name| Name::parse(name)).collect::<Result<_>>()?;
-        Ok(Exported { sidecar: Sidecar::from_form(form.sidecar)?, names })
+        let sidecar = Sidecar::from_form(form.sidecar)?;
+        let names = match form.names {
+            Some(names) => names.iter().map(|name| Name::parse(name)).collect::<Result<_>>()?,
+            // One as it lies beside its file: somebody zipped the folder of images.
+            None if sidecar.config().is_some() => Name::parse(&sidecar.name).into_iter().collect(),
+            None => Vec::new(),
+        };
+        Ok(Exported { sidecar, names })
     }
 }
 
@@ -312,8 +318,9 @@ struct SidecarForm {
 struct ExportedForm {
     #[serde(flatten)]
     sidecar: SidecarForm,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    names: Vec<String>,
+    /// None in one that was not exported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    names: Option<Vec<String>>,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -103,7 +103,7 @@ fn export(
     if let Filled::ToConvert(conversion) = store.fill_export(&pending, watch)? {
         run(&mut qemu_img(&conversion));
     }
-    store.publish_export(pending)
+    store.publish_export(pending, watch)
 }
 
 /// For exports that need none.

@@ -7,25 +7,26 @@
 //! Nothing is believed of a length: no more is written than the archive says, no more than the file
 //! system has room for, and runs of zeros take no space.
 
-use crate::copy::check_room;
+use crate::copy;
 use crate::deflate::is_zero;
 use crate::error::{During, Error, ErrorKind, Result};
 use crate::id::LayerGuid;
 use crate::state::{Exported, MAX_SIDECAR};
 use crate::{layer_file, names, step};
+use ireko_disk::vhdx::Info;
+use ireko_zip::{Archive, Entry, Kind, Method, Time};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufReader, Read};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use zip::{CompressionMethod, DateTime, ZipArchive};
 
-/// More entries than any chain has.
-const MAX_ENTRIES: usize = 4096;
+/// Bytes of all sidecars together; each has [`MAX_SIDECAR`].
+const MAX_SIDECARS: u64 = 64 << 20;
 const PIECE: usize = 1 << 20;
 /// What is left out of a file where it is zeros.
-const PAGE: usize = 64 << 10;
+const PAGE: usize = 4 << 10;
 /// How often the room on the file system is looked at.
 const ROOM_STEP: u64 = 64 << 20;
 /// Where a VHDX file's metadata is known, as a rule.
@@ -38,7 +39,7 @@ const SIGNATURE: &[u8] = b"vhdxfile";
 #[derive(Debug)]
 pub(crate) struct ZipReader {
     path: PathBuf,
-    archive: ZipArchive<BufReader<File>>,
+    archive: Archive<File>,
     /// In the order of the archive.
     pub layers: Vec<ZippedLayer>,
     /// Names of entries that are neither layers nor their sidecars.
@@ -68,18 +69,9 @@ impl ZipReader {
     /// Opens a zip and looks at the names in it, and at the sidecars.
     pub(crate) fn open(path: &Path) -> Result<ZipReader> {
         let file = File::open(path).during(|| format!("open {}", path.display()))?;
-        let reading = || format!("read the zip {}", path.display());
-        let mut archive = ZipArchive::new(BufReader::new(file)).during(reading)?;
+        let archive =
+            Archive::open(file).map_err(|error| unreadable(error, &path.display().to_string()))?;
         let refused = |why: &str| Error::bad_input(format!("{} {why}", path.display()));
-        if archive.len() > MAX_ENTRIES {
-            return Err(refused(&format!("has {} entries, too many", archive.len())));
-        }
-        if archive.has_duplicate_names() {
-            return Err(refused("has two entries of one name"));
-        }
-        if archive.has_overlapping_entries().during(reading)? {
-            return Err(refused("has bytes that belong to several files: not an honest archive"));
-        }
         let mut zip = ZipReader {
             path: path.to_owned(),
             archive,
@@ -100,42 +92,36 @@ impl ZipReader {
     /// Lists the layers; returns where the sidecars are.
     fn look(&mut self) -> Result<BTreeMap<LayerGuid, usize>> {
         let (mut sidecars, mut keys) = (BTreeMap::new(), BTreeMap::new());
-        for number in 0..self.archive.len() {
-            let reading = || format!("read the zip {}", self.path.display());
-            let entry = self.archive.by_index_data(number).during(reading)?;
-            let name = entry.name().during(reading)?.into_owned();
+        for (number, entry) in self.archive.entries().iter().enumerate() {
+            let name = &entry.name;
             let refused =
                 |why: &str| Error::bad_input(format!("{}: {name:?} {why}", self.path.display()));
-            let Some(base) = base_name(&name).map_err(refused)? else { continue };
-            if entry.is_dir() {
-                continue;
-            }
-            if entry.is_symlink() {
-                return Err(refused("is a symbolic link"));
+            let base = base_name(name).map_err(refused)?;
+            match entry.kind {
+                Kind::Folder => continue,
+                Kind::File => {}
+                Kind::Other => return Err(refused("is a link, or another thing that is no file")),
             }
             let is_hidden = base.starts_with('.') || name.starts_with("__MACOSX");
             let (disk, sidecar) = (as_disk(base), names::parse_sidecar_file(base));
             if is_hidden || (disk.is_none() && sidecar.is_none()) {
-                self.passed_over.push(name);
+                self.passed_over.push(name.clone());
                 continue;
             }
-            if entry.encrypted() {
+            if entry.is_encrypted {
                 return Err(refused("is encrypted").hint("unzip it, and import what comes out"));
             }
-            if !matches!(
-                entry.compression(),
-                CompressionMethod::Stored | CompressionMethod::Deflated
-            ) {
+            if let Method::Other(method) = entry.method {
                 return Err(refused(&format!(
-                    "is compressed by {}; stored and deflated are known",
-                    entry.compression()
-                )));
+                    "is compressed by method {method}; stored and deflated are known"
+                ))
+                .hint("unzip it, and import what comes out"));
             }
             if let Some((guid, is_keyless)) = disk {
                 if let Some(other) = keys.insert(guid, base.to_owned()) {
                     return Err(refused(&format!("has the same GUID as {other:?}")));
                 }
-                if entry.size() > MAX_DISK {
+                if entry.length > MAX_DISK {
                     return Err(refused("says that it is longer than any VHDX file can be"));
                 }
                 self.layers.push(ZippedLayer {
@@ -147,8 +133,8 @@ impl ZipReader {
                         true => names::disk_file(names::without_disk_suffix(base), guid),
                         false => base.to_owned(),
                     },
-                    length: entry.size(),
-                    time: entry.last_modified().and_then(timestamp),
+                    length: entry.length,
+                    time: entry.time.and_then(timestamp),
                     sidecar: None,
                 });
             } else if let Some((_, guid)) = sidecar
@@ -161,39 +147,46 @@ impl ZipReader {
     }
 
     fn read_sidecars(&mut self, mut sidecars: BTreeMap<LayerGuid, usize>) -> Result<()> {
+        let mut left = MAX_SIDECARS;
         for layer in &mut self.layers {
             let Some(number) = sidecars.remove(&layer.guid) else { continue };
-            let name = names::sidecar_file(&layer.file);
-            let reading = || format!("read {name} in {}", self.path.display());
-            let mut entry = self.archive.by_index(number).during(reading)?;
+            let entry = &self.archive.entries()[number];
+            let place = format!("{} in {}", entry.name, self.path.display());
+            let refused = |why: &str| Error::bad_input(format!("{place} {why}"));
+            left = left
+                .checked_sub(entry.length)
+                .filter(|_| entry.length <= MAX_SIDECAR)
+                .ok_or_else(|| refused("is too long for what it is"))?;
             let mut bytes = Vec::new();
-            entry.by_ref().take(MAX_SIDECAR + 1).read_to_end(&mut bytes).during(reading)?;
-            let refused =
-                |why: String| Error::bad_input(format!("{name} in {}: {why}", self.path.display()));
-            if bytes.len() as u64 > MAX_SIDECAR {
-                return Err(refused("too long".to_owned()));
-            }
-            let sidecar = Exported::from_json(&bytes)
-                .map_err(|error| refused(crate::error::chain(&error).to_string()))?;
+            let mut take = |_, piece: &[u8]| {
+                bytes.extend_from_slice(piece);
+                Ok(())
+            };
+            read(&self.archive, entry, &place, &mut take)?;
+            let sidecar = Exported::from_json(&bytes).map_err(|error| {
+                refused(&format!("cannot be read: {}", crate::error::chain(&error)))
+            })?;
             if sidecar.sidecar.guid != layer.guid {
-                return Err(refused(format!("it speaks of {}", sidecar.sidecar.guid)));
+                return Err(refused(&format!(
+                    "is another's: it speaks of {}",
+                    sidecar.sidecar.guid
+                )));
             }
             layer.sidecar = Some(sidecar);
         }
-        for (_, number) in sidecars {
-            let entry = self.archive.by_index_data(number);
-            let name = entry.and_then(|entry| Ok(entry.name()?.into_owned()));
-            self.passed_over.push(name.during(|| format!("read {}", self.path.display()))?);
-        }
+        let unused = sidecars.values().map(|number| self.archive.entries()[*number].name.clone());
+        self.passed_over.extend(unused);
         Ok(())
     }
 
-    /// Writes a layer's file to a path where nothing is, synced. `advanced` is told how far it is.
+    /// Writes a layer's file to a path where nothing is, synced. `advanced` is told how far it is;
+    /// `admit` sees what disk it is, if that can be told early, and may end it.
     pub(crate) fn extract(
-        &mut self,
+        &self,
         number: usize,
         to: &Path,
         advanced: &mut dyn FnMut(u64) -> Result<()>,
+        admit: &dyn Fn(Info) -> Result<()>,
     ) -> Result<()> {
         let writing = || format!("write {}", to.display());
         step::allocating().during(writing)?;
@@ -201,25 +194,24 @@ impl ZipReader {
         let length = self.layers[number].length;
         file.set_len(length).during(writing)?;
         let name = self.layers[number].called.clone();
-        let (mut since, mut is_plausible) = (0, false);
-        check_room(to, 1)?;
+        let (mut since, mut is_admitted) = (0, false);
+        check_room(to, &name)?;
         self.read(number, &mut |offset, bytes| {
             if offset == 0 && !bytes.starts_with(SIGNATURE) {
                 return Err(Error::bad_input(format!("{name} in the zip is no VHDX file")));
             }
-            if !is_plausible && offset >= HEAD {
-                check_plausible(to, length)?;
-                is_plausible = true;
-            }
-            for (page, at) in bytes.chunks(PAGE).zip((offset..).step_by(PAGE)) {
-                if !is_zero(page) {
-                    file.write_all_at(page, at).during(writing)?;
-                    since += page.len() as u64;
+            if !is_admitted && offset >= HEAD {
+                is_admitted = true;
+                // Metadata may also lie further on; then the disk is opened once it is whole.
+                if let Ok(info) = layer_file::info(to) {
+                    check_plausible(&info, length)?;
+                    admit(info)?;
                 }
             }
+            since += write_sparsely(&file, offset, bytes).during(writing)?;
             if since >= ROOM_STEP {
                 since = 0;
-                check_room(to, 1)?;
+                check_room(to, &name)?;
             }
             advanced(offset + bytes.len() as u64)
         })?;
@@ -231,7 +223,7 @@ impl ZipReader {
 
     /// Tells whether a layer's file in the zip is, byte for byte, the file at `path`.
     pub(crate) fn equals(
-        &mut self,
+        &self,
         number: usize,
         path: &Path,
         advanced: &mut dyn FnMut(u64) -> Result<()>,
@@ -255,48 +247,83 @@ impl ZipReader {
     }
 
     /// Reads a layer's file, piece after piece; its checksum is right when this returns.
-    fn read(
-        &mut self,
-        number: usize,
-        take: &mut dyn FnMut(u64, &[u8]) -> Result<()>,
-    ) -> Result<()> {
+    fn read(&self, number: usize, take: &mut dyn FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
         let layer = &self.layers[number];
-        let length = layer.length;
-        let damaged = |why: &dyn std::fmt::Display| {
-            let (file, zip) = (&layer.called, self.path.display());
-            Error::bad_input(format!("{file} in {zip} cannot be read: {why}"))
-                .hint("the zip is damaged or cut off: copy or make it once more")
-        };
-        let mut entry = self.archive.by_index(layer.entry).map_err(|error| damaged(&error))?;
-        let (mut piece, mut at) = (Vec::with_capacity(PIECE), 0);
-        loop {
-            piece.clear();
-            entry
-                .by_ref()
-                .take(PIECE as u64)
-                .read_to_end(&mut piece)
-                .map_err(|error| damaged(&error))?;
-            if piece.is_empty() {
-                break;
-            }
-            let end = at + piece.len() as u64;
-            if end > length {
-                return Err(damaged(&format_args!("it is longer than the {length} bytes it says")));
-            }
-            take(at, &piece)?;
-            at = end;
+        let place = format!("{} in {}", layer.called, self.path.display());
+        read(&self.archive, &self.archive.entries()[layer.entry], &place, take)
+    }
+}
+
+fn read(
+    archive: &Archive<File>,
+    entry: &Entry,
+    place: &str,
+    take: &mut dyn FnMut(u64, &[u8]) -> Result<()>,
+) -> Result<()> {
+    let mut take = |at, piece: &[u8]| take(at, piece).map_err(Failure::Other);
+    archive.read(entry, &mut take).map_err(|failure| match failure {
+        Failure::Archive(error) => unreadable(error, place)
+            .hint("the zip is damaged or cut off: copy or make it once more"),
+        Failure::Other(error) => error,
+    })
+}
+
+/// What ends the reading of an entry.
+enum Failure {
+    Archive(ireko_zip::Error),
+    Other(Error),
+}
+
+impl From<ireko_zip::Error> for Failure {
+    fn from(error: ireko_zip::Error) -> Failure {
+        Failure::Archive(error)
+    }
+}
+
+fn unreadable(error: ireko_zip::Error, what: &str) -> Error {
+    match error {
+        ireko_zip::Error::Malformed(why) => {
+            Error::bad_input(format!("{what} cannot be read: {why}"))
         }
-        match at == length {
-            true => Ok(()),
-            false => Err(damaged(&format_args!("it has {at} bytes and not the {length} it says"))),
+        ireko_zip::Error::Read(error) => {
+            let error = Err::<(), _>(error).during(|| format!("read {what}"));
+            error.err().unwrap_or_else(|| Error::bad_input(format!("{what} cannot be read")))
         }
     }
 }
 
-/// Refuses a file longer than the disk in it explains, as soon as the file says what disk that is.
-pub(crate) fn check_plausible(file: &Path, length: u64) -> Result<()> {
-    // Metadata may also lie further on; then the disk is opened once it is whole.
-    let Ok(info) = layer_file::info(file) else { return Ok(()) };
+/// Writes what is not zeros, and returns how much that was.
+fn write_sparsely(file: &File, offset: u64, bytes: &[u8]) -> io::Result<u64> {
+    let (mut written, mut start, mut at) = (0, 0, 0);
+    while at < bytes.len() {
+        let end = bytes.len().min(at + PAGE);
+        let is_hole = is_zero(&bytes[at..end]);
+        let data = if is_hole { start..at } else { start..end };
+        if !data.is_empty() && (is_hole || end == bytes.len()) {
+            written += data.len() as u64;
+            file.write_all_at(&bytes[data.clone()], offset + data.start as u64)?;
+        }
+        at = end;
+        if is_hole {
+            start = end;
+        }
+    }
+    Ok(written)
+}
+
+fn check_room(to: &Path, name: &str) -> Result<()> {
+    match copy::room(to)? {
+        0 => Err(Error::new(
+            ErrorKind::NoSpace,
+            format!("unpack {name}: the store's file system is full"),
+        )
+        .hint("free some space there; nothing was changed")),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a file longer than the disk in it explains.
+pub(crate) fn check_plausible(info: &Info, length: u64) -> Result<()> {
     // Block tables and bitmaps are less than a hundredth, and there may be a log of some GiB.
     let size = info.geometry.virtual_size;
     let most = size.saturating_add(size / 64).saturating_add(8 << 30);
@@ -308,8 +335,8 @@ pub(crate) fn check_plausible(file: &Path, length: u64) -> Result<()> {
     }
 }
 
-/// Returns the last part of an entry's name, `None` for a folder's.
-fn base_name(name: &str) -> std::result::Result<Option<&str>, &'static str> {
+/// Returns the last part of an entry's name.
+fn base_name(name: &str) -> std::result::Result<&str, &'static str> {
     if name.starts_with(['/', '\\']) || name.as_bytes().get(1) == Some(&b':') {
         return Err("is an absolute path");
     }
@@ -320,7 +347,7 @@ fn base_name(name: &str) -> std::result::Result<Option<&str>, &'static str> {
     if parts.clone().any(|part| part == "..") {
         return Err("leads out of the folder it is in");
     }
-    Ok(parts.next_back().filter(|base| !base.is_empty()))
+    Ok(parts.next_back().unwrap_or_default())
 }
 
 /// Returns the key of a disk's file, and whether its name had none; `None` for other files.
@@ -334,32 +361,21 @@ fn as_disk(base: &str) -> Option<(LayerGuid, bool)> {
     })
 }
 
-fn timestamp(time: DateTime) -> Option<Timestamp> {
-    let number = |number: u8| i8::try_from(number).ok();
+/// Returns a time as if it were UTC's; the first of all is written where none is known.
+fn timestamp(time: Time) -> Option<Timestamp> {
+    if (time.year, time.month, time.day) == (1980, 1, 1) {
+        return None;
+    }
+    let [month, day, hour, minute, second] =
+        [time.month, time.day, time.hour, time.minute, time.second].map(i8::try_from);
     let time = jiff::civil::DateTime::new(
-        i16::try_from(time.year()).ok()?,
-        number(time.month())?,
-        number(time.day())?,
-        number(time.hour())?,
-        number(time.minute())?,
-        number(time.second())?,
+        i16::try_from(time.year).ok()?,
+        month.ok()?,
+        day.ok()?,
+        hour.ok()?,
+        minute.ok()?,
+        second.ok()?,
         0,
     );
     time.ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|time| time.timestamp())
-}
-
-impl<T> During<T> for zip::result::ZipResult<T> {
-    fn during(self, operation: impl FnOnce() -> String) -> Result<T> {
-        self.map_err(|error| match error {
-            zip::result::ZipError::Io(error) if is_of_the_host(&error) => {
-                Err::<(), _>(error).during(operation).unwrap_err()
-            }
-            error => Error::new(ErrorKind::BadInput, format!("{}: {error}", operation())),
-        })
-    }
-}
-
-/// Tells failures of the machine from those that the archive's bytes cause.
-fn is_of_the_host(error: &io::Error) -> bool {
-    error.raw_os_error().is_some()
 }

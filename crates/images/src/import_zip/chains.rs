@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::id::LayerGuid;
 use crate::index::{Index, Layer, Pin};
 use crate::store::Store;
+use crate::zip_reader::ZippedLayer;
 use crate::{layer_file, names};
 use ireko_disk::Verify;
 use ireko_disk::vhdx::Info;
@@ -46,6 +47,14 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// Refuses a layer whose parent is not in the store.
+    pub(super) fn check_parent(&self, layer: &ZippedLayer, info: Info) -> Result<()> {
+        let (file, called, path) = (layer.file.clone(), layer.called.clone(), PathBuf::new());
+        let (guid, is_new, parent) = (layer.guid, true, None);
+        let member = Member { guid, file, called, path, info, is_new, parent };
+        find_parent(&self.index(), &[member], 0).map(drop)
     }
 
     /// Rewrites the locators that call a parent by another name than it has here; in the given order.

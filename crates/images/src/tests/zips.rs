@@ -161,6 +161,16 @@ fn a_parent_that_is_nowhere_is_named() {
 }
 
 #[test]
+fn a_parent_that_is_nowhere_is_missed_before_all_is_unpacked() {
+    let world = World::new();
+    let [_, child] = world.foreign();
+    std::fs::OpenOptions::new().write(true).open(&child).unwrap().set_len(32 << 20).unwrap();
+    let script = "z.write(a[0], os.path.basename(a[0])); z.filelist[0].CRC ^= 1";
+    let zip = world.python("damaged.zip", script, &[&child]);
+    world.refused(&zip, ErrorKind::BadInput, "neither in the zip nor in the store");
+}
+
+#[test]
 fn a_layer_that_was_an_image_is_one_again() {
     let world = World::new();
     world.import(&world.export("Web", Layers::Tree)).unwrap();
@@ -237,6 +247,17 @@ fn disks_without_a_key_in_their_names_get_one() {
 }
 
 #[test]
+fn a_folder_of_images_that_somebody_zipped_comes_back_under_its_names() {
+    let world = World::new();
+    let images = world.store.find("Web").unwrap().file.parent().unwrap().to_owned();
+    let script = "[z.write(os.path.join(a[0], f), f) for f in os.listdir(a[0])]";
+    let zip = world.python("folder.zip", script, &[&images]);
+    let imported = world.import(&zip).unwrap();
+    assert_eq!(names_of(&imported.images), ["base:latest", "Web:latest"]);
+    assert_eq!(imported.images[1].id, world.store.find("Web").unwrap().id);
+}
+
+#[test]
 fn a_given_name_is_the_topmost_images_and_a_name_in_use_is_not_taken() {
     let world = World::new();
     let zip = world.export("Web", Layers::Tree);
@@ -263,22 +284,25 @@ fn archives_that_no_honest_program_makes_are_refused() {
     for (number, (says, script)) in [
         ("leads out of the folder", "z.write(a[0], '../' + n)"),
         ("leads out of the folder", "z.write(a[0], 'x\\\\..\\\\..\\\\' + n)"),
-        ("is an absolute path", "z.write(a[0], 'x'); z.filelist[0].filename = '/' + n"),
+        ("is an absolute path", "z.writestr(zipfile.ZipInfo('/' + n), b'x')"),
         ("is an absolute path", "z.write(a[0], 'C:\\\\' + n)"),
-        ("is a symbolic link", link),
-        ("two entries of one name", "z.write(a[0], n); z.write(a[0], n)"),
+        ("is a link", link),
+        ("two entries called", "z.write(a[0], n); z.write(a[0], n)"),
         ("has the same GUID as", "z.write(a[0], n); z.write(a[0], 'y/' + n.upper())"),
-        ("is compressed by", "z.write(a[0], n, zipfile.ZIP_BZIP2)"),
+        ("is compressed by method 12", "z.write(a[0], n, zipfile.ZIP_BZIP2)"),
         ("holds no VHDX file", "z.writestr('readme.txt', b'')"),
         ("is no VHDX file", "z.writestr(n, b'x' * 5000)"),
+        ("of the zip", "z.writestr(n, b'vhdxfile' + bytes(5000))"),
+        ("of the zip", "d = open(a[0], 'rb').read(); z.writestr(n, d[:1 << 20] + bytes(9 << 20))"),
+        ("of the zip", "d = open(a[0], 'rb').read(); z.writestr(n, d[:len(d) // 2])"),
         ("is empty", "z.writestr(n, b'')"),
         ("longer than any VHDX", "z.write(a[0], n); z.filelist[0].file_size = 1 << 60"),
         ("and not the", "z.write(a[0], n); z.filelist[0].file_size += 9"),
-        ("larger than its declared", "z.write(a[0], n); z.filelist[0].file_size -= 9"),
+        ("longer than the", "z.write(a[0], n); z.filelist[0].file_size -= 9"),
         ("cannot be read", "z.write(a[0], n); z.filelist[0].CRC ^= 1"),
         ("it speaks of", "z.write(a[0], n); z.writestr(n[:-4] + 'json', j)"),
         (
-            "belong to several files",
+            "is not what the directory says",
             "z.write(a[0], n); z.writestr('b', b'x')\n\
              z.filelist[1].header_offset = z.filelist[0].header_offset",
         ),
