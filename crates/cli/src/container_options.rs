@@ -31,6 +31,14 @@ pub struct ContainerOptions {
     #[arg(long, value_name = "list")]
     env_file: Vec<PathBuf>,
 
+    /// What boots a whole operating system: bios, uefi or uefi-secure
+    #[arg(long, value_name = "string")]
+    firmware: Option<String>,
+
+    /// A whole operating system's devices: virtio or compatible
+    #[arg(long, value_name = "string")]
+    hardware: Option<String>,
+
     // Docker gives -h to the host name, so help has its long name only.
     /// Print usage
     #[arg(long, action = clap::ArgAction::Help)]
@@ -221,6 +229,8 @@ pub struct CreateRequest {
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct HostConfig {
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: BTreeMap<&'static str, String>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     auto_remove: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -327,7 +337,10 @@ impl ContainerOptions {
         for Publish { container, host } in self.publish.iter().cloned() {
             port_bindings.entry(container).or_default().push(host);
         }
+        let machine = [("ireko.firmware", &self.firmware), ("ireko.hardware", &self.hardware)];
+        let chosen = machine.into_iter().filter_map(|(name, word)| Some((name, word.clone()?)));
         HostConfig {
+            annotations: chosen.collect(),
             auto_remove: self.remove,
             memory: self.memory,
             nano_cpus: self.cpus,

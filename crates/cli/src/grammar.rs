@@ -94,6 +94,7 @@ pub enum ClientVerb {
     Attach(attach::Args),
     Commit(commit::Args),
     Completions(completions::Args),
+    Console(console::Args),
     Create(Box<create::Args>),
     Df(df::Args),
     Doctor(doctor::Args),
@@ -130,6 +131,7 @@ pub enum ClientVerb {
 pub enum ContainerVerb {
     Attach(attach::Args),
     Commit(commit::Args),
+    Console(console::Args),
     Create(Box<create::Args>),
     Exec(exec::Args),
     Inspect(inspect::Args),
@@ -174,6 +176,7 @@ impl From<ContainerVerb> for ClientVerb {
         match verb {
             ContainerVerb::Attach(args) => Self::Attach(args),
             ContainerVerb::Commit(args) => Self::Commit(args),
+            ContainerVerb::Console(args) => Self::Console(args),
             ContainerVerb::Create(args) => Self::Create(args),
             ContainerVerb::Exec(args) => Self::Exec(args),
             ContainerVerb::Inspect(args) => Self::Inspect(args.of_containers()),

@@ -196,6 +196,7 @@ async fn dispatch(context: &Context, verb: ClientVerb) -> Result<Exit> {
         ClientVerb::Attach(args) => attach::execute(context, &args).await,
         ClientVerb::Commit(args) => commit::execute(context, &args).await,
         ClientVerb::Completions(args) => completions::execute(grammar::command(), &args),
+        ClientVerb::Console(args) => console::execute(context, &args).await,
         ClientVerb::Create(args) => create::execute(context, &args).await,
         ClientVerb::Df(args) => df::execute(context, &args).await,
         ClientVerb::Doctor(args) => doctor::execute(context, &args).await,

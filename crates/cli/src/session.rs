@@ -13,6 +13,7 @@ use crate::detach::{Keys, Watch};
 use crate::error::{Error, ErrorKind, Result};
 use crate::frames::{Channel, Demux};
 use crate::hijack::Hijacked;
+use crate::output::note;
 use crate::signals;
 use crate::target::Target;
 use crate::terminal::{self, RawMode, Size};
@@ -42,6 +43,8 @@ pub struct Session {
     pub keys: Keys,
     /// Somebody else takes care of signals.
     pub proxied: bool,
+    /// Said on standard error once what is typed goes to the process.
+    pub greeting: Option<String>,
 }
 
 /// Why a session is over.
@@ -58,11 +61,14 @@ pub enum End {
 impl Session {
     /// Moves bytes until the session is over.
     pub async fn run(self) -> Result<End> {
-        let Self { link, tty, stdin, keys, proxied } = self;
+        let Self { link, tty, stdin, keys, proxied, greeting } = self;
         let raw = match tty && stdin && terminal::stdin_is_terminal() {
             true => Some(RawMode::enter()?),
             false => None,
         };
+        if let Some(greeting) = greeting {
+            note(format_args!("{greeting}\r"));
+        }
         let (detach, detached) = oneshot::channel();
         let watch = tty.then(|| (Watch::new(keys), detach));
         let feeding = tokio::spawn(feed(link.input, stdin, watch));

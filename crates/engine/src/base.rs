@@ -125,6 +125,7 @@ impl Engine {
                 env: vec![PATH.into()],
                 ..RunConfig::default()
             },
+            machine: None,
             name: Some(Name::parse(NAME)?),
             comment: "Ireko's built-in base image: Debian's busybox".into(),
             author: String::new(),

@@ -34,6 +34,11 @@ impl Engine {
         let seen = async {
             let record = running(&container).await?;
             match &sign {
+                Sign::Agent if record.process.is_machine() => Err(Error::unsupported(format!(
+                    "{} is a whole operating system, and Ireko does not ask those yet: wait for a \
+                     line of its console, log=REGEX",
+                    record.name
+                ))),
                 Sign::Agent => Ok(()),
                 Sign::Log(pattern) => self.log_matches(&container, &record, pattern).await,
             }

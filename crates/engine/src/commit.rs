@@ -149,6 +149,7 @@ impl Engine {
         apply_changes(&mut config, &options.changes)?;
         Ok(NewImage {
             config,
+            machine: record.machine,
             name,
             comment: options.comment.clone(),
             author: options.author.clone(),
@@ -189,9 +190,13 @@ fn freeze_of(answer: std::result::Result<Answer, AskError>, name: &str) -> Freez
     }
 }
 
-/// The guest of the last run unmounted its disk, or there was none.
+/// The guest of the last run unmounted its disk, or there was none. A whole operating system that
+/// did not power itself off had no time to.
 fn was_shut_down(record: &ContainerRecord) -> bool {
-    record.last_run.as_ref().is_none_or(|run| run.error.is_none() || run.started_at.is_none())
+    record.last_run.as_ref().is_none_or(|run| {
+        let switched_off = record.process.is_machine() && run.exit_code != 0;
+        run.started_at.is_none() || (run.error.is_none() && !switched_off)
+    })
 }
 
 /// The configuration of the image that a container makes.
@@ -260,6 +265,22 @@ mod tests {
             started_at: Some(Timestamp::UNIX_EPOCH),
             finished_at: Some(Timestamp::UNIX_EPOCH),
         });
+        assert!(!was_shut_down(&record));
+    }
+
+    #[test]
+    fn a_machine_that_was_switched_off_is_as_after_a_power_cut() {
+        let mut record = sample();
+        record.process = crate::state::ProcessRecord::of_machine();
+        let ended = |exit_code| crate::state::LastRun {
+            exit_code,
+            error: None,
+            started_at: Some(Timestamp::UNIX_EPOCH),
+            finished_at: Some(Timestamp::UNIX_EPOCH),
+        };
+        record.last_run = Some(ended(0));
+        assert!(was_shut_down(&record));
+        record.last_run = Some(ended(137));
         assert!(!was_shut_down(&record));
     }
 }

@@ -5,11 +5,12 @@ use crate::container::{Container, config_path};
 use crate::durable;
 use crate::engine::Engine;
 use crate::error::{Attempt, Error, Result};
+use crate::machine;
 use crate::names::{check_name, random_hex, random_name};
 use crate::signal::parse_signal;
 use crate::spec::{ContainerSpec, LEAST_MEMORY, Resources};
 use crate::state::{ContainerRecord, ProcessRecord, RunState, VERSION};
-use crate::store::oci::RunConfig;
+use crate::store::oci::{MachineConfig, RunConfig};
 use crate::store::{ImageInfo, Kind};
 use jiff::Timestamp;
 use std::fs::{self, DirBuilder};
@@ -28,19 +29,27 @@ impl Engine {
         to_its_end(async move { engine.create_whole(name, spec).await }).await
     }
 
-    async fn create_whole(&self, name: Option<String>, spec: ContainerSpec) -> Result<String> {
+    async fn create_whole(&self, name: Option<String>, mut spec: ContainerSpec) -> Result<String> {
         check_resources(&spec.resources)?;
         if let Some(signal) = &spec.stop_signal {
             parse_signal(signal)?;
         }
         let image = self.image_to_run(&spec.image).await?;
-        let process = match image.kind {
-            Kind::App => resolve_process(&spec, &image.config.document().config)?,
-            Kind::Machine => machine_process(&spec)?,
+        let runs = match image.kind {
+            Kind::App => {
+                machine::check_absent(&spec)?;
+                Runs::Process(resolve_process(&spec, &image.config.document().config)?)
+            }
+            Kind::Machine => {
+                machine::check(&spec)?;
+                // Whoever attaches may type on its serial line.
+                (spec.stdio.open_stdin, spec.stdio.stdin_once) = (true, false);
+                Runs::Machine(self.machine_for(&spec, &image).await?)
+            }
         };
         let id = random_hex(64);
         let name = self.take_name(name, &id)?;
-        let made = self.make(&id, &name, spec, image, process).await;
+        let made = self.make(&id, &name, spec, image, runs).await;
         if made.is_err() {
             self.release_name(&name);
         }
@@ -71,12 +80,16 @@ impl Engine {
         name: &str,
         spec: ContainerSpec,
         image: ImageInfo,
-        process: ProcessRecord,
+        runs: Runs,
     ) -> Result<Arc<Container>> {
         let folder = self.containers_folder().join(id);
         let store = Arc::clone(&self.store);
         let mut labels = image.config.document().config.labels.clone();
         labels.extend(spec.labels.clone());
+        let (process, machine) = match runs {
+            Runs::Process(process) => (process, None),
+            Runs::Machine(machine) => (ProcessRecord::of_machine(), Some(machine)),
+        };
         let mut record = ContainerRecord {
             version: VERSION,
             id: id.to_owned(),
@@ -86,6 +99,7 @@ impl Engine {
             image_id: image.id.hex(),
             scratch: String::new(),
             process,
+            machine,
             labels,
             state: RunState::Created,
             last_run: None,
@@ -116,6 +130,14 @@ impl Engine {
     }
 }
 
+/// What a container runs.
+enum Runs {
+    /// A process on the image's root file system.
+    Process(ProcessRecord),
+    /// The operating system on the image's disk.
+    Machine(MachineConfig),
+}
+
 fn file_name(path: &Path) -> Result<String> {
     let name = path.file_name().and_then(|name| name.to_str());
     name.map(str::to_owned)
@@ -134,18 +156,6 @@ fn check_resources(resources: &Resources) -> Result<()> {
         )));
     }
     Ok(())
-}
-
-/// A machine image's container runs what is on its disk, and nothing can be said about that.
-fn machine_process(spec: &ContainerSpec) -> Result<ProcessRecord> {
-    let is_given = |words: &Option<Vec<String>>| words.as_ref().is_some_and(|w| !w.is_empty());
-    if is_given(&spec.command) || is_given(&spec.entrypoint) {
-        return Err(Error::bad_parameter(format!(
-            "{} is a whole operating system: it takes no command",
-            spec.image
-        )));
-    }
-    Ok(ProcessRecord::of_machine())
 }
 
 /// What the container's own options and the image's make together, by docker's rules.

@@ -84,6 +84,7 @@ fn record_of(store: &Store, folder: &Path) -> Result<Option<ContainerRecord>> {
         image_id: image.map(|image| image.id.hex()).unwrap_or_default(),
         scratch: utf8(&leaf)?,
         process: ProcessRecord::of_machine(),
+        machine: None,
         labels: BTreeMap::new(),
         state: RunState::Created,
         last_run: None,

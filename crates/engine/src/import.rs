@@ -122,6 +122,7 @@ fn new_image(options: &ImportOptions) -> Result<NewImage> {
     };
     Ok(NewImage {
         config,
+        machine: None,
         name: options.name.as_deref().map(Name::parse).transpose()?,
         comment: comment.to_owned(),
         author: String::new(),

@@ -35,6 +35,7 @@ mod create;
 mod exec;
 mod foreign;
 mod logs;
+mod machine;
 mod pause;
 mod plan;
 mod remove;
@@ -90,8 +91,8 @@ pub use plan::hostname;
 pub use progress::{Done, Progress, Watcher, progress};
 pub use signal::parse_signal;
 pub use spec::{
-    ContainerSpec, DEFAULT_MEMORY, Dns, ExtraHost, LEAST_MEMORY, LEAST_VM_MEMORY, Resources,
-    RestartPolicy, StdioSpec,
+    ContainerSpec, DEFAULT_MACHINE_MEMORY, DEFAULT_MEMORY, Dns, ExtraHost, LEAST_MEMORY,
+    LEAST_VM_MEMORY, Resources, RestartPolicy, StdioSpec,
 };
 pub use state::{ContainerRecord, LastRun, ProcessRecord, RunState};
 pub use store::{HistoryStep, ImageInfo, Name, Removed, oci};

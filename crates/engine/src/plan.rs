@@ -22,7 +22,11 @@ impl Engine {
         let record = container.record();
         let chain = self.store.chain(&container.scratch())?;
         let log = record.spec.keep_log.then(|| container.log());
-        Ok(plan(&self.settings, &record, vm, chain, container.folder.clone(), log))
+        let work = match record.process.is_machine() {
+            true => self.machine_work(container, &record, log)?,
+            false => Work::Container { process: Box::new(first_process(&record)), log },
+        };
+        Ok(plan(&self.settings, &record, vm, chain, container.folder.clone(), work))
     }
 }
 
@@ -32,10 +36,13 @@ fn plan(
     vm: &str,
     chain: Vec<PathBuf>,
     state_dir: PathBuf,
-    log: Option<PathBuf>,
+    work: Work,
 ) -> VmPlan {
     let spec = &record.spec;
-    let (memory_mib, memory_max) = spec.resources.vm_memory();
+    let (memory_mib, memory_max) = match work {
+        Work::Machine { .. } => (spec.resources.machine_memory(), None),
+        Work::Container { .. } | Work::ApplyTar { .. } => spec.resources.vm_memory(),
+    };
     let (vcpus, cpu_millis) = spec.resources.vm_cpus();
     VmPlan {
         version: VERSION,
@@ -55,7 +62,7 @@ fn plan(
             cpu_millis,
             ..bare_guest(hostname(record))
         },
-        work: Work::Container { process: Box::new(first_process(record)), log },
+        work,
     }
 }
 
@@ -177,7 +184,7 @@ mod tests {
             "0123456789ab",
             vec!["/r/leaf".into()],
             "/r/containers/x".into(),
-            None,
+            Work::Container { process: Box::new(first_process(&record)), log: None },
         );
         assert!(plan.runtime_dir.ends_with("0123456789ab"));
         assert_eq!((plan.memory_mib, plan.configure.memory_max), (128, Some(64 << 20)));

@@ -3,6 +3,7 @@
 //! These types are written as they are into `config.json` (see [`crate::state`]), so fields may be
 //! added with a `serde(default)` but not renamed.
 
+use crate::store::oci::{Firmware, Hardware};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -10,6 +11,8 @@ use std::collections::BTreeMap;
 pub(crate) const MIB: u64 = 1024 * 1024;
 /// Memory of a container that asked for none, in bytes.
 pub const DEFAULT_MEMORY: u64 = 512 * MIB;
+/// Memory of a whole operating system for which none was asked, in bytes.
+pub const DEFAULT_MACHINE_MEMORY: u64 = 1024 * MIB;
 /// The least memory a VM is made with, in bytes; a smaller limit is kept by the guest's cgroup.
 pub const LEAST_VM_MEMORY: u64 = 128 * MIB;
 /// The least memory limit that is accepted, in bytes.
@@ -63,6 +66,12 @@ pub struct ContainerSpec {
     pub dns: Dns,
     /// Output is kept for `logs`.
     pub keep_log: bool,
+    /// What boots a whole operating system; `None` is what its image says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<Firmware>,
+    /// The devices of a whole operating system; `None` is what its image says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hardware: Option<Hardware>,
 }
 
 /// Where a process's standard streams lead.
@@ -85,7 +94,7 @@ pub struct StdioSpec {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Resources {
-    /// Bytes; `None` is [`DEFAULT_MEMORY`].
+    /// Bytes; `None` is [`DEFAULT_MEMORY`], or [`DEFAULT_MACHINE_MEMORY`].
     pub memory: Option<u64>,
     /// Thousandths of a CPU; `None` is one whole virtual CPU.
     pub cpu_millis: Option<u64>,
@@ -100,6 +109,11 @@ impl Resources {
             true => (LEAST_VM_MEMORY / MIB, Some(memory)),
             false => (memory.div_ceil(MIB), None),
         }
+    }
+
+    /// The RAM in MiB of a VM that boots a whole operating system.
+    pub fn machine_memory(&self) -> u64 {
+        self.memory.unwrap_or(DEFAULT_MACHINE_MEMORY).div_ceil(MIB)
     }
 
     /// The VM's number of virtual CPUs and, where that is more than was asked for, the guest's own

@@ -215,14 +215,6 @@ fn check_startable(container: &Container) -> Result<()> {
         RunState::Removing => {
             Err(Error::conflict("container is marked for removal and cannot be started"))
         }
-        RunState::Created | RunState::Exited | RunState::Restarting
-            if record.process.is_machine() =>
-        {
-            Err(Error::unsupported(format!(
-                "{} is a whole operating system: Ireko cannot boot those yet",
-                record.name
-            )))
-        }
         RunState::Created | RunState::Exited | RunState::Restarting => Ok(()),
     }
 }

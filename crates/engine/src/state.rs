@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::spec::ContainerSpec;
+use crate::store::oci::MachineConfig;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -29,6 +30,9 @@ pub struct ContainerRecord {
     pub scratch: String,
     /// What `spec` and the image's configuration make together.
     pub process: ProcessRecord,
+    /// What boots it, where it is a whole operating system. One that another program made has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<MachineConfig>,
     /// The image's labels with `spec`'s on top.
     pub labels: BTreeMap<String, String>,
     /// What it is doing.
@@ -216,6 +220,7 @@ pub(crate) mod tests {
                 user: String::new(),
                 stop_signal: "SIGTERM".into(),
             },
+            machine: None,
             labels: BTreeMap::new(),
             state: RunState::Created,
             last_run: None,

@@ -25,6 +25,8 @@ use tokio::time::timeout;
 
 /// Docker's time between the polite signal and SIGKILL.
 const PATIENCE: i64 = 10;
+/// The same for a whole operating system, which has many processes to end and disks to unmount.
+const MACHINE_PATIENCE: i64 = 120;
 /// Time for a guest whose process is dead to sync, unmount and power off. The shim itself switches
 /// off after less.
 const POWER_OFF: Duration = Duration::from_secs(150);
@@ -100,7 +102,8 @@ impl Engine {
             .map_err(|_| Error::new(ErrorKind::NotModified, "the container is not running"))?;
         let own = parse_signal(&record.process.stop_signal).unwrap_or(TERM);
         let signal = signal.unwrap_or(own);
-        let patience = patience.or(record.spec.stop_timeout).unwrap_or(PATIENCE);
+        let usual = if record.process.is_machine() { MACHINE_PATIENCE } else { PATIENCE };
+        let patience = patience.or(record.spec.stop_timeout).unwrap_or(usual);
         let waiting = Waiting::new(container, WaitFor::NextExit);
         stopped_by_user(container).await;
         if record.is_paused() {
@@ -234,6 +237,9 @@ async fn send(shim: &ShimSocket, signal: i32) -> Delivery {
         Ok(_) => Delivery::Delivered,
         Err(AskError::Refused(refusal)) if refusal.kind == FailureKind::NoSuch => {
             Delivery::NoProcess
+        }
+        Err(AskError::Refused(refusal)) if refusal.kind == FailureKind::BadInput => {
+            Delivery::Silent(Error::bad_parameter(refusal.message))
         }
         Err(error) => Delivery::Silent(error.into_error(|| format!("send signal {signal}"))),
     }

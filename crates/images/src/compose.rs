@@ -10,7 +10,9 @@ use crate::error::{During, Result};
 use crate::id::LayerGuid;
 use crate::name::Name;
 use crate::state::Kind;
-use ireko_oci::{ConfigDocument, Digest, HistoryEntry, ImageConfig, RootFs, RunConfig};
+use ireko_oci::{
+    ConfigDocument, Digest, HistoryEntry, ImageConfig, MachineConfig, RootFs, RunConfig,
+};
 use jiff::Timestamp;
 
 /// The field of our own configurations that carries the file's GUID. With the nanosecond of
@@ -22,6 +24,8 @@ const GUID_FIELD: &str = "ireko.layer";
 pub struct NewImage {
     /// What its containers run: for a commit the container's merged configuration.
     pub config: RunConfig,
+    /// What boots it, where it is a whole operating system; `None` is what boots the image below.
+    pub machine: Option<MachineConfig>,
     /// The name it gets, if any; an image that had the name loses it.
     pub name: Option<Name>,
     /// What was said about it.
@@ -69,6 +73,7 @@ pub(crate) fn compose(
         config: new.config.clone(),
         rootfs: RootFs { diff_ids, ..RootFs::default() },
         history,
+        machine: new.machine.or(base.machine),
         // The parent's other fields speak of the parent (its build, its container).
         extra: [(GUID_FIELD.to_owned(), guid.to_string().into())].into(),
         architecture: base.architecture,
@@ -125,6 +130,7 @@ mod tests {
     fn new_image() -> NewImage {
         NewImage {
             config: RunConfig { cmd: vec!["sh".into()], ..RunConfig::default() },
+            machine: None,
             name: None,
             comment: "c".into(),
             author: "a".into(),

@@ -83,6 +83,8 @@ fn make_sidecar(store: &Store, file: &str, slug: &str, guid: LayerGuid) -> Resul
         .during(|| format!("look at {}", path.display()))?;
     let new = NewImage {
         config: RunConfig::default(),
+        // Its parent may come later: guessed when somebody makes a container of it.
+        machine: None,
         name: None,
         comment: String::new(),
         author: String::new(),

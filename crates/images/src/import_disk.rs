@@ -26,10 +26,10 @@ use crate::name::Name;
 use crate::recognise::{self, DiskFormat, Recognised};
 use crate::state::{Intent, Kind, Role, Sidecar};
 use crate::store::{ImageInfo, Store};
-use crate::{copy, durable, layer_file, names, parent, step, vet};
+use crate::{copy, durable, layer_file, machine, names, parent, step, vet};
 use ireko_disk::check::check;
 use ireko_disk::{Access, Chain, Disk, FileStorage, Format, Lock, NewDisk, Watch, convert, vhd};
-use ireko_oci::RunConfig;
+use ireko_oci::{MachineConfig, RunConfig};
 use jiff::Timestamp;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -167,6 +167,7 @@ impl Store {
             pending.guid,
             &NewImage {
                 config: place.config(),
+                machine: place.machine(&chain)?,
                 name: Some(pending.name.clone()),
                 comment: comment.to_owned(),
                 author: String::new(),
@@ -218,6 +219,15 @@ impl Place {
     /// A disk without parent. What runs on it nobody knows.
     fn base() -> Place {
         Place { kind: Kind::Machine, parent: None, below: None, pin: None }
+    }
+
+    /// What boots it, where that is not said below it already.
+    fn machine(&self, chain: &[PathBuf]) -> Result<Option<MachineConfig>> {
+        let said = self.below.as_ref().is_some_and(|below| below.document().machine.is_some());
+        match (self.kind, said) {
+            (Kind::Machine, false) => Ok(Some(machine::guess(chain)?)),
+            _ => Ok(None),
+        }
     }
 
     fn config(&self) -> RunConfig {

@@ -70,6 +70,7 @@ mod import_disk;
 mod import_zip;
 mod land;
 mod layers;
+mod machine;
 mod merge;
 mod remove;
 mod remove_tree;

@@ -416,6 +416,7 @@ fn new_image(index: &Index, top: ImageRef<'_>, files: usize, request: &MergeRequ
     let labels: Vec<_> = merged.map(|image| index.label(&image.id)).collect();
     NewImage {
         config: document.config.clone(),
+        machine: document.machine,
         name: Some(request.name.clone()),
         comment: format!("merged {}", labels.join(", ")),
         author: document.author.clone(),

@@ -167,6 +167,7 @@ impl Places {
 pub(super) fn new_image(name: Option<&str>) -> NewImage {
     NewImage {
         config: RunConfig { cmd: vec!["sh".into()], ..RunConfig::default() },
+        machine: None,
         name: name.map(named),
         comment: String::new(),
         author: String::new(),

@@ -8,6 +8,7 @@
 
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
+use crate::machine::MachineConfig;
 use crate::run_config::{RunConfig, nullable};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -74,6 +75,9 @@ pub struct ConfigDocument {
     /// How it came about, oldest first.
     #[serde(default, deserialize_with = "nullable", skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<HistoryEntry>,
+    /// For a whole operating system's disk: what boots it. Ours; nobody else knows the field.
+    #[serde(rename = "ireko.machine", default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<MachineConfig>,
     /// Every other field, as it came.
     #[serde(flatten)]
     pub extra: BTreeMap<String, serde_json::Value>,

@@ -26,6 +26,7 @@
 mod config;
 mod digest;
 mod error;
+mod machine;
 mod manifest;
 mod reference;
 mod run_config;
@@ -33,6 +34,7 @@ mod run_config;
 pub use config::{ConfigDocument, HistoryEntry, ImageConfig, MAX_CONFIG_BYTES, RootFs};
 pub use digest::{Digest, Hasher};
 pub use error::{Error, ErrorKind, Result};
+pub use machine::{Firmware, Hardware, MachineConfig};
 pub use manifest::{
     ArchivedImage, Descriptor, Index, MAX_MANIFEST_BYTES, Manifest, Platform, chain_id,
 };

@@ -32,7 +32,7 @@ pub struct VmPlan {
     pub vcpus: u32,
     /// How the guest's CPU is run.
     pub accel: AccelChoice,
-    /// Who the guest is. `seed` and `unix_nanos` are filled in by the shim at the last moment.
+    /// Who the guest is, where our agent is in it. `seed` and `unix_nanos` are filled in by the shim at the last moment.
     pub configure: Configure,
     /// What is done in it.
     pub work: Work,
@@ -49,11 +49,44 @@ pub enum Work {
         /// Where its output is kept as JSON lines; `None` keeps none (log driver `none`).
         log: Option<PathBuf>,
     },
+    /// Boot the operating system on the disk when [`crate::shim::Request::Start`] says so.
+    Machine {
+        /// What runs first.
+        firmware: Firmware,
+        /// Which devices it finds.
+        hardware: Hardware,
+        /// Where UEFI keeps its variables; made at the first start.
+        nvram: PathBuf,
+        /// Where its serial console is kept as JSON lines; `None` keeps none.
+        log: Option<PathBuf>,
+    },
     /// Unpack an archive into the root disk, then power off. Begins by itself.
     ApplyTar {
         /// An uncompressed tar archive, attached read-only.
         archive: PathBuf,
     },
+}
+
+/// What runs before an operating system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Firmware {
+    /// A PC's BIOS.
+    Bios,
+    /// UEFI without Secure Boot.
+    Uefi,
+    /// UEFI with Secure Boot.
+    UefiSecure,
+}
+
+/// Which devices an operating system finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Hardware {
+    /// Those made for virtual machines.
+    Virtio,
+    /// Those of a usual PC.
+    Compatible,
 }
 
 /// How the guest's CPU is run.

@@ -16,18 +16,19 @@ use std::time::Instant;
 
 /// Carries out a commit; afterwards it is durable.
 ///
-/// Fails without a change where the chain could not be frozen. A guest that cannot freeze its file
-/// system does not fail the commit: the layer is then crash-consistent, and the answer says so.
+/// Fails without a change where the chain could not be frozen. Without a guest to ask, or with one
+/// that cannot freeze its file system, it does not fail the commit: the layer is then crash-consistent, and the answer says so.
 pub fn commit(
     disk: &LiveDisk,
-    guest: &Guest,
+    guest: Option<&Guest>,
     request: CommitRequest,
 ) -> Result<Committed, ireko_disk::Error> {
     let started = Instant::now();
     disk.flush()?;
     let sync_micros = started.elapsed().as_micros() as u64;
 
-    let frozen = request.freeze_guest && freeze(guest);
+    let guest = guest.filter(|_| request.freeze_guest);
+    let frozen = guest.is_some_and(freeze);
     let hold = Instant::now();
     let result = disk.freeze(&FreezePlan {
         frozen: request.frozen,
@@ -35,7 +36,7 @@ pub fn commit(
         next_parent: request.next_parent,
     });
     // Thawed even where the freeze was not confirmed: a late guest may freeze after all.
-    let stayed_frozen = request.freeze_guest && thaw(guest) && frozen;
+    let stayed_frozen = guest.is_some_and(thaw) && frozen;
     let hold_micros = hold.elapsed().as_micros() as u64;
     result?;
     Ok(Committed { file_system_consistent: stayed_frozen, sync_micros, hold_micros })

@@ -1,11 +1,13 @@
 //! The socket the engine speaks to: one connection a request, one thread a connection.
 
 use crate::commit::commit;
+use crate::failure::chain_of;
 use crate::guest::{Guest, GuestError, ORDINARY};
 use crate::link::Link;
 use crate::live_disk::LiveDisk;
+use crate::machine::{self, Machine};
 use crate::phase::Progress;
-use crate::streams::{AtEnd, Client, Fanout, copy_input, forward_output};
+use crate::streams::{AtEnd, Client, Fanout, copy_input, copy_typing, forward_output};
 use ireko_protocol::agent::{ExitStatus, FailureKind, ProcessId, Reply, RequestBody, Spawn};
 use ireko_protocol::frame::Frame;
 use ireko_protocol::shim::{self, Answer, Envelope, Phase, Request, STDERR, STDIN, STDOUT};
@@ -23,18 +25,26 @@ const KILLED: ExitStatus = ExitStatus::Signal(9);
 pub struct Shared {
     /// How far the VM got.
     pub progress: Progress,
-    /// Output of the container's process.
+    /// Output of the container's process, or of the machine's serial line.
     pub fanout: Arc<Fanout>,
     /// The VM, once QEMU runs.
-    pub machine: OnceLock<Control>,
-    /// The agent, once it answers.
-    pub guest: OnceLock<Arc<Guest>>,
+    pub vm: OnceLock<Control>,
+    /// Who can be asked in it.
+    pub inside: Inside,
     /// The disk while the VM has it.
     pub disk: Mutex<Option<Arc<LiveDisk>>>,
     /// The terminal's size: asked for before the process runs, it is what it starts with.
     pub terminal: Mutex<Option<(u16, u16)>>,
     /// Whether the container's process reads standard input.
     pub takes_stdin: bool,
+}
+
+/// Who can be asked in a VM.
+pub enum Inside {
+    /// Our agent, once it answers.
+    Agent(OnceLock<Arc<Guest>>),
+    /// Nobody: the operating system is its owner's. The machine, once it can run.
+    Machine(OnceLock<Arc<Machine>>),
 }
 
 /// Accepts connections for as long as the process lives.
@@ -118,11 +128,32 @@ fn simple(shared: &Arc<Shared>, request: Request) -> Result<Answer, Answer> {
             Ok(started_at) => Ok(Answer::Started { started_at }),
             Err(failure) => Err(failed(failure.kind, failure.message)),
         },
+        Request::PowerOff => power_off(shared),
+        Request::Wait => Ok(Answer::Ended(shared.progress.await_end())),
+        Request::Commit(request) => {
+            let guest = match inside(shared)? {
+                Runs::Agent(guest) => Some(&**guest),
+                Runs::Machine(_) => None,
+            };
+            let Some(disk) = shared.disk.lock().clone() else { return Err(not_running()) };
+            commit(&disk, guest, request)
+                .map(Answer::Committed)
+                .map_err(|error| failed(FailureKind::Other, chain_of(&error)))
+        }
+        request => match &shared.inside {
+            Inside::Agent(_) => ask_agent(shared, request),
+            Inside::Machine(_) => running_machine(shared)?.answer(shared, &request),
+        },
+    }
+}
+
+/// The requests that the agent fulfils.
+fn ask_agent(shared: &Shared, request: Request) -> Result<Answer, Answer> {
+    match request {
         Request::Resize { process, rows, columns } => resize(shared, process, rows, columns),
         Request::Signal { signal } => {
             order(shared, RequestBody::Signal { process: ProcessId::INIT, signal })
         }
-        Request::PowerOff => power_off(shared),
         Request::Pause => {
             let answer = order(shared, RequestBody::Pause)?;
             shared.progress.enter(Phase::Paused);
@@ -140,17 +171,7 @@ fn simple(shared: &Arc<Shared>, request: Request) -> Result<Answer, Answer> {
                 Err(error) => Err(guest_failed(error)),
             }
         }
-        Request::Commit(request) => {
-            let guest = running_guest(shared)?;
-            let Some(disk) = shared.disk.lock().clone() else { return Err(not_running()) };
-            commit(&disk, guest, request)
-                .map(Answer::Committed)
-                .map_err(|error| failed(FailureKind::Other, chain_of(&error)))
-        }
-        Request::Wait => Ok(Answer::Ended(shared.progress.await_end())),
-        Request::Attach { .. } | Request::Exec { .. } => {
-            Err(failed(FailureKind::Other, "this request carries streams".into()))
-        }
+        _ => Err(failed(FailureKind::Other, "this is no request to the guest".into())),
     }
 }
 
@@ -170,9 +191,9 @@ fn resize(shared: &Shared, process: ProcessId, rows: u16, columns: u16) -> Resul
 
 fn power_off(shared: &Shared) -> Result<Answer, Answer> {
     shared.progress.request_power_off();
-    match shared.machine.get() {
+    match shared.vm.get() {
         None => Ok(Answer::Done),
-        Some(machine) => machine
+        Some(vm) => vm
             .power_off_now()
             .map(|()| Answer::Done)
             .map_err(|error| failed(FailureKind::Other, chain_of(&error))),
@@ -185,11 +206,21 @@ fn attach(shared: &Arc<Shared>, client: Arc<Client>, stdin: Option<AtEnd>) -> io
     if let (Some(at_end), true) = (stdin, shared.takes_stdin) {
         let shared = Arc::clone(shared);
         thread::Builder::new().name("input".into()).spawn(move || {
-            // Input may come long before the process that reads it.
-            if shared.progress.await_running()
-                && let Some(guest) = shared.guest.get()
-            {
-                copy_input(input, guest, ProcessId::INIT, at_end);
+            // Input may come long before whoever reads it.
+            if !shared.progress.await_running() {
+                return;
+            }
+            match &shared.inside {
+                Inside::Agent(guest) => {
+                    if let Some(guest) = guest.get() {
+                        copy_input(input, guest, ProcessId::INIT, at_end);
+                    }
+                }
+                Inside::Machine(machine) => {
+                    if let Some(machine) = machine.get() {
+                        copy_typing(input, |bytes| machine.console.write(bytes));
+                    }
+                }
             }
         })?;
     }
@@ -234,10 +265,32 @@ fn exec(shared: &Arc<Shared>, link: &Arc<Link>, mut spawn: Spawn) -> io::Result<
     Ok(())
 }
 
+/// What runs in a VM whose work goes on.
+enum Runs<'a> {
+    Agent(&'a Arc<Guest>),
+    Machine(&'a Arc<Machine>),
+}
+
+fn inside(shared: &Shared) -> Result<Runs<'_>, Answer> {
+    let found = match (shared.progress.status().phase, &shared.inside) {
+        (Phase::Booting | Phase::Ready | Phase::Ended, _) => None,
+        (_, Inside::Agent(guest)) => guest.get().map(Runs::Agent),
+        (_, Inside::Machine(machine)) => machine.get().map(Runs::Machine),
+    };
+    found.ok_or_else(not_running)
+}
+
 fn running_guest(shared: &Shared) -> Result<&Arc<Guest>, Answer> {
-    match shared.progress.status().phase {
-        Phase::Running | Phase::Paused => shared.guest.get().ok_or_else(not_running),
-        Phase::Booting | Phase::Ready | Phase::Ended => Err(not_running()),
+    match inside(shared)? {
+        Runs::Agent(guest) => Ok(guest),
+        Runs::Machine(_) => Err(machine::nobody_to_ask()),
+    }
+}
+
+fn running_machine(shared: &Shared) -> Result<&Arc<Machine>, Answer> {
+    match inside(shared)? {
+        Runs::Machine(machine) => Ok(machine),
+        Runs::Agent(_) => Err(not_running()),
     }
 }
 
@@ -252,12 +305,7 @@ fn guest_failed(error: GuestError) -> Answer {
     }
 }
 
-fn failed(kind: FailureKind, message: String) -> Answer {
+/// The answer to what was not done.
+pub fn failed(kind: FailureKind, message: String) -> Answer {
     Answer::Failed { kind, message }
-}
-
-/// An error and its causes in one line, as it crosses to the engine.
-pub fn chain_of(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |line, cause| format!("{line}: {cause}"))
 }

@@ -12,22 +12,29 @@
 //!                                       └─► vm (QEMU) ═NBD═► live_disk ─► disk::Chain
 //! ```
 //!
-//! Reading order: [`run`] tells the story; `guest` and `link` are the channel to the agent,
-//! `streams` the fan-out of standard streams, `control` the socket the engine speaks to,
-//! `live_disk` the chain while the VM uses it, `commit` the freeze under a running guest.
+//! Reading order: [`run`] tells what every VM's story has in common, `utility` that of a VM with our
+//! kernel and agent, `machine` that of a whole operating system; `vm` is QEMU between them. `guest`
+//! and `link` are the channel to the agent, `console` a machine's serial line, `streams` the fan-out
+//! of output, `control` the socket the engine speaks to, `live_disk` the chain while the VM uses it,
+//! `commit` the freeze under a running guest.
 //! Threads, not tasks: QEMU must be forked by the main thread, because the signal that kills it
 //! with us follows the forking *thread*.
 #![forbid(unsafe_code)]
 
 mod commit;
+mod console;
 mod control;
+mod failure;
 mod guest;
 mod link;
 mod live_disk;
 mod log;
+mod machine;
 mod phase;
 mod records;
 mod run;
 mod streams;
+mod utility;
+mod vm;
 
 pub use run::main;

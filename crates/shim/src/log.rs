@@ -44,8 +44,22 @@ impl Log {
         file.write_all(&lines)
     }
 
-    /// Writes what had no line end and makes the log durable.
+    /// Whether something is held back because its line has not ended.
+    pub fn has_partial(&self) -> bool {
+        self.partial.iter().any(|partial| !partial.is_empty())
+    }
+
+    /// Writes what has no line end and makes the log durable.
     pub fn finish(&mut self) -> io::Result<()> {
+        self.write_partial()?;
+        match &self.file {
+            Some(file) => file.sync_data(),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes what has no line end, as it is.
+    pub fn write_partial(&mut self) -> io::Result<()> {
         let Some(file) = &mut self.file else { return Ok(()) };
         let time = timestamp();
         let mut lines = Vec::new();
@@ -55,8 +69,7 @@ impl Log {
                 append(&mut lines, stream, &time, &partial)?;
             }
         }
-        file.write_all(&lines)?;
-        file.sync_data()
+        file.write_all(&lines)
     }
 }
 
@@ -101,6 +114,20 @@ mod tests {
         );
         let time = &lines(&path)[0].time;
         assert_eq!(time.len(), "2026-01-01T00:00:00.123456789Z".len());
+    }
+
+    #[test]
+    fn a_prompt_can_be_written_before_its_line_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let mut log = Log::open(Some(&path)).unwrap();
+        log.take(LogStream::Stdout, b"login: ").unwrap();
+        assert!(log.has_partial());
+        log.write_partial().unwrap();
+        assert!(!log.has_partial());
+        log.take(LogStream::Stdout, b"root\n").unwrap();
+        let seen: Vec<_> = lines(&path).into_iter().map(|line| line.log).collect();
+        assert_eq!(seen, ["login: ", "root\n"]);
     }
 
     #[test]

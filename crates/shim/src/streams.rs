@@ -3,6 +3,7 @@
 //! A client that reads slowly slows the container down, as docker's does; one that went away is
 //! dropped. Once the process has ended, a client that reads nothing is waited for only so long.
 
+use crate::console::{ConsoleOutput, Heard};
 use crate::guest::{Guest, Output};
 use crate::link::{InboundStream, Link};
 use crate::log::Log;
@@ -81,6 +82,26 @@ impl Fanout {
         }
     }
 
+    /// Begins to deliver what a machine writes on its serial line.
+    ///
+    /// What has no line end is logged when nothing follows it: a prompt is worth seeing.
+    pub fn deliver_console(self: &Arc<Self>, mut output: ConsoleOutput) -> io::Result<()> {
+        self.flow(move |fanout| {
+            let mut kept = Keeping::default();
+            loop {
+                let is_unfinished = fanout.log.lock().has_partial();
+                match output.next(is_unfinished) {
+                    Heard::Bytes(bytes) => {
+                        kept.tried(fanout.log.lock().take(LogStream::Stdout, bytes));
+                        fanout.send(LogStream::Stdout, bytes);
+                    }
+                    Heard::Silence => kept.tried(fanout.log.lock().write_partial()),
+                    Heard::End => return,
+                }
+            }
+        })
+    }
+
     /// Waits until all output is delivered, then ends every client and the log. A client that has
     /// taken nothing for `limit` is cut off.
     pub fn finish(&self, limit: Duration) {
@@ -111,18 +132,21 @@ impl Fanout {
     }
 
     fn pump(self: &Arc<Self>, mut stream: InboundStream, name: LogStream) -> io::Result<()> {
+        self.flow(move |fanout| {
+            let mut kept = Keeping::default();
+            while let Some(chunk) = stream.next() {
+                kept.tried(fanout.log.lock().take(name, &chunk));
+                fanout.send(name, &chunk);
+            }
+        })
+    }
+
+    /// Runs a thread that delivers output, and is waited for at the end.
+    fn flow(self: &Arc<Self>, deliver: impl FnOnce(&Arc<Self>) + Send + 'static) -> io::Result<()> {
         *self.flowing.lock() += 1;
         let fanout = Arc::clone(self);
         let pump = move || {
-            let mut log_works = true;
-            while let Some(chunk) = stream.next() {
-                if let Err(error) = fanout.log.lock().take(name, &chunk)
-                    && std::mem::take(&mut log_works)
-                {
-                    tracing::error!(%error, "cannot write the container's log");
-                }
-                fanout.send(name, &chunk);
-            }
+            deliver(&fanout);
             *fanout.flowing.lock() -= 1;
             fanout.drained.notify_all();
         };
@@ -140,6 +164,22 @@ impl Fanout {
             if wanted && client.link.send(stream, chunk).is_err() {
                 self.detach(&client);
             }
+        }
+    }
+}
+
+/// Whether the log can be written; a failure is told once.
+#[derive(Default)]
+struct Keeping {
+    has_failed: bool,
+}
+
+impl Keeping {
+    fn tried(&mut self, result: io::Result<()>) {
+        if let Err(error) = result
+            && !std::mem::replace(&mut self.has_failed, true)
+        {
+            tracing::error!(%error, "cannot write the container's log");
         }
     }
 }
@@ -170,6 +210,15 @@ pub enum AtEnd {
     Close,
     /// It stays open for the next client.
     KeepOpen,
+}
+
+/// Copies a client's input to a machine's serial line until it ends or either side goes away.
+pub fn copy_typing(mut from: InboundStream, write: impl Fn(&[u8]) -> io::Result<()>) {
+    while let Some(chunk) = from.next() {
+        if write(&chunk).is_err() {
+            return;
+        }
+    }
 }
 
 /// Copies a client's input to a process until it ends or either side goes away.

@@ -51,6 +51,8 @@ pub enum ExitCause {
     PoweredOff,
     /// The guest reset itself, which ends the VM; a utility VM's kernel does so when it panics.
     Reset,
+    /// The guest's kernel said that it panicked.
+    Panicked,
     /// The host told the VM to end.
     Quit,
     /// The VM's process gave up with this exit code.
@@ -64,6 +66,7 @@ impl fmt::Display for VmExit {
         match self.cause {
             ExitCause::PoweredOff => write!(f, "the VM powered off")?,
             ExitCause::Reset => write!(f, "the VM's kernel panicked or reset the machine")?,
+            ExitCause::Panicked => write!(f, "the guest's kernel panicked")?,
             ExitCause::Quit => write!(f, "the VM was told to end")?,
             ExitCause::Failed(code) => write!(f, "the VM's process failed with code {code}")?,
             ExitCause::Killed(signal) => {

@@ -8,7 +8,7 @@
 //!
 //! Read in this order: [`spec`] (what is asked for), [`driver`] (what is given back), [`qemu`] (the
 //! one driver there is), [`accel`] (may hardware virtualisation be used here), [`kernel`] (what a
-//! utility VM boots).
+//! utility VM boots), [`firmware`] (what a machine boots by).
 //!
 //! What runs inside the guest, what its disks hold and who speaks on its ports is decided by the
 //! caller; nothing here reads a disk or a guest's message.
@@ -31,6 +31,7 @@ compile_error!("Ireko's virtual machines are x86-64 and so are the hosts it is b
 pub mod accel;
 pub mod driver;
 mod error;
+pub mod firmware;
 pub mod kernel;
 pub mod qemu;
 mod replace_file;
@@ -40,4 +41,7 @@ pub use accel::Accel;
 pub use driver::{RunningVm, VmDriver, VmExit};
 pub use error::{Error, ErrorKind, Result};
 pub use qemu::{Control, Qemu};
-pub use spec::{DiskAttachment, DiskSource, GuestPort, KernelBoot, VmSpec};
+pub use spec::{
+    Boot, Console, DiskAttachment, DiskSource, Firmware, GuestPort, Hardware, KernelBoot,
+    MachineBoot, Uefi, VmSpec,
+};

@@ -8,6 +8,7 @@
 
 mod arguments;
 mod control;
+mod machine;
 mod process;
 
 pub use arguments::{MACHINE, arguments};
@@ -15,7 +16,7 @@ pub use control::{Control, Status};
 
 use crate::driver::{RunningVm, VmDriver};
 use crate::error::{Error, ErrorKind, Result};
-use crate::spec::VmSpec;
+use crate::spec::{Console, VmSpec};
 use control::Connection;
 use process::{Process, QemuVm};
 use std::fmt;
@@ -129,6 +130,11 @@ impl VmDriver for Qemu {
         for port in &spec.ports {
             remove_stale(&port.socket).map_err(|error| {
                 Error::io(format!("remove the old socket {}", port.socket.display()), error)
+            })?;
+        }
+        if let Console::Socket(socket) = &spec.console {
+            remove_stale(socket).map_err(|error| {
+                Error::io(format!("remove the old socket {}", socket.display()), error)
             })?;
         }
         let process = Process::spawn(&self.program, spec, &listener)?;

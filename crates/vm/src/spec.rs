@@ -23,7 +23,7 @@ pub struct VmSpec {
     /// Virtual CPUs, at least 1.
     pub vcpus: u32,
     /// What it boots.
-    pub boot: KernelBoot,
+    pub boot: Boot,
     /// Block devices in the order the guest finds them; told apart by serial.
     pub disks: Vec<DiskAttachment>,
     /// Byte channels between host and guest, by name.
@@ -31,10 +31,70 @@ pub struct VmSpec {
     /// The unix socket on which the VM takes control commands; made by the launch, replacing what
     /// lies there.
     pub control: PathBuf,
-    /// Where the guest's first serial line is written. `None`: the VM has no serial line at all,
-    /// and the kernel's command line must not name one. The guest decides how long it grows, so it
+    /// Where the guest's first serial line leads.
+    pub console: Console,
+}
+
+/// What a VM boots, and what becomes of a guest that resets itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Boot {
+    /// A kernel of ours. A reset ends the VM.
+    Kernel(KernelBoot),
+    /// Whatever its first disk holds, on a machine of its own kind. A reset boots it again.
+    ///
+    /// The VM waits for [`Control::resume`](crate::Control::resume) before its first instruction.
+    Firmware(MachineBoot),
+}
+
+/// A machine that boots a disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MachineBoot {
+    /// What runs first.
+    pub firmware: Firmware,
+    /// Which devices it finds.
+    pub hardware: Hardware,
+}
+
+/// What runs before the operating system.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Firmware {
+    /// A PC's BIOS. What it shows is on the serial line as well.
+    Bios,
+    /// UEFI; see [`crate::firmware::uefi`].
+    Uefi(Uefi),
+}
+
+/// UEFI and what it remembers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Uefi {
+    /// The firmware itself.
+    pub code: PathBuf,
+    /// Its variables, this VM's own; written to.
+    pub nvram: PathBuf,
+    /// Only what its keys vouch for is started.
+    pub secure_boot: bool,
+}
+
+/// Which devices a machine has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hardware {
+    /// Those made for virtual machines.
+    Virtio,
+    /// Those of a usual PC: AHCI, VGA, USB.
+    Compatible,
+}
+
+/// Where a guest's first serial line leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Console {
+    /// The VM has no serial line at all, and the kernel's command line must not name one.
+    None,
+    /// What the guest writes is appended to this file. The guest decides how long it grows, so it
     /// is for looking into one VM, not for every VM.
-    pub console_log: Option<PathBuf>,
+    Log(PathBuf),
+    /// The unix socket on which the host's end listens, for one client at a time. It is there when
+    /// the launch returns. Nobody reading holds the guest up; nobody connected does not.
+    Socket(PathBuf),
 }
 
 /// A Linux kernel started without firmware menus or a boot loader.
@@ -106,6 +166,9 @@ impl VmSpec {
         for port in &self.ports {
             require(!port.name.is_empty(), || "a port has no name".into())?;
             check_socket(&port.socket)?;
+        }
+        if let Console::Socket(socket) = &self.console {
+            check_socket(socket)?;
         }
         check_socket(&self.control)
     }

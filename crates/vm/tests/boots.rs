@@ -7,8 +7,8 @@ use ireko_vm::driver::ExitCause;
 use ireko_vm::kernel::{self, GuestKernel};
 use ireko_vm::qemu::Status;
 use ireko_vm::{
-    Accel, DiskAttachment, DiskSource, ErrorKind, GuestPort, KernelBoot, Qemu, RunningVm, VmDriver,
-    VmSpec,
+    Accel, Boot, Console, DiskAttachment, DiskSource, ErrorKind, GuestPort, KernelBoot, Qemu,
+    RunningVm, VmDriver, VmSpec,
 };
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -64,11 +64,11 @@ impl Bench {
             accel: self.accel,
             memory_mib: 256,
             vcpus: 1,
-            boot: self.boot.clone(),
+            boot: Boot::Kernel(self.boot.clone()),
             disks: Vec::new(),
             ports: vec![GuestPort { name: "test.port".into(), socket: self.path("port,1") }],
             control: self.path("control"),
-            console_log: None,
+            console: Console::None,
         }
     }
 }
@@ -201,8 +201,9 @@ fn a_vm_boots_serves_its_disks_and_powers_off() {
 #[test]
 fn a_guest_kernels_panic_ends_the_vm_and_its_words_are_in_the_console_log() {
     let Some(bench) = Bench::new() else { return };
-    let mut spec = VmSpec { console_log: Some(bench.path("console,log")), ..bench.spec() };
-    spec.boot.command_line = kernel::with_console(&spec.boot.command_line);
+    let mut spec = VmSpec { console: Console::Log(bench.path("console,log")), ..bench.spec() };
+    let command_line = kernel::with_console(&bench.boot.command_line);
+    spec.boot = Boot::Kernel(KernelBoot { command_line, ..bench.boot.clone() });
     let mut guest = Guest::boot(&bench, &spec);
     guest.order("panic");
     assert_eq!(guest.vm.wait().unwrap().cause, ExitCause::Reset);

@@ -127,6 +127,7 @@ pub async fn execute(context: &Context, args: &Args) -> Result<Exit> {
         stdin: args.interactive,
         keys: args.detach_keys.clone(),
         proxied: false,
+        greeting: None,
     };
     if args.tty {
         tokio::spawn(follow_size(client.clone(), Resized::Exec(id.clone())));

@@ -10,6 +10,7 @@ use std::future::Future;
 pub mod attach;
 pub mod commit;
 pub mod completions;
+pub mod console;
 pub mod create;
 pub mod daemon;
 pub mod df;

@@ -61,6 +61,7 @@ pub async fn execute(context: &Context, args: &Args) -> Result<Exit> {
         stdin: options.interactive,
         keys: args.detach_keys.clone(),
         proxied: args.sig_proxy,
+        greeting: None,
     };
     let condition = if options.remove { Condition::Removed } else { Condition::NextExit };
     let start = Start { client, id, session, proxy, tty: options.tty, removed: options.remove };

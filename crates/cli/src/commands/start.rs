@@ -61,6 +61,7 @@ pub async fn execute(context: &Context, args: &Args) -> Result<Exit> {
         stdin,
         keys: args.detach_keys.clone(),
         proxied,
+        greeting: None,
     };
     let proxy = proxied.then(|| Proxy::new(client.clone(), id.clone()));
     let start = Start { client, id, session, proxy, tty: config.tty, removed: false };

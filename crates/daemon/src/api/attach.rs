@@ -1,8 +1,8 @@
-//! `POST /containers/{id}/attach`.
+//! `POST /containers/{id}/attach`, and `POST /ireko/containers/{id}/console`.
 
 use crate::api::App;
 use crate::api::detach_keys::DetachKeys;
-use crate::api::error::ApiResult;
+use crate::api::error::{ApiError, ApiResult};
 use crate::api::frames::Framing;
 use crate::api::hijack::{InputEnd, Session, SessionEnd, carry, hijack};
 use crate::api::logs::replay;
@@ -52,6 +52,36 @@ pub(crate) async fn attach(
         let session = Session { framing, keys, input_end, replay: earlier };
         let end = carry(client, streams, session).await;
         if end == SessionEnd::Detached {
+            app.engine.detached(&record);
+        }
+    }))
+}
+
+/// The serial line of a whole operating system, as a terminal: unframed, and left by the detach
+/// keys, however the container was made.
+pub(crate) async fn console(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    Extension(version): Extension<ApiVersion>,
+    params: Params,
+    request: Request,
+) -> ApiResult<Response> {
+    let record = app.engine.inspect(&id)?;
+    if !record.process.is_machine() {
+        return Err(ApiError::bad_request(format!(
+            "container {} runs a process, not a whole operating system: it has no console to be \
+             attached to, only standard streams",
+            record.name
+        )));
+    }
+    let keys = Some(DetachKeys::parse(params.get("detachKeys"))?);
+    let framing = Framing::of(true);
+    let options = AttachOptions { stdin: true, stdout: true, stderr: false };
+    let streams = app.engine.attach(&record.id, options).await?;
+    Ok(hijack(request, framing.content_type(version), async move |client| {
+        let input_end = InputEnd::Leaves;
+        let session = Session { framing, keys, input_end, replay: Vec::new() };
+        if carry(client, streams, session).await == SessionEnd::Detached {
             app.engine.detached(&record);
         }
     }))

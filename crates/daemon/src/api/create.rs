@@ -10,10 +10,16 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use hyper::StatusCode;
+use ireko_engine::oci::{self, Firmware, Hardware};
 use ireko_engine::{ContainerSpec, Dns, ExtraHost, Resources, StdioSpec};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+
+/// The annotation that chooses a machine's firmware.
+pub(crate) const FIRMWARE: &str = "ireko.firmware";
+/// The annotation that chooses a machine's devices.
+pub(crate) const HARDWARE: &str = "ireko.hardware";
 
 pub(crate) async fn create(
     State(app): State<App>,
@@ -58,7 +64,10 @@ fn spec(body: ContainerCreate) -> ApiResult<ContainerSpec> {
         attached: attached.map(Option::unwrap_or_default),
         console_size: host.console_size.unwrap_or_default(),
     };
+    let Machine { firmware, hardware } = machine(host.annotations.as_ref())?;
     Ok(ContainerSpec {
+        firmware,
+        hardware,
         image,
         command: body.cmd.map(|words| words.into_list()),
         entrypoint: body.entrypoint.map(|words| words.into_list()),
@@ -86,6 +95,31 @@ fn spec(body: ContainerCreate) -> ApiResult<ContainerSpec> {
         },
         keep_log: keep_log(host.log_config.unwrap_or_default())?,
     })
+}
+
+/// What is asked of a whole operating system's machine.
+#[derive(Default)]
+struct Machine {
+    firmware: Option<Firmware>,
+    hardware: Option<Hardware>,
+}
+
+/// The one place for what Docker has no field for.
+fn machine(annotations: Option<&BTreeMap<String, String>>) -> ApiResult<Machine> {
+    let mut machine = Machine::default();
+    let wrong = |error: oci::Error| ApiError::bad_request(error.to_string());
+    for (name, value) in annotations.into_iter().flatten() {
+        match name.as_str() {
+            FIRMWARE => machine.firmware = Some(value.parse().map_err(wrong)?),
+            HARDWARE => machine.hardware = Some(value.parse().map_err(wrong)?),
+            _ => {
+                return Err(ApiError::not_yet(&format!(
+                    "annotations other than {FIRMWARE} and {HARDWARE}"
+                )));
+            }
+        }
+    }
+    Ok(machine)
 }
 
 fn check_hostname(name: String) -> ApiResult<String> {
@@ -252,6 +286,17 @@ mod tests {
         assert_eq!(spec.extra_hosts.len(), 2);
         assert_eq!(spec.stdio.console_size, (24, 80));
         assert!(spec.keep_log && spec.stdio.tty);
+    }
+
+    #[test]
+    fn a_machine_is_chosen_by_annotations_and_no_other_is_taken() {
+        let with = |name: &str, value: &str| {
+            specified(json!({ "Image": "x", "HostConfig": { "Annotations": { name: value } } }))
+        };
+        assert_eq!(with(FIRMWARE, "uefi-secure").unwrap().firmware, Some(Firmware::UefiSecure));
+        assert_eq!(with(HARDWARE, "virtio").unwrap().hardware, Some(Hardware::Virtio));
+        assert!(with(FIRMWARE, "efi").unwrap_err().to_string().contains("use bios, uefi"));
+        assert!(with("com.example", "x").unwrap_err().to_string().contains("annotations"));
     }
 
     #[test]

@@ -68,7 +68,7 @@ const CONFIG: &[Field] = &[
 
 /// `HostConfig`.
 const HOST_CONFIG: &[Field] = &[
-    ("Annotations", &[], Refused("annotations")),
+    ("Annotations", &[], Taken),
     ("AutoRemove", &[], Taken),
     ("Binds", &[], Refused("bind mounts and volumes (Binds)")),
     ("BlkioDeviceReadBps", &[], Refused("disk throttling (BlkioDeviceReadBps)")),

@@ -1,6 +1,7 @@
 //! `GET /containers/{id}/json`: all there is to say about a container, in docker's shape.
 
 use crate::api::App;
+use crate::api::create::{FIRMWARE, HARDWARE};
 use crate::api::error::ApiResult;
 use crate::api::list::{network_name, sizes};
 use crate::api::query::Params;
@@ -136,7 +137,14 @@ fn host_config(record: &ContainerRecord) -> Value {
         spec.extra_hosts.iter().map(|host| format!("{}:{}", host.name, host.address)).collect();
     let tmpfs: Map<_, _> =
         spec.tmpfs.iter().map(|(path, options)| (path.clone(), json!(options))).collect();
+    let annotations = record.machine.map(|machine| {
+        json!({
+            FIRMWARE: machine.firmware.to_string(),
+            HARDWARE: machine.hardware.to_string(),
+        })
+    });
     json!({
+        "Annotations": annotations,
         "Binds": null,
         "ContainerIDFile": "",
         "LogConfig": {

@@ -104,6 +104,8 @@ fn describe(
     let config = below.and_then(Sidecar::config);
     let new = NewImage {
         config: config.map(|config| config.document().config.clone()).unwrap_or_default(),
+        // Guessed when somebody makes a container of it.
+        machine: None,
         name: None,
         comment: String::new(),
         author: String::new(),

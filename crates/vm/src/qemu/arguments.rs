@@ -4,12 +4,13 @@
 //! bound to: a change here is a change of every template's key.
 
 use crate::accel::Accel;
-use crate::spec::{DiskAttachment, DiskSource, GuestPort, VmSpec};
+use crate::qemu::machine;
+use crate::spec::{Boot, Console, DiskAttachment, DiskSource, GuestPort, KernelBoot, VmSpec};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::RawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-/// The machine of every VM. Versioned, so that a newer QEMU presents the same hardware.
+/// The machine of a VM that boots a kernel of ours. Versioned, so that a newer QEMU presents the same hardware.
 pub const MACHINE: &str = "pc-i440fx-7.2";
 
 /// What QEMU may not do any more once it runs: old system calls, raising its privileges, starting
@@ -23,46 +24,88 @@ const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resour
 pub fn arguments(spec: &VmSpec, control: RawFd) -> Vec<OsString> {
     let mut line = Line::default();
     line.option("-name", Fields::new("guest=").value(&spec.name));
-    line.option("-machine", format!("{MACHINE},usb=off,dump-guest-core=off"));
+    line.option(
+        "-machine",
+        match &spec.boot {
+            Boot::Kernel(_) => Fields::new(format!("{MACHINE},usb=off,dump-guest-core=off")),
+            Boot::Firmware(boot) => machine::kind(boot),
+        },
+    );
     match spec.accel {
         Accel::Kvm => line.option("-accel", "kvm").option("-cpu", "host"),
         Accel::Tcg => line.option("-accel", "tcg").option("-cpu", "max"),
     };
     line.option("-smp", spec.vcpus.to_string());
     line.option("-m", format!("{}M", spec.memory_mib));
-    line.flag("-nodefaults").flag("-no-user-config").flag("-no-reboot");
+    line.flag("-nodefaults").flag("-no-user-config");
+    match spec.boot {
+        Boot::Kernel(_) => line.flag("-no-reboot"),
+        Boot::Firmware(_) => line.flag("-S"),
+    };
     line.option("-display", "none").option("-sandbox", SANDBOX);
     line.option("-chardev", format!("socket,id=control,fd={control},server=on,wait=off"));
     line.option("-mon", "chardev=control,mode=control");
-    line.option("-kernel", &spec.boot.kernel);
-    line.option("-initrd", &spec.boot.initrd);
-    line.option("-append", &spec.boot.command_line);
-    if let Some(log) = &spec.console_log {
-        let file = Fields::new("file,id=console,append=on,path=").value(log);
-        line.option("-chardev", file).option("-device", "isa-serial,chardev=console");
+    match &spec.boot {
+        Boot::Kernel(boot) => line.kernel(boot),
+        Boot::Firmware(boot) => machine::devices(&mut line, boot),
     }
+    line.console(&spec.console);
     line.option("-device", "virtio-serial-pci,id=ports");
     for (number, port) in spec.ports.iter().enumerate() {
         line.port(number, port);
     }
     for (number, disk) in spec.disks.iter().enumerate() {
-        line.disk(number, disk);
+        let node = line.node(number, disk);
+        line.option(
+            "-device",
+            match &spec.boot {
+                Boot::Kernel(_) => virtio_disk(number, disk, &node),
+                Boot::Firmware(boot) => machine::disk(boot.hardware, number, disk, &node),
+            },
+        );
     }
     line.0
 }
 
+/// Returns the usual device of a disk. Every failure is the guest's to handle: by default QEMU would
+/// halt it when the host is out of space, for good.
+pub(super) fn virtio_disk(number: usize, disk: &DiskAttachment, node: &str) -> Fields {
+    let device = format!(
+        "virtio-blk-pci,id=vd{number},drive={node},write-cache=on,werror=report,rerror=report,serial="
+    );
+    Fields::new(device).value(&disk.serial)
+}
+
+/// A command line in the making.
 #[derive(Default)]
-struct Line(Vec<OsString>);
+pub(super) struct Line(Vec<OsString>);
 
 impl Line {
-    fn flag(&mut self, name: &str) -> &mut Self {
+    pub(super) fn flag(&mut self, name: &str) -> &mut Self {
         self.0.push(name.into());
         self
     }
 
-    fn option(&mut self, name: &str, value: impl Into<OsString>) -> &mut Self {
+    pub(super) fn option(&mut self, name: &str, value: impl Into<OsString>) -> &mut Self {
         self.0.extend([name.into(), value.into()]);
         self
+    }
+
+    fn kernel(&mut self, boot: &KernelBoot) {
+        self.option("-kernel", &boot.kernel);
+        self.option("-initrd", &boot.initrd);
+        self.option("-append", &boot.command_line);
+    }
+
+    fn console(&mut self, console: &Console) {
+        let end = match console {
+            Console::None => return,
+            Console::Log(file) => Fields::new("file,id=console,append=on,path=").value(file),
+            Console::Socket(socket) => {
+                Fields::new("socket,id=console,server=on,wait=off,path=").value(socket)
+            }
+        };
+        self.option("-chardev", end).option("-device", "isa-serial,chardev=console");
     }
 
     fn port(&mut self, number: usize, port: &GuestPort) {
@@ -72,13 +115,13 @@ impl Line {
         self.option("-device", device.value(&port.name));
     }
 
-    /// Adds a block node and its device. A guest's flush reaches the node and a discard is passed
-    /// on; zeroes are not looked for, since the server below knows its holes. Every failure is the
-    /// guest's to handle: by default QEMU would halt it when the host is out of space, for good.
-    fn disk(&mut self, number: usize, disk: &DiskAttachment) {
+    /// Adds a block node; returns its name. A guest's flush reaches the node and a discard is passed
+    /// on; zeroes are not looked for, since the server below knows its holes.
+    fn node(&mut self, number: usize, disk: &DiskAttachment) -> String {
+        let name = format!("disk{number}");
         let access = if disk.read_only { "on" } else { "off" };
         let node = format!(
-            "node-name=disk{number},read-only={access},discard=unmap,detect-zeroes=off,\
+            "node-name={name},read-only={access},discard=unmap,detect-zeroes=off,\
              cache.direct=off,cache.no-flush=off"
         );
         let node = match &disk.source {
@@ -94,28 +137,24 @@ impl Line {
             }
         };
         self.option("-blockdev", node);
-        let device = format!(
-            "virtio-blk-pci,id=vd{number},drive=disk{number},write-cache=on,werror=report,\
-             rerror=report,serial="
-        );
-        self.option("-device", Fields::new(device).value(&disk.serial));
+        name
     }
 }
 
 /// A comma-separated option in the making. A comma inside a value is written twice.
-struct Fields(Vec<u8>);
+pub(super) struct Fields(Vec<u8>);
 
 impl Fields {
-    fn new(start: impl Into<String>) -> Self {
+    pub(super) fn new(start: impl Into<String>) -> Self {
         Self(start.into().into_bytes())
     }
 
-    fn text(mut self, text: &str) -> Self {
+    pub(super) fn text(mut self, text: &str) -> Self {
         self.0.extend_from_slice(text.as_bytes());
         self
     }
 
-    fn value(mut self, value: impl AsRef<OsStr>) -> Self {
+    pub(super) fn value(mut self, value: impl AsRef<OsStr>) -> Self {
         for &byte in value.as_ref().as_bytes() {
             self.0.push(byte);
             if byte == b',' {
@@ -135,7 +174,7 @@ impl From<Fields> for OsString {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::KernelBoot;
+    use crate::spec::{Firmware, Hardware, MachineBoot, Uefi};
 
     fn spec(accel: Accel) -> VmSpec {
         VmSpec {
@@ -143,11 +182,11 @@ mod tests {
             accel,
             memory_mib: 512,
             vcpus: 2,
-            boot: KernelBoot {
+            boot: Boot::Kernel(KernelBoot {
                 kernel: "/cache/a,b/vmlinux".into(),
                 initrd: "/cache/initrd".into(),
                 command_line: "quiet panic=-1".into(),
-            },
+            }),
             disks: vec![
                 DiskAttachment {
                     serial: "root".into(),
@@ -168,7 +207,7 @@ mod tests {
                 socket: "/run/agent.sock".into(),
             }],
             control: "/run/control.sock".into(),
-            console_log: Some("/state/console.log".into()),
+            console: Console::Log("/state/console.log".into()),
         }
     }
 
@@ -194,8 +233,31 @@ mod tests {
     }
 
     #[test]
-    fn without_a_console_log_there_is_no_serial_line() {
-        let line = shown(&VmSpec { console_log: None, ..spec(Accel::Tcg) });
+    fn a_machine_gets_exactly_these_command_lines() {
+        let uefi = |secure_boot| {
+            Firmware::Uefi(Uefi {
+                code: "/ovmf/code.fd".into(),
+                nvram: "/state/a,b/nvram.fd".into(),
+                secure_boot,
+            })
+        };
+        let machine = |firmware, hardware| VmSpec {
+            boot: Boot::Firmware(MachineBoot { firmware, hardware }),
+            console: Console::Socket("/run/a,b/console.sock".into()),
+            ..spec(Accel::Tcg)
+        };
+        let all = [
+            machine(Firmware::Bios, Hardware::Virtio),
+            machine(uefi(false), Hardware::Virtio),
+            machine(uefi(true), Hardware::Compatible),
+        ];
+        let lines = all.iter().map(shown).collect::<String>();
+        assert_eq!(lines, include_str!("machine.golden"));
+    }
+
+    #[test]
+    fn without_a_console_there_is_no_serial_line() {
+        let line = shown(&VmSpec { console: Console::None, ..spec(Accel::Tcg) });
         assert!(!line.contains("isa-serial") && !line.contains("console"), "{line}");
     }
 

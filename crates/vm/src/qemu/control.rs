@@ -11,7 +11,7 @@ use crate::driver::ExitCause;
 use crate::error::{Error, ErrorKind, Result};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -27,6 +27,11 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long `quit` may take before the process is killed instead.
 const QUIT_DEADLINE: Duration = Duration::from_secs(2);
+
+/// A guest that resets itself so often in [`RESET_LOOP_TIME`] will not come up any more.
+const RESET_LOOP: usize = 10;
+/// See [`RESET_LOOP`].
+const RESET_LOOP_TIME: Duration = Duration::from_secs(300);
 
 /// A handle to command one VM. Clones share the line; every call may come from any thread.
 #[derive(Clone, Debug)]
@@ -65,6 +70,8 @@ struct State {
     waiting: HashMap<u64, Option<Answer>>,
     /// Why the machine shut down, from its SHUTDOWN event.
     end: Option<ExitCause>,
+    /// When the guest reset itself, the last [`RESET_LOOP`] times.
+    resets: VecDeque<Instant>,
     /// Nothing will come any more.
     closed: bool,
 }
@@ -75,6 +82,7 @@ enum Message {
     Greeting,
     Answer(u64, Answer),
     Shutdown(ExitCause),
+    GuestReset,
     Other,
 }
 
@@ -132,6 +140,40 @@ impl Control {
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
             Err(error) => Err(Error::new(ErrorKind::Control, "kill the VM").because(error)),
         }
+    }
+
+    /// Lets the VM's CPUs run: from their first instruction, or from where they were paused.
+    ///
+    /// # Errors
+    /// `Timeout`, or `Control` where the VM has ended.
+    pub fn resume(&self) -> Result<()> {
+        self.execute("cont", ANSWER_DEADLINE).map(drop)
+    }
+
+    /// Stops the VM's CPUs where they are.
+    ///
+    /// # Errors
+    /// `Timeout`, or `Control` where the VM has ended.
+    pub fn pause(&self) -> Result<()> {
+        self.execute("stop", ANSWER_DEADLINE).map(drop)
+    }
+
+    /// Presses the power button. What it means is the guest's to decide.
+    ///
+    /// # Errors
+    /// `Timeout`, or `Control` where the VM has ended.
+    pub fn press_power_button(&self) -> Result<()> {
+        self.execute("system_powerdown", ANSWER_DEADLINE).map(drop)
+    }
+
+    /// Waits until the guest is found to reset itself over and over, ten times in five minutes;
+    /// `false` where the VM has ended before.
+    pub fn await_reset_loop(&self) -> bool {
+        let mut state = self.shared.state();
+        while !state.closed && !state.resets_in_a_loop() {
+            state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        !state.closed
     }
 
     /// Asks whether the VM's CPUs run.
@@ -231,8 +273,20 @@ impl State {
                 self.waiting.entry(id).and_modify(|slot| *slot = Some(answer));
             }
             Message::Shutdown(cause) => self.end = Some(cause),
+            Message::GuestReset => {
+                self.resets.push_back(Instant::now());
+                if self.resets.len() > RESET_LOOP {
+                    self.resets.pop_front();
+                }
+            }
             Message::Other => {}
         }
+    }
+
+    fn resets_in_a_loop(&self) -> bool {
+        let first = self.resets.front().filter(|_| self.resets.len() == RESET_LOOP);
+        let lasted = first.zip(self.resets.back()).map(|(first, last)| *last - *first);
+        lasted.is_some_and(|lasted| lasted <= RESET_LOOP_TIME)
     }
 }
 
@@ -244,10 +298,14 @@ impl Message {
         }
         if value["event"] == "SHUTDOWN" {
             return Self::Shutdown(match value["data"]["reason"].as_str() {
-                Some("guest-reset" | "guest-panic" | "subsystem-reset") => ExitCause::Reset,
+                Some("guest-reset" | "subsystem-reset") => ExitCause::Reset,
+                Some("guest-panic") => ExitCause::Panicked,
                 Some("host-qmp-quit" | "host-signal" | "host-qmp-system-reset") => ExitCause::Quit,
                 _ => ExitCause::PoweredOff,
             });
+        }
+        if value["event"] == "RESET" && value["data"]["guest"] == true {
+            return Self::GuestReset;
         }
         let Some(id) = value["id"].as_u64() else { return Self::Other };
         if let Some(result) = value.get_mut("return") {
@@ -349,6 +407,7 @@ mod tests {
     fn a_kernel_panic_is_told_from_a_power_off() {
         for (reason, cause) in [
             ("guest-reset", ExitCause::Reset),
+            ("guest-panic", ExitCause::Panicked),
             ("guest-shutdown", ExitCause::PoweredOff),
             ("host-qmp-quit", ExitCause::Quit),
         ] {
@@ -358,6 +417,29 @@ mod tests {
             drop(fake.line);
             assert_eq!(fake.control.wait_end(), cause);
         }
+    }
+
+    #[test]
+    fn ten_resets_by_the_guest_in_a_row_are_a_loop_and_fewer_or_the_hosts_are_not() {
+        let mut fake = Fake::greeted();
+        let reset =
+            |guest: bool| format!("{}\n", json!({ "event": "RESET", "data": { "guest": guest } }));
+        let watching = |fake: &Fake| {
+            let control = fake.control.clone();
+            thread::spawn(move || control.await_reset_loop())
+        };
+        let watch = watching(&fake);
+        for guest in std::iter::repeat_n(true, 9).chain([false, false, true]) {
+            assert!(!watch.is_finished());
+            fake.line.get_mut().write_all(reset(guest).as_bytes()).unwrap();
+        }
+        assert!(watch.join().unwrap());
+
+        let mut fake = Fake::greeted();
+        let watch = watching(&fake);
+        fake.line.get_mut().write_all(reset(true).repeat(9).as_bytes()).unwrap();
+        drop(fake.line);
+        assert!(!watch.join().unwrap());
     }
 
     #[test]

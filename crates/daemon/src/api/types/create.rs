@@ -33,6 +33,7 @@ pub(crate) struct ContainerCreate {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(crate) struct HostConfig {
+    pub(crate) annotations: Option<BTreeMap<String, String>>,
     pub(crate) memory: Option<i64>,
     pub(crate) memory_swap: Option<i64>,
     pub(crate) nano_cpus: Option<i64>,

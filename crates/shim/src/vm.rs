@@ -1,0 +1,121 @@
+//! QEMU, from its launch to its end.
+
+use crate::control::Shared;
+use crate::failure::{Failure, chain_of};
+use crate::records;
+use ireko_protocol::plan::{AccelChoice, VmPlan};
+use ireko_vm::accel::{self, Accel};
+use ireko_vm::{Control, Qemu, VmDriver, VmExit, VmSpec};
+use std::fmt;
+use std::path::Path;
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::Duration;
+
+/// How long QEMU may take to go once it was told to.
+pub const QUIT_LIMIT: Duration = Duration::from_secs(10);
+
+/// How this VM's CPUs are to be run.
+pub fn acceleration(plan: &VmPlan) -> Result<accel::Verdict, Failure> {
+    let choice = match plan.accel {
+        AccelChoice::Auto => accel::Choice::Auto,
+        AccelChoice::Kvm => accel::Choice::Kvm,
+        AccelChoice::Tcg => accel::Choice::Tcg,
+    };
+    accel::verdict(&plan.cache, choice)
+        .map_err(|error| Failure::of_vm("cannot accelerate the VM", &error))
+}
+
+/// A VM that was launched, and what tells that it ended.
+pub struct Vm {
+    /// Commands it.
+    pub control: Control,
+    ended: Receiver<End>,
+}
+
+/// How a VM ended.
+#[derive(Clone, Debug)]
+pub enum End {
+    /// As its driver says.
+    Exit(VmExit),
+    /// Nobody knows, for this reason.
+    Unknown(String),
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exit(exit) => exit.fmt(f),
+            Self::Unknown(reason) => f.write_str(reason),
+        }
+    }
+}
+
+impl Vm {
+    /// Launches QEMU, on the thread it is to die with, and makes it known: to whoever asks this
+    /// process, and in `shim.json`. A power-off that was asked for before is carried out.
+    pub fn launch(
+        plan: &VmPlan,
+        spec: &VmSpec,
+        socket: &Path,
+        shared: &Shared,
+    ) -> Result<Self, Failure> {
+        let mut vm = Qemu::find()
+            .and_then(|qemu| qemu.launch(spec))
+            .map_err(|error| Failure::of_vm("cannot start the VM", &error))?;
+        let accel_name = match spec.accel {
+            Accel::Kvm => "kvm",
+            Accel::Tcg => "tcg",
+        };
+        shared.progress.launched(accel_name, vm.pid());
+        let control = vm.control();
+        // Set once: this is the only launch of this process.
+        let _ = shared.vm.set(control.clone());
+        if shared.progress.power_off_requested() {
+            let _ = control.power_off_now();
+        }
+        records::write_shim_record(plan, socket, vm.pid())
+            .map_err(|error| Failure::before_start("cannot write shim.json", &error))?;
+        let (tell, ended) = mpsc::channel();
+        thread::Builder::new()
+            .name("vm".into())
+            .spawn(move || {
+                let end = match vm.wait() {
+                    Ok(exit) => End::Exit(exit),
+                    Err(error) => End::Unknown(chain_of(&error)),
+                };
+                // The main thread may have stopped listening after the deadline.
+                let _ = tell.send(end);
+            })
+            .map_err(|error| Failure::before_start("cannot watch the VM", &error))?;
+        Ok(Self { control, ended })
+    }
+
+    /// How it ended, once it has; `None` at the deadline.
+    pub fn await_end(&self, limit: Duration) -> Option<End> {
+        match self.ended.recv_timeout(limit) {
+            Ok(end) => Some(end),
+            Err(mpsc::RecvTimeoutError::Disconnected) => Some(watch_lost()),
+            Err(mpsc::RecvTimeoutError::Timeout) => None,
+        }
+    }
+
+    /// How it ended, whenever that is.
+    pub fn end(&self) -> End {
+        self.ended.recv().unwrap_or_else(|_| watch_lost())
+    }
+
+    /// Switches it off, and waits until it is.
+    pub fn switch_off(&self) {
+        if let Err(error) = self.control.power_off_now() {
+            tracing::error!("cannot switch the VM off: {}", chain_of(&error));
+        }
+        if self.await_end(QUIT_LIMIT).is_none() {
+            tracing::error!("QEMU does not end; it goes with this process");
+        }
+    }
+}
+
+fn watch_lost() -> End {
+    End::Unknown("QEMU ended".to_owned())
+}
