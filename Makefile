@@ -42,9 +42,10 @@ test-setup:
 	@$(TARGET)/debug/ireko setup
 
 .PHONY: fixtures
-fixtures: ## makes what the tests read: a Debian root file system, the docker client
+fixtures: ## makes what the tests read: a Debian root file system, Debian disks, the docker client
 	@scripts/install-deps.sh test
 	@scripts/fixtures/debian-rootfs.sh
+	@scripts/fixtures/debian-machine.sh
 	@scripts/fixtures/docker-debian.sh
 
 .PHONY: lint

@@ -6,10 +6,10 @@
 #   scripts/install-deps.sh [run|test|bench]
 set -euo pipefail
 
-run_packages=(e2fsprogs qemu-system-x86 qemu-utils)
+run_packages=(e2fsprogs ovmf qemu-system-x86 qemu-utils)
 test_packages=(
-    7zip busybox-static cpio fio jq libnbd-bin libvhdi-utils mmdebstrap python3 python3-libvhdi skopeo
-    umoci unzip xz-utils zip
+    7zip busybox-static cpio dosfstools fdisk fio jq libnbd-bin libvhdi-utils mmdebstrap mtools
+    python3 python3-libvhdi skopeo umoci unzip xz-utils zip
 )
 bench_packages=(fio time)
 # mmdebstrap makes a root file system without being root by means of it.
@@ -41,7 +41,7 @@ main() {
 
 require_supported_system() {
     command -v apt-get > /dev/null ||
-        fail "this needs apt; elsewhere install QEMU 7.2 or later with qemu-img, and e2fsprogs, by hand"
+        fail "this needs apt; elsewhere install QEMU 7.2 or later with qemu-img, OVMF, and e2fsprogs, by hand"
     # shellcheck source=/dev/null
     . /etc/os-release
     case "${ID:-}" in
