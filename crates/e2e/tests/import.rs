@@ -156,7 +156,9 @@ fn what_must_not_be_imported_is_refused_and_leaves_nothing() {
     let layout = files.path("layout");
     fs::create_dir(&layout).unwrap();
     fs::write(layout.join("oci-layout"), "{}").unwrap();
-    fails(&layout, "comes with `load`");
+    fails(&layout, "neither manifest.json nor index.json");
+    std::os::unix::fs::symlink(&secret, layout.join("index.json")).unwrap();
+    fails(&layout, "index.json");
     fails(&files.path("nowhere"), "cannot read");
     // A qcow2 whose header is fine and whose tables are not: qemu-img says so, or reads zeros.
     let raw = files.raw(32 << 20);
