@@ -48,9 +48,9 @@ impl Layer {
         }
     }
 
-    /// Returns the parent's base name, where there is one and the file can be read.
-    fn parent(&self) -> Option<&str> {
-        self.disk.as_ref().ok()?.parent.as_deref()
+    /// Returns the key of the parent's name, where there is one and the file can be read.
+    fn parent_key(&self) -> Option<&str> {
+        self.disk.as_ref().ok()?.parent_key.as_deref()
     }
 }
 
@@ -61,17 +61,24 @@ pub(crate) struct DiskFacts {
     pub identity: Guid,
     /// The parent's base name, as the locator has it.
     pub parent: Option<String>,
+    /// The same as [`key`] has it.
+    pub parent_key: Option<String>,
     /// Bytes.
     pub virtual_size: u64,
     /// Bytes the file takes on the host.
     pub allocated: u64,
 }
 
+/// What a base name is found by: Windows, which wrote some of the locators, knows no case.
+pub(crate) fn key(file: &str) -> String {
+    file.to_lowercase()
+}
+
 /// The tree in memory.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     layers: BTreeMap<LayerGuid, Layer>,
-    /// By base name in lower case: Windows, which wrote some of the locators, knows no other.
+    /// By the [`key`] of the base name.
     by_file: HashMap<String, LayerGuid>,
     by_image: HashMap<ImageId, LayerGuid>,
     tags: BTreeMap<Name, ImageId>,
@@ -93,13 +100,13 @@ impl Index {
         if let Some(id) = layer.sidecar.image_id() {
             self.by_image.insert(id, guid);
         }
-        self.by_file.insert(layer.file.to_lowercase(), guid);
+        self.by_file.insert(key(&layer.file), guid);
         self.layers.insert(guid, layer);
     }
 
     pub(crate) fn forget(&mut self, guid: LayerGuid) {
         if let Some(layer) = self.layers.remove(&guid) {
-            self.by_file.remove(&layer.file.to_lowercase());
+            self.by_file.remove(&key(&layer.file));
             if let Some(id) = layer.sidecar.image_id() {
                 self.by_image.remove(&id);
             }
@@ -119,7 +126,11 @@ impl Index {
     }
 
     pub(crate) fn by_file(&self, file: &str) -> Option<&Layer> {
-        self.layers.get(self.by_file.get(&file.to_lowercase())?)
+        self.by_key(&key(file))
+    }
+
+    fn by_key(&self, key: &str) -> Option<&Layer> {
+        self.layers.get(self.by_file.get(key)?)
     }
 
     /// Finds an image by its id; docker's words where there is none.
@@ -133,10 +144,11 @@ impl Index {
     /// Lists `file` and all it stands on, base last. Bounded, so a cycle is an error.
     pub(crate) fn lineage(&self, file: &str) -> Result<Vec<&Layer>> {
         let mut lineage = Vec::new();
-        let mut next = Some(file);
+        let first = key(file);
+        let mut next = Some((first.as_str(), file));
         let mut child: Option<&str> = None;
-        while let Some(file) = next {
-            let layer = self.by_file(file).ok_or_else(|| self.missing(file, child))?;
+        while let Some((key, file)) = next {
+            let layer = self.by_key(key).ok_or_else(|| self.missing(file, child))?;
             if lineage.len() == MAX_LINEAGE {
                 return Err(Error::corrupt(format!(
                     "{} stands on more than {MAX_LINEAGE} layers, or on itself",
@@ -145,7 +157,7 @@ impl Index {
             }
             lineage.push(layer);
             next = match &layer.disk {
-                Ok(facts) => facts.parent.as_deref(),
+                Ok(facts) => facts.parent_key.as_deref().zip(facts.parent.as_deref()),
                 Err(reason) => return Err(Error::corrupt(format!("images/{file}: {reason}"))),
             };
             child = Some(&layer.file);
@@ -167,17 +179,21 @@ impl Index {
 
     /// Returns the image that `layer` stands on: the nearest below it.
     pub(crate) fn parent_image(&self, layer: &Layer) -> Option<ImageRef<'_>> {
-        self.nearest_image(layer.parent()?)
+        self.nearest_by_key(layer.parent_key()?)
     }
 
     /// Returns `file` if it is an image, else the nearest image below it.
     pub(crate) fn nearest_image(&self, file: &str) -> Option<ImageRef<'_>> {
-        let mut layer = self.by_file(file)?;
+        self.nearest_by_key(&key(file))
+    }
+
+    fn nearest_by_key(&self, key: &str) -> Option<ImageRef<'_>> {
+        let mut layer = self.by_key(key)?;
         for _ in 0..MAX_LINEAGE {
             if let Some(image) = layer.as_image() {
                 return Some(image);
             }
-            layer = self.by_file(layer.parent()?)?;
+            layer = self.by_key(layer.parent_key()?)?;
         }
         None
     }

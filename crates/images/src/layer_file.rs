@@ -1,7 +1,7 @@
 //! What the store asks of `ireko-disk`: facts about files, new children, freezing, verification.
 
 use crate::error::{During, Error, Result};
-use crate::index::DiskFacts;
+use crate::index::{self, DiskFacts};
 use crate::{durable, step};
 use ireko_disk::check::{self, RepairOptions, Severity};
 use ireko_disk::freeze::{self, Recovered};
@@ -20,9 +20,11 @@ pub(crate) fn info(path: &Path) -> Result<Info> {
 pub(crate) fn facts(path: &Path) -> Result<DiskFacts> {
     let info = info(path)?;
     let file = fs::metadata(path).during(|| format!("look at {}", path.display()))?;
+    let parent = parent_name(&info, path)?;
     Ok(DiskFacts {
         identity: info.data_write_guid,
-        parent: parent_name(&info, path)?,
+        parent_key: parent.as_deref().map(index::key),
+        parent,
         virtual_size: info.geometry.virtual_size,
         allocated: file.blocks() * 512,
     })

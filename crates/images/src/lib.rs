@@ -83,6 +83,7 @@ mod conversion;
 mod copy;
 mod deflate;
 mod layer_file;
+mod leaf_facts;
 mod vet;
 mod zip_reader;
 mod zip_writer;

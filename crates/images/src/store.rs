@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::id::{ImageId, LayerGuid};
 use crate::index::{ImageRef, Index, Layer};
 use crate::journal::Journal;
+use crate::leaf_facts::LeafFacts;
 use crate::name::Name;
 use crate::places::Places;
 use crate::reserve::Reserve;
@@ -28,6 +29,7 @@ pub struct Store {
     /// Held while files are copied in, so that each is copied once.
     pub(crate) adopting: Mutex<()>,
     pub(crate) claims: Claims,
+    pub(crate) leaves: LeafFacts,
     index: Mutex<Index>,
 }
 
@@ -82,6 +84,7 @@ impl Store {
             reserve: Reserve::open(&root.join("journal")),
             adopting: Mutex::default(),
             claims: Claims::default(),
+            leaves: LeafFacts::default(),
             index: Mutex::default(),
             places,
         };

@@ -5,8 +5,7 @@
 
 use crate::error::Result;
 use crate::id::{ImageId, LayerGuid};
-use crate::index::DiskFacts;
-use crate::layer_file;
+use crate::leaf_facts::Leaf;
 use crate::store::{ImageInfo, Store};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -69,8 +68,17 @@ impl Store {
 
     /// Tells what a container's disk stands on; `None` for a disk that stands on nothing.
     pub fn parent_of(&self, leaf: &Path) -> Result<Option<ParentOf>> {
-        let DiskFacts { parent, allocated, .. } = layer_file::facts(leaf)?;
+        let Leaf { parent, allocated } = self.leaves.of(leaf)?;
         let index = self.index();
+        if let Some(layer) = parent.as_deref().and_then(|name| index.by_file(name)) {
+            return Ok(Some(ParentOf {
+                file: self.image_path(&layer.file),
+                layer: layer.sidecar.guid,
+                image: index.nearest_image(&layer.file).map(|image| image.id),
+                depth: 1 + index.lineage(&layer.file)?.len(),
+                own_bytes: allocated,
+            }));
+        }
         let chain = self.chain_over(&index, leaf, parent)?;
         // A file between freezing and publishing is passed over: the tree ends below it.
         let parent = chain
