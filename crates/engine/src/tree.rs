@@ -4,8 +4,8 @@ use crate::blocking::blocking;
 use crate::engine::Engine;
 use crate::error::{ErrorKind, Result};
 use crate::state::ContainerRecord;
-use crate::store::{ImageInfo, Store};
-use ireko_images::{ImageId, Kind};
+use crate::store::ImageInfo;
+use ireko_images::{ImageId, Kind, ParentOf};
 use ireko_protocol::tree::{Leaf, Node, NodeKind, NodeRole, Tree};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -32,15 +32,19 @@ impl Engine {
 
     async fn whole_tree(&self) -> Result<Tree> {
         let store = Arc::clone(&self.store);
-        let containers: Vec<_> =
-            self.all_containers().iter().map(|c| (c.record(), c.scratch())).collect();
+        let (records, disks): (Vec<_>, Vec<_>) =
+            self.all_containers().iter().map(|c| (c.record(), c.scratch())).unzip();
         blocking(move || {
             let nodes = store.tree().nodes;
             let guids: BTreeMap<ImageId, String> =
                 nodes.values().map(|node| (node.image.id, node.image.guid.to_string())).collect();
-            let leaves = containers
-                .iter()
-                .map(|(record, scratch)| leaf(&store, &guids, record, scratch))
+            let leaves = store
+                .parents_of(&disks)
+                .into_iter()
+                // A disk that cannot be read is shown without a parent.
+                .map(|below| below.ok().flatten())
+                .zip(records.iter().zip(&disks))
+                .map(|(below, (record, disk))| leaf(below, &guids, record, disk))
                 .collect();
             let nodes = nodes.into_values().map(|one| node(one.image, &guids)).collect();
             Ok(Tree { nodes, containers: leaves })
@@ -114,13 +118,11 @@ fn node(image: ImageInfo, guids: &BTreeMap<ImageId, String>) -> Node {
 }
 
 fn leaf(
-    store: &Store,
+    below: Option<ParentOf>,
     guids: &BTreeMap<ImageId, String>,
     record: &ContainerRecord,
     scratch: &Path,
 ) -> Leaf {
-    // A disk that cannot be read is shown without a parent.
-    let below = store.parent_of(scratch).ok().flatten();
     Leaf {
         id: record.id.clone(),
         name: record.name.clone(),

@@ -84,6 +84,7 @@ mod copy;
 mod deflate;
 mod layer_file;
 mod leaf_facts;
+mod parallel;
 mod vet;
 mod zip_reader;
 mod zip_writer;

@@ -20,7 +20,8 @@ use crate::journal::{UNDONE, Work};
 use crate::name::Name;
 use crate::state::{Intent, Role, Sidecar, read_tags};
 use crate::store::Store;
-use crate::{arrive, chain, durable, export, foreign, names};
+use crate::{arrive, chain, durable, export, foreign, names, parallel};
+use std::collections::BTreeSet;
 use std::sync::Weak;
 
 /// Brings a store's folders into a state between verbs, and its index into the same.
@@ -58,21 +59,28 @@ fn sweep_containers(store: &Store) -> Result<()> {
 /// Reads every file that has a sidecar; removes what interrupted changes left.
 pub(crate) fn read_images(store: &Store, index: &mut Index) -> Result<()> {
     let names = durable::names_in(&store.places.images)?;
+    let with_disk: BTreeSet<String> = names
+        .iter()
+        .filter(|name| names::parse_disk_file(name).is_some())
+        .map(|name| names::sidecar_file(name))
+        .collect();
+    let mut disks = Vec::new();
     for name in &names {
         if durable::is_aside(name) {
             durable::discard(&store.image_path(name));
-            continue;
-        }
-        if name.ends_with(".json") {
-            drop_orphan(store, &names, name)?;
-            continue;
-        }
-        if names::parse_disk_file(name).is_none()
-            || names.binary_search(&names::sidecar_file(name)).is_err()
+        } else if name.ends_with(".json") {
+            if !with_disk.contains(name) {
+                drop_orphan(store, name)?;
+            }
+        } else if names::parse_disk_file(name).is_some()
+            && names.binary_search(&names::sidecar_file(name)).is_ok()
         {
-            continue;
+            disks.push(name);
         }
-        match store.load(name) {
+    }
+    let layers = parallel::map(&disks, |name| store.load(name));
+    for (name, layer) in disks.into_iter().zip(layers) {
+        match layer {
             Ok(layer) => {
                 if let Err(reason) = &layer.disk {
                     tracing::warn!(file = name, reason, "a layer that cannot be read");
@@ -90,9 +98,8 @@ pub(crate) fn read_images(store: &Store, index: &mut Index) -> Result<()> {
 }
 
 /// Removes a layer's sidecar whose disk file went first, when it was swept.
-fn drop_orphan(store: &Store, names: &[String], sidecar_file: &str) -> Result<()> {
-    let has_disk = names.iter().any(|name| names::sidecar_file(name) == sidecar_file);
-    if has_disk || names::parse_sidecar_file(sidecar_file).is_none() {
+fn drop_orphan(store: &Store, sidecar_file: &str) -> Result<()> {
+    if names::parse_sidecar_file(sidecar_file).is_none() {
         return Ok(());
     }
     let path = store.image_path(sidecar_file);

@@ -6,6 +6,7 @@
 use crate::error::Result;
 use crate::id::{ImageId, LayerGuid};
 use crate::leaf_facts::Leaf;
+use crate::parallel;
 use crate::store::{ImageInfo, Store};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -64,6 +65,11 @@ impl Store {
             })
             .collect();
         Tree { roots, nodes }
+    }
+
+    /// Tells of several containers' disks what they stand on, in their order.
+    pub fn parents_of(&self, leaves: &[PathBuf]) -> Vec<Result<Option<ParentOf>>> {
+        parallel::map(leaves, |leaf| self.parent_of(leaf))
     }
 
     /// Tells what a container's disk stands on; `None` for a disk that stands on nothing.
