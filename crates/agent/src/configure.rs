@@ -10,6 +10,7 @@ use rustix::mount::{MountFlags, mount};
 use crate::cgroup::Workload;
 use crate::disks;
 use crate::failure::{During, Failure, Result};
+use crate::network;
 
 /// Where the root disk itself is mounted; the container sees a bind mount of it, see [`crate::view`].
 pub const DISK: &str = "/run/disk";
@@ -37,7 +38,10 @@ pub fn configure(mut wanted: Configure) -> Result<Machine> {
     seed_random(&std::mem::take(&mut wanted.seed))?;
     set_clock(wanted.unix_nanos)?;
     rustix::system::sethostname(wanted.hostname.as_bytes()).during(|| "set the host name")?;
-    raise_loopback()?;
+    network::raise_loopback()?;
+    for interface in &wanted.interfaces {
+        network::bring_up(interface)?;
+    }
     let disk = mount_root(&wanted)?;
     let workload = Workload::create(wanted.memory_max, wanted.cpu_millis)?;
     Ok(Machine { configure: wanted, disk, workload })
@@ -96,21 +100,6 @@ fn seed_random(seed: &[u8]) -> Result<()> {
     // SAFETY: RNDRESEEDCRNG takes no argument.
     unsafe { ioctl(&device, RNDRESEEDCRNG, std::ptr::null_mut()) }
         .during(|| "reseed the random generator")
-}
-
-fn raise_loopback() -> Result<()> {
-    let socket =
-        rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)
-            .during(|| "open a socket for the loopback device")?;
-    // SAFETY: an all-zero ifreq is a valid value of that C struct.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (slot, byte) in request.ifr_name.iter_mut().zip(b"lo") {
-        *slot = *byte as libc::c_char;
-    }
-    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
-    // SAFETY: SIOCSIFFLAGS reads one ifreq.
-    unsafe { ioctl(&socket, libc::SIOCSIFFLAGS, (&raw mut request).cast()) }
-        .during(|| "bring the loopback device up")
 }
 
 /// An ioctl whose result is only success or failure.

@@ -3,6 +3,7 @@
 //! Only what was asked for is sent; everything else is the daemon's to decide.
 
 use crate::error::{Error, Result};
+use crate::publish::{PortBinding, Publish};
 use crate::{quantity, terminal};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -11,6 +12,10 @@ use std::path::{Path, PathBuf};
 /// What a new container is like. Options end at IMAGE; what follows is the command's own.
 #[derive(clap::Args, Clone, Debug)]
 pub struct ContainerOptions {
+    /// Add a host-to-IP mapping to /etc/hosts: NAME:IP; host-gateway is the host
+    #[arg(long, value_name = "list")]
+    add_host: Vec<String>,
+
     /// Write the container's id to this file, which must not exist
     #[arg(long, value_name = "file")]
     pub cidfile: Option<PathBuf>,
@@ -18,6 +23,18 @@ pub struct ContainerOptions {
     /// Number of CPUs, such as 2
     #[arg(long, value_name = "decimal", value_parser = quantity::nano_cpus)]
     cpus: Option<i64>,
+
+    /// Set custom DNS servers
+    #[arg(long, value_name = "list")]
+    dns: Vec<String>,
+
+    /// Set DNS options
+    #[arg(long, value_name = "list")]
+    dns_option: Vec<String>,
+
+    /// Set custom DNS search domains
+    #[arg(long, value_name = "list")]
+    dns_search: Vec<String>,
 
     /// Overwrite the image's entrypoint; "" clears it
     #[arg(long, value_name = "string")]
@@ -68,6 +85,10 @@ pub struct ContainerOptions {
     #[arg(long, value_name = "string")]
     log_driver: Option<String>,
 
+    /// Container MAC address (e.g., 92:d0:c6:0a:29:33)
+    #[arg(long, value_name = "string")]
+    mac_address: Option<String>,
+
     /// Memory of the container's virtual machine, such as 512m or 2g
     #[arg(short, long, value_name = "bytes", value_parser = quantity::bytes)]
     memory: Option<u64>,
@@ -80,9 +101,17 @@ pub struct ContainerOptions {
     #[arg(long, visible_alias = "net", value_name = "network")]
     network: Option<String>,
 
-    /// Publish a container's port to the host: [[IP:]HOST:]CONTAINER[/PROTOCOL]
+    /// Add a network-scoped alias for the container
+    #[arg(long, visible_alias = "net-alias", value_name = "list")]
+    network_alias: Vec<String>,
+
+    /// Publish a container's port to the host: [[IP:]HOST[-LAST]:]CONTAINER[/PROTOCOL]
     #[arg(short, long, value_name = "list")]
     publish: Vec<Publish>,
+
+    /// Publish all exposed ports to random ports
+    #[arg(short = 'P', long)]
+    publish_all: bool,
 
     /// Mount the container's root file system as read only
     #[arg(long)]
@@ -156,40 +185,6 @@ impl std::str::FromStr for RestartPolicy {
     }
 }
 
-/// `--publish`, a single port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Publish {
-    /// `80/tcp`
-    container: String,
-    host: PortBinding,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct PortBinding {
-    host_ip: String,
-    host_port: String,
-}
-
-impl std::str::FromStr for Publish {
-    type Err = String;
-
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        let (addresses, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-        let (hosts, port) = addresses.rsplit_once(':').unwrap_or(("", addresses));
-        let (host_ip, host_port) = match hosts.rsplit_once(':') {
-            Some((ip, port)) => (ip.trim_matches(['[', ']']), port),
-            None => ("", hosts),
-        };
-        let is_port = |number: &str| number.parse::<u16>().is_ok();
-        if !is_port(port) || !(host_port.is_empty() || is_port(host_port)) {
-            return Err("a port is written [[IP:]HOST:]CONTAINER[/PROTOCOL]".into());
-        }
-        let host = PortBinding { host_ip: host_ip.to_owned(), host_port: host_port.to_owned() };
-        Ok(Self { container: format!("{port}/{protocol}"), host })
-    }
-}
-
 /// The body of `POST /containers/create`.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -253,6 +248,16 @@ struct HostConfig {
     binds: Vec<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     port_bindings: BTreeMap<String, Vec<PortBinding>>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    publish_all_ports: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    dns: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    dns_options: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    dns_search: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    extra_hosts: Vec<String>,
     /// Height and width.
     #[serde(skip_serializing_if = "Option::is_none")]
     console_size: Option<[u16; 2]>,
@@ -271,9 +276,14 @@ struct NetworkingConfig {
 }
 
 #[derive(Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
 struct Endpoint {
-    #[serde(rename = "IPAMConfig")]
-    ipam_config: IpamConfig,
+    #[serde(rename = "IPAMConfig", skip_serializing_if = "Option::is_none")]
+    ipam_config: Option<IpamConfig>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    aliases: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mac_address: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -352,6 +362,11 @@ impl ContainerOptions {
             log_config: self.log_driver.clone().map(|r#type| LogConfig { r#type }),
             binds: self.volume.clone(),
             port_bindings,
+            publish_all_ports: self.publish_all,
+            dns: self.dns.clone(),
+            dns_options: self.dns_option.clone(),
+            dns_search: self.dns_search.clone(),
+            extra_hosts: self.add_host.clone(),
             console_size: terminal::size()
                 .filter(|_| self.tty)
                 .map(|size| [size.rows, size.columns]),
@@ -359,10 +374,17 @@ impl ContainerOptions {
     }
 
     fn networking_config(&self) -> Option<NetworkingConfig> {
-        let address = IpamConfig { address: self.ip.clone()? };
+        let endpoint = Endpoint {
+            ipam_config: self.ip.clone().map(|address| IpamConfig { address }),
+            aliases: self.network_alias.clone(),
+            mac_address: self.mac_address.clone(),
+        };
+        let is_plain = endpoint.ipam_config.is_none()
+            && endpoint.aliases.is_empty()
+            && endpoint.mac_address.is_none();
         let network = self.network.clone().unwrap_or_else(|| "default".into());
-        let endpoints_config = BTreeMap::from([(network, Endpoint { ipam_config: address })]);
-        Some(NetworkingConfig { endpoints_config })
+        let endpoints_config = BTreeMap::from([(network, endpoint)]);
+        (!is_plain).then_some(NetworkingConfig { endpoints_config })
     }
 }
 
@@ -514,22 +536,6 @@ mod tests {
         assert_eq!(body["OpenStdin"], true);
         for name in ["StdinOnce", "AttachStdin", "AttachStdout", "AttachStderr"] {
             assert_eq!(body[name], false, "{name}");
-        }
-    }
-
-    #[test]
-    fn ports_are_written_as_docker_writes_them() {
-        let parse = |text: &str| text.parse::<Publish>();
-        let publish = |ip: &str, host: &str, container: &str| {
-            let host = PortBinding { host_ip: ip.into(), host_port: host.into() };
-            Ok(Publish { container: container.into(), host })
-        };
-        assert_eq!(parse("80"), publish("", "", "80/tcp"));
-        assert_eq!(parse("8080:80/udp"), publish("", "8080", "80/udp"));
-        assert_eq!(parse("[::1]:8080:80"), publish("::1", "8080", "80/tcp"));
-        assert_eq!(parse("127.0.0.1::80"), publish("127.0.0.1", "", "80/tcp"));
-        for wrong in ["", "x", "80:", "70000", "1-2:1-2"] {
-            assert!(parse(wrong).is_err(), "{wrong}");
         }
     }
 }

@@ -58,6 +58,9 @@ pub enum Verb {
     /// Manage images
     #[command(subcommand)]
     Image(ImageVerb),
+    /// Manage networks
+    #[command(subcommand)]
+    Network(NetworkVerb),
     Setup(setup::Args),
     /// Work on disk files: VHDX, VHD and raw, without the daemon
     #[command(subcommand)]
@@ -105,10 +108,12 @@ pub enum ClientVerb {
     Import(import::Args),
     Info(info::Args),
     Inspect(inspect::Args),
+    Ip(ip::Args),
     Kill(kill::Args),
     Load(load::Args),
     Logs(logs::Args),
     Pause(pause::Args),
+    Port(port::Args),
     Ps(ps::Args),
     Rename(rename::Args),
     Restart(restart::Args),
@@ -171,6 +176,20 @@ pub enum ImageVerb {
     Verify(verify::Args),
 }
 
+/// `ireko network …`.
+#[derive(Subcommand, Clone, Debug)]
+pub enum NetworkVerb {
+    Connect(network_connect::Args),
+    Create(Box<network_create::Args>),
+    Disconnect(network_disconnect::Args),
+    Inspect(network_inspect::Args),
+    #[command(visible_alias = "list")]
+    Ls(network_ls::Args),
+    Prune(network_prune::Args),
+    #[command(visible_alias = "remove")]
+    Rm(network_rm::Args),
+}
+
 impl From<ContainerVerb> for ClientVerb {
     fn from(verb: ContainerVerb) -> Self {
         match verb {
@@ -206,7 +225,7 @@ const GROUPS: [(&str, &[&str]); 2] = [
             "setup",
         ],
     ),
-    ("Management Commands", &["container", "daemon", "image", "vhd"]),
+    ("Management Commands", &["container", "daemon", "image", "network", "vhd"]),
 ];
 
 /// The grammar as clap wants it, with docker's looks.

@@ -25,6 +25,7 @@ mod personality;
 mod vhd;
 
 mod container_options;
+mod publish;
 mod quantity;
 mod reference;
 

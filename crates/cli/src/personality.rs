@@ -3,7 +3,7 @@
 use crate::commands::*;
 use crate::error::{Error, ErrorKind, Result};
 use crate::exit::{self, Exit};
-use crate::grammar::{self, ClientVerb, Globals, ImageVerb, Line, Verb};
+use crate::grammar::{self, ClientVerb, Globals, ImageVerb, Line, NetworkVerb, Verb};
 use crate::output;
 use crate::reach::Reach;
 use crate::vhd;
@@ -76,6 +76,7 @@ pub struct Invocation {
 enum Task {
     Verb(ClientVerb),
     Image(ImageVerb),
+    Network(NetworkVerb),
     Vhd(vhd::Verb),
     StopDaemon,
 }
@@ -132,6 +133,7 @@ fn personality(Line { globals, verb }: Line) -> Result<Personality> {
         Verb::Client(verb) => client(places, Task::Verb(verb)),
         Verb::Container(verb) => client(places, Task::Verb(verb.into())),
         Verb::Image(verb) => client(places, Task::Image(verb)),
+        Verb::Network(verb) => client(places, Task::Network(verb)),
         Verb::Daemon(daemon::Args { verb: Some(daemon::Verb::Stop), .. }) => {
             client(places, Task::StopDaemon)
         }
@@ -181,6 +183,7 @@ impl Invocation {
             match self.task {
                 Task::Verb(verb) => dispatch(&self.context, verb).await,
                 Task::Image(verb) => dispatch_image(&self.context, verb).await,
+                Task::Network(verb) => dispatch_network(&self.context, verb).await,
                 Task::Vhd(verb) => vhd::execute(verb).await,
                 Task::StopDaemon => daemon::stop(&self.context).await,
             }
@@ -208,9 +211,11 @@ async fn dispatch(context: &Context, verb: ClientVerb) -> Result<Exit> {
         ClientVerb::Load(args) => load::execute(context, &args).await,
         ClientVerb::Info(args) => info::execute(context, &args).await,
         ClientVerb::Inspect(args) => inspect::execute(context, &args).await,
+        ClientVerb::Ip(args) => ip::execute(context, &args).await,
         ClientVerb::Kill(args) => kill::execute(context, &args).await,
         ClientVerb::Logs(args) => logs::execute(context, &args).await,
         ClientVerb::Pause(args) => pause::execute(context, &args).await,
+        ClientVerb::Port(args) => port::execute(context, &args).await,
         ClientVerb::Ps(args) => ps::execute(context, &args).await,
         ClientVerb::Rename(args) => rename::execute(context, &args).await,
         ClientVerb::Restart(args) => restart::execute(context, &args).await,
@@ -243,5 +248,17 @@ async fn dispatch_image(context: &Context, verb: ImageVerb) -> Result<Exit> {
         ImageVerb::Rename(args) => image_rename::execute(context, &args).await,
         ImageVerb::Tag(args) => tag::execute(context, &args).await,
         ImageVerb::Verify(args) => verify::execute(context, &args).await,
+    }
+}
+
+async fn dispatch_network(context: &Context, verb: NetworkVerb) -> Result<Exit> {
+    match verb {
+        NetworkVerb::Connect(args) => network_connect::execute(context, &args).await,
+        NetworkVerb::Create(args) => network_create::execute(context, &args).await,
+        NetworkVerb::Disconnect(args) => network_disconnect::execute(context, &args).await,
+        NetworkVerb::Inspect(args) => network_inspect::execute(context, &args).await,
+        NetworkVerb::Ls(args) => network_ls::execute(context, &args).await,
+        NetworkVerb::Prune(args) => network_prune::execute(context, &args).await,
+        NetworkVerb::Rm(args) => network_rm::execute(context, &args).await,
     }
 }

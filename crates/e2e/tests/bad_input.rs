@@ -37,7 +37,7 @@ fn mistakes_get_one_clear_message_and_change_nothing() {
     fails(&["run", "nonesuch"], 125, "No such image: nonesuch:latest");
     fails(&["run", "--name", "taken", "base", "true"], 125, "is already in use by container");
     fails(&["run", "--no-such-flag", "base"], 125, "--no-such-flag");
-    fails(&["run", "-p", "80:80", "base", "true"], 125, "network");
+    fails(&["run", "--network", "none", "-p", "80:80", "base", "true"], 125, "network");
     fails(&["run", "-v", "/tmp:/mnt", "base", "true"], 125, "volume");
     fails(&["run", "--network", "host", "base", "true"], 125, "network");
     fails(&["run", "-m", "lots", "base", "true"], 125, "lots");

@@ -15,6 +15,8 @@ use std::time::Duration;
 pub enum Sign {
     /// The agent in its guest answers: commands can be executed.
     Agent,
+    /// It has an address.
+    Address,
     /// A line that it wrote since it was started matches.
     Log(Regex),
 }
@@ -40,6 +42,7 @@ impl Engine {
                     record.name
                 ))),
                 Sign::Agent => Ok(()),
+                Sign::Address => has_address(&record),
                 Sign::Log(pattern) => self.log_matches(&container, &record, pattern).await,
             }
         };
@@ -47,6 +50,7 @@ impl Engine {
             let record = container.record();
             let missed = match &sign {
                 Sign::Agent => "its agent did not answer".to_owned(),
+                Sign::Address => "it has no address".to_owned(),
                 Sign::Log(pattern) => format!("no line of its log matched /{pattern}/"),
             };
             Err(Error::new(
@@ -97,6 +101,17 @@ async fn running(container: &Arc<Container>) -> Result<Arc<ContainerRecord>> {
     match record.is_running() && !container.is_removed() {
         true => Ok(record),
         false => Err(ended(&record)),
+    }
+}
+
+/// A container has its addresses before its process starts; one without a network never has any.
+fn has_address(record: &ContainerRecord) -> Result<()> {
+    match record.endpoints.iter().any(|endpoint| endpoint.lease.is_some()) {
+        true => Ok(()),
+        false => Err(Error::conflict(format!(
+            "container {} has no network, and will have no address",
+            record.name
+        ))),
     }
 }
 

@@ -7,6 +7,7 @@ use crate::engine::Engine;
 use crate::error::{Attempt, Error, Result};
 use crate::machine;
 use crate::names::{check_name, random_hex, random_name};
+use crate::networks::state::{EndpointRecord, EndpointSpec};
 use crate::signal::parse_signal;
 use crate::spec::{ContainerSpec, LEAST_MEMORY, Resources};
 use crate::state::{ContainerRecord, ProcessRecord, RunState, VERSION};
@@ -19,18 +20,35 @@ use std::path::Path;
 use std::sync::Arc;
 
 impl Engine {
-    /// Makes a container; returns its id. `name` is random where none is given.
+    /// Makes a container; returns its id. `name` is random where none is given. `endpoints` are
+    /// wishes for `spec`'s network and further ones.
     ///
     /// Errors: the name is malformed or in use, the image is not there, nothing says what to run,
     /// or the machine has less than what was asked for. The built-in base image is made first
     /// where it is asked for and not there yet.
-    pub async fn create(&self, name: Option<String>, spec: ContainerSpec) -> Result<String> {
+    pub async fn create(
+        &self,
+        name: Option<String>,
+        spec: ContainerSpec,
+        endpoints: Vec<EndpointSpec>,
+    ) -> Result<String> {
         let engine = self.clone();
-        to_its_end(async move { engine.create_whole(name, spec).await }).await
+        to_its_end(async move { engine.create_whole(name, spec, endpoints).await }).await
     }
 
-    async fn create_whole(&self, name: Option<String>, mut spec: ContainerSpec) -> Result<String> {
+    async fn create_whole(
+        &self,
+        name: Option<String>,
+        mut spec: ContainerSpec,
+        endpoints: Vec<EndpointSpec>,
+    ) -> Result<String> {
         check_resources(&spec.resources)?;
+        let endpoints = self.resolve_endpoints(&spec.network, endpoints)?;
+        if endpoints.is_empty() && !spec.publish.is_empty() {
+            return Err(Error::bad_parameter(
+                "conflicting options: port publishing and the container type network mode",
+            ));
+        }
         if let Some(signal) = &spec.stop_signal {
             parse_signal(signal)?;
         }
@@ -49,7 +67,7 @@ impl Engine {
         };
         let id = random_hex(64);
         let name = self.take_name(name, &id)?;
-        let made = self.make(&id, &name, spec, image, runs).await;
+        let made = self.make(&id, &name, (spec, endpoints), image, runs).await;
         if made.is_err() {
             self.release_name(&name);
         }
@@ -78,13 +96,19 @@ impl Engine {
         &self,
         id: &str,
         name: &str,
-        spec: ContainerSpec,
+        (mut spec, endpoints): (ContainerSpec, Vec<EndpointRecord>),
         image: ImageInfo,
         runs: Runs,
     ) -> Result<Arc<Container>> {
         let folder = self.containers_folder().join(id);
         let store = Arc::clone(&self.store);
-        let mut labels = image.config.document().config.labels.clone();
+        let image_config = &image.config.document().config;
+        for port in &image_config.exposed_ports {
+            if !spec.exposed_ports.contains(port) {
+                spec.exposed_ports.push(port.clone());
+            }
+        }
+        let mut labels = image_config.labels.clone();
         labels.extend(spec.labels.clone());
         let (process, machine) = match runs {
             Runs::Process(process) => (process, None),
@@ -106,6 +130,8 @@ impl Engine {
             ended_runs: 0,
             restart_count: 0,
             stopped_by_user: false,
+            endpoints,
+            published: Vec::new(),
         };
         blocking(move || {
             DirBuilder::new()

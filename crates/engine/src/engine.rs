@@ -5,6 +5,8 @@ use crate::container::Container;
 use crate::error::{Error, Result};
 use crate::events::{Event, EventStream, Events, Subject};
 use crate::exec::Execs;
+use crate::networks::Networks;
+use crate::networks::state::NetworkRecord;
 use crate::state::ContainerRecord;
 use crate::store::Store;
 use ireko_protocol::places::{MAX_SOCKET_PATH, Places};
@@ -32,6 +34,7 @@ pub struct Engine {
     pub(crate) store: Arc<Store>,
     pub(crate) events: Arc<Events>,
     pub(crate) execs: Arc<Execs>,
+    pub(crate) networks: Arc<Networks>,
     /// Held while the base image is being made, so that it is made once.
     pub(crate) base: Arc<tokio::sync::Mutex<()>>,
     containers: Arc<Mutex<Registry>>,
@@ -58,8 +61,12 @@ impl Engine {
         }
         let root = settings.places.root.clone();
         let store = blocking(move || Ok(Store::open(&root)?)).await?;
+        let settings = Arc::new(settings);
+        let of_networks = Arc::clone(&settings);
+        let networks = blocking(move || Networks::open(of_networks)).await?;
         let engine = Self {
-            settings: Arc::new(settings),
+            settings,
+            networks: Arc::new(networks),
             store: Arc::new(store),
             events: Arc::new(Events::new()),
             execs: Arc::default(),
@@ -67,6 +74,7 @@ impl Engine {
             containers: Arc::default(),
         };
         engine.recover().await?;
+        engine.take_over_switches().await;
         Ok(engine)
     }
 
@@ -162,6 +170,27 @@ impl Engine {
         attributes.extend(more.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
         self.events.emit(Event {
             subject: Subject::Container,
+            action: action.to_owned(),
+            id: record.id.clone(),
+            attributes,
+            at: Timestamp::now(),
+        });
+    }
+
+    /// `container` is whom a `connect` or `disconnect` is about.
+    pub(crate) fn emit_network(
+        &self,
+        record: &NetworkRecord,
+        action: &str,
+        container: Option<&str>,
+    ) {
+        let mut attributes = BTreeMap::from([
+            ("name".to_owned(), record.name.clone()),
+            ("type".to_owned(), record.driver.clone()),
+        ]);
+        attributes.extend(container.map(|id| ("container".to_owned(), id.to_owned())));
+        self.events.emit(Event {
+            subject: Subject::Network,
             action: action.to_owned(),
             id: record.id.clone(),
             attributes,

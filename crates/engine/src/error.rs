@@ -16,6 +16,8 @@ pub enum ErrorKind {
     NotFound,
     /// The object is in use or in a state that does not allow it.
     Conflict,
+    /// It is there by itself, or would break what others rely on.
+    Forbidden,
     /// It already is as asked; not a failure.
     NotModified,
     /// The container's process could not be started. `exit_code` is docker's: 127 where the

@@ -15,6 +15,8 @@ pub enum Subject {
     Container,
     /// An image.
     Image,
+    /// A network.
+    Network,
 }
 
 impl Subject {
@@ -23,6 +25,7 @@ impl Subject {
         match self {
             Self::Container => "container",
             Self::Image => "image",
+            Self::Network => "network",
         }
     }
 }

@@ -91,5 +91,7 @@ fn record_of(store: &Store, folder: &Path) -> Result<Option<ContainerRecord>> {
         ended_runs: 0,
         restart_count: 0,
         stopped_by_user: false,
+        endpoints: Vec::new(),
+        published: Vec::new(),
     }))
 }

@@ -80,6 +80,7 @@ impl Engine {
             cache: self.places().cache.clone(),
             memory_mib: MEMORY_MIB,
             vcpus: 1,
+            nics: Vec::new(),
             accel: self.settings.accel,
             configure: bare_guest("ireko-work".into()),
             work: Work::ApplyTar { archive: archive.to_owned() },

@@ -9,6 +9,8 @@
 //! engine knows neither the hypervisor nor Docker's JSON. It may end and be opened again while VMs
 //! run: what it must not forget is on disk before anyone is answered.
 //!
+//! [`NetworkRecord`] is a network's; it has a switch process while one of its containers runs.
+//!
 //! Read in this order: what a container is ([`spec`](ContainerSpec), `state`, `container`), one verb
 //! a file (`create`, `start`, `attach`, `exec`, `wait`, `stop`, `remove`, `commit`, `import`, …),
 //! what happens by itself (`monitor`, `recovery`), and how shims are talked to (`shim_client`,
@@ -36,6 +38,7 @@ mod exec;
 mod foreign;
 mod logs;
 mod machine;
+mod networks;
 mod pause;
 mod plan;
 mod remove;
@@ -85,8 +88,12 @@ pub use ireko_images::{
     ImageUser, Layers, MergeFiles, Merged, ParentCheck, Relinked, Repaired, Sources, Usage,
     Verified,
 };
+pub use ireko_protocol::network::{MacAddress, Mode, Protocol, Publish, Published};
 pub use load::{LoadStep, Loaded};
 pub use logs::{LogOptions, LogStream, StampedLine};
+pub use networks::state::{EndpointRecord, EndpointSpec, NetworkRecord};
+pub use networks::subnet::Subnet;
+pub use networks::{DEFAULT as DEFAULT_NETWORK, NetworkSpec};
 pub use plan::hostname;
 pub use progress::{Done, Progress, Watcher, progress};
 pub use signal::parse_signal;

@@ -9,7 +9,7 @@ use crate::container::Container;
 use crate::durable;
 use crate::engine::Engine;
 use crate::shim_client::Connection;
-use crate::shim_process::ShimProcess;
+use crate::shim_process::OwnProcess;
 use crate::spec::RestartPolicy;
 use crate::start::Cause;
 use crate::state::{ContainerRecord, LastRun, RunState};
@@ -34,7 +34,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// A run that goes on.
 pub(crate) struct Run {
     pub(crate) vm: String,
-    pub(crate) process: ShimProcess,
+    pub(crate) process: OwnProcess,
     /// Where the shim will say how it ended; `None` where it can no longer be asked.
     pub(crate) wait: Option<Connection>,
 }
@@ -56,6 +56,7 @@ impl Engine {
     /// Records a run's end, and does what the container asks for then.
     pub(crate) async fn run_ended(&self, container: &Arc<Container>, ended: ExitRecord) {
         container.go_quiet();
+        self.unwire(container).await;
         let started_at = match &container.record().state {
             RunState::Running { started_at, .. } => Some(*started_at),
             _ => ended.started_at.map(timestamp),
@@ -73,6 +74,7 @@ impl Engine {
                     record.restart_count = 0;
                 }
                 record.last_run = Some(last_run);
+                record.published.clear();
                 record.ended_runs += 1;
                 record.state = match will_restart(record) {
                     true => RunState::Restarting,

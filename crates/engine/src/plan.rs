@@ -4,6 +4,7 @@ use crate::container::Container;
 use crate::create::merge_env;
 use crate::engine::{Engine, Settings};
 use crate::error::Result;
+use crate::networks::wiring::Wire;
 use crate::spec::ContainerSpec;
 use crate::state::ContainerRecord;
 use ireko_protocol::agent::{self, Configure, DiskSerial, GuestFile, ProcessId, Spawn};
@@ -18,7 +19,12 @@ const DEFAULT_TERMINAL: (u16, u16) = (24, 80);
 
 impl Engine {
     /// The plan for the next run of a container, in a VM of this id. Reads the store.
-    pub(crate) fn plan_run(&self, container: &Container, vm: &str) -> Result<VmPlan> {
+    pub(crate) fn plan_run(
+        &self,
+        container: &Container,
+        vm: &str,
+        wires: &[Wire],
+    ) -> Result<VmPlan> {
         let record = container.record();
         let chain = self.store.chain(&container.scratch())?;
         let log = record.spec.keep_log.then(|| container.log());
@@ -26,13 +32,13 @@ impl Engine {
             true => self.machine_work(container, &record, log)?,
             false => Work::Container { process: Box::new(first_process(&record)), log },
         };
-        Ok(plan(&self.settings, &record, vm, chain, container.folder.clone(), work))
+        Ok(plan(&self.settings, (&record, wires), vm, chain, container.folder.clone(), work))
     }
 }
 
 fn plan(
     settings: &Settings,
-    record: &ContainerRecord,
+    (record, wires): (&ContainerRecord, &[Wire]),
     vm: &str,
     chain: Vec<PathBuf>,
     state_dir: PathBuf,
@@ -53,9 +59,11 @@ fn plan(
         cache: settings.places.cache.clone(),
         memory_mib,
         vcpus,
+        nics: wires.iter().map(|wire| wire.nic.clone()).collect(),
         accel: settings.accel,
         configure: Configure {
-            files: files(record),
+            files: files(record, wires),
+            interfaces: wires.iter().map(|wire| wire.interface.clone()).collect(),
             tmpfs: spec.tmpfs.clone().into_iter().collect(),
             read_only: spec.read_only,
             memory_max,
@@ -77,6 +85,7 @@ pub(crate) fn bare_guest(hostname: String) -> Configure {
         read_only: false,
         files: Vec::new(),
         tmpfs: Vec::new(),
+        interfaces: Vec::new(),
         memory_max: None,
         cpu_millis: None,
     }
@@ -118,16 +127,16 @@ fn first_process(record: &ContainerRecord) -> Spawn {
     }
 }
 
-fn files(record: &ContainerRecord) -> Vec<GuestFile> {
+fn files(record: &ContainerRecord, wires: &[Wire]) -> Vec<GuestFile> {
     let file = |path: &str, content| GuestFile { path: path.to_owned(), content };
     vec![
         file("/etc/hostname", format!("{}\n", hostname(record))),
-        file("/etc/hosts", hosts(record)),
-        file("/etc/resolv.conf", resolv_conf(&record.spec)),
+        file("/etc/hosts", hosts(record, wires)),
+        file("/etc/resolv.conf", resolv_conf(&record.spec, wires)),
     ]
 }
 
-fn hosts(record: &ContainerRecord) -> String {
+fn hosts(record: &ContainerRecord, wires: &[Wire]) -> String {
     let mut text = "127.0.0.1\tlocalhost\n\
                     ::1\tlocalhost ip6-localhost ip6-loopback\n\
                     fe00::0\tip6-localnet\n\
@@ -139,15 +148,35 @@ fn hosts(record: &ContainerRecord) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{}\t{}", host.address, host.name);
     }
-    // Without a network of its own the container's name is an address of the loopback interface.
-    let _ = writeln!(text, "127.0.1.1\t{}", hostname(record));
+    if let Some(wire) = wires.first() {
+        for name in &record.spec.gateway_hosts {
+            let _ = writeln!(text, "{}\t{name}", wire.gateway);
+        }
+    }
+    for wire in wires {
+        let _ = writeln!(text, "{}\t{}", wire.interface.address, hostname(record));
+    }
+    if wires.is_empty() {
+        // Without a network the container's name is an address of the loopback interface.
+        let _ = writeln!(text, "127.0.1.1\t{}", hostname(record));
+    }
     text
 }
 
-fn resolv_conf(spec: &ContainerSpec) -> String {
+/// The name servers are the container's own, unless its network has names of its own: then that
+/// network's gateway is asked, which asks them.
+fn resolv_conf(spec: &ContainerSpec, wires: &[Wire]) -> String {
     let mut text = String::new();
-    for server in &spec.dns.servers {
-        let _ = writeln!(text, "nameserver {server}");
+    let gateway = wires.iter().find(|wire| wire.has_names || spec.dns.servers.is_empty());
+    match gateway {
+        Some(wire) => {
+            let _ = writeln!(text, "nameserver {}", wire.gateway);
+        }
+        None => {
+            for server in &spec.dns.servers {
+                let _ = writeln!(text, "nameserver {server}");
+            }
+        }
     }
     if !spec.dns.search.is_empty() {
         let _ = writeln!(text, "search {}", spec.dns.search.join(" "));
@@ -180,7 +209,7 @@ mod tests {
         record.spec.stdio.tty = true;
         let plan = plan(
             &settings(),
-            &record,
+            (&record, &[]),
             "0123456789ab",
             vec!["/r/leaf".into()],
             "/r/containers/x".into(),
@@ -206,10 +235,10 @@ mod tests {
             search: vec!["a.org".into(), "b.org".into()],
             options: vec!["ndots:2".into()],
         };
-        let hosts = hosts(&record);
+        let hosts = hosts(&record, &[]);
         assert!(hosts.contains("10.0.0.2\tdb\n") && hosts.ends_with("127.0.1.1\tweb\n"));
         assert_eq!(
-            resolv_conf(&record.spec),
+            resolv_conf(&record.spec, &[]),
             "nameserver 1.1.1.1\nsearch a.org b.org\noptions ndots:2\n"
         );
     }

@@ -19,7 +19,7 @@ use crate::error::{Attempt, Result};
 use crate::monitor::{Run, lost, remove_sockets, timestamp};
 use crate::remove::remove_folder;
 use crate::shim_client::{QUICK, ShimSocket};
-use crate::shim_process::ShimProcess;
+use crate::shim_process::OwnProcess;
 use crate::spec::RestartPolicy;
 use crate::spool::spool_folder;
 use crate::start::remove_plan;
@@ -94,7 +94,7 @@ impl Engine {
         container: &Arc<Container>,
         vm: String,
         socket: ShimSocket,
-        mut process: ShimProcess,
+        mut process: OwnProcess,
     ) -> Result<()> {
         let status = match socket.ask(Request::Status, QUICK).await {
             Ok(Answer::Status(status)) => status,
@@ -130,7 +130,7 @@ impl Engine {
         &self,
         container: &Arc<Container>,
         socket: ShimSocket,
-        mut process: ShimProcess,
+        mut process: OwnProcess,
     ) -> Result<()> {
         if let Err(error) = socket.ask(Request::PowerOff, QUICK).await {
             tracing::warn!(?error, id = container.id, "a shim does not answer");
@@ -167,7 +167,7 @@ async fn find_shim(
     folder: &Path,
     state: &RunState,
     patience: Duration,
-) -> Result<Option<ShimProcess>> {
+) -> Result<Option<OwnProcess>> {
     let deadline = Instant::now() + patience;
     let is_starting = matches!(state, RunState::Starting { .. });
     while is_starting && !has_appeared(folder) && Instant::now() < deadline {
@@ -178,7 +178,7 @@ async fn find_shim(
         if is_starting {
             remove_plan(&folder)?;
         }
-        ShimProcess::adopt(&folder)
+        OwnProcess::adopt(&folder)
     })
     .await
 }

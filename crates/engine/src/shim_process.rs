@@ -1,4 +1,5 @@
-//! Shim processes: started so that they outlive the daemon, and found again by a new one.
+//! Shims and switches: processes of ours, started so that they outlive the daemon, and found again
+//! by a new one.
 //!
 //! A process id alone proves nothing: it is trusted together with its start time and the boot's id,
 //! as `shim.json` has them, and held by a pidfd from then on.
@@ -25,24 +26,30 @@ const LISTEN: Duration = Duration::from_secs(30);
 /// How much of `shim.log` is shown where a shim ended too early.
 const LOG_TAIL: usize = 2000;
 
-/// One shim.
+/// One shim, or one switch.
 #[derive(Debug)]
-pub(crate) enum ShimProcess {
+pub(crate) enum OwnProcess {
     /// Started by this daemon, and reaped by it.
     Own(Child),
     /// Started by a daemon before this one.
     Adopted(AsyncFd<OwnedFd>),
 }
 
-impl ShimProcess {
-    /// Starts `executable shim --root ROOT --plan FILE` in a session of its own.
+impl OwnProcess {
+    /// Starts `executable PERSONALITY --root ROOT --plan FILE` in a session of its own.
     ///
     /// Its stderr is appended to `log`, its other streams are /dev/null.
-    pub(crate) fn spawn(executable: &Path, root: &Path, plan: &Path, log: &Path) -> Result<Self> {
-        let what = || format!("start the VM's shim {}", executable.display());
+    pub(crate) fn spawn(
+        executable: &Path,
+        personality: &str,
+        root: &Path,
+        plan: &Path,
+        log: &Path,
+    ) -> Result<Self> {
+        let what = || format!("start {} {personality}", executable.display());
         let log = File::options().create(true).append(true).open(log).attempt(what)?;
         let mut command = Command::new(executable);
-        command.arg("shim").arg("--root").arg(root).arg("--plan").arg(plan);
+        command.arg(personality).arg("--root").arg(root).arg("--plan").arg(plan);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).current_dir("/");
         // SAFETY: between fork and exec only setsid(2) is called, which is async-signal-safe and
         // touches no memory of ours.
@@ -72,6 +79,15 @@ impl ShimProcess {
         readable(handle).map(|fd| Some(Self::Adopted(fd))).attempt(|| "watch a shim".into())
     }
 
+    /// The process at the other end of a connection, which can be no other than the one that
+    /// listens there; `None` where it has ended.
+    pub(crate) fn of_peer(stream: &tokio::net::UnixStream) -> Result<Option<Self>> {
+        let peer = stream.peer_cred().attempt(|| "see who is at a socket".into())?;
+        let Some(pid) = peer.pid().and_then(Pid::from_raw) else { return Ok(None) };
+        let Ok(handle) = pidfd_open(pid, PidfdFlags::NONBLOCK) else { return Ok(None) };
+        readable(handle).map(|fd| Some(Self::Adopted(fd))).attempt(|| "watch a process".into())
+    }
+
     /// Returns when the process has ended.
     pub(crate) async fn ended(&mut self) {
         let result = match self {
@@ -79,7 +95,7 @@ impl ShimProcess {
             Self::Adopted(handle) => handle.readable().await.map(drop),
         };
         if let Err(error) = result {
-            tracing::error!(%error, "cannot wait for a VM's shim");
+            tracing::error!(%error, "cannot wait for a process");
         }
     }
 
@@ -92,14 +108,14 @@ impl ShimProcess {
             }
         };
         if let Err(error) = result {
-            tracing::warn!(%error, "cannot kill a VM's shim");
+            tracing::warn!(%error, "cannot kill a process");
         }
     }
 
     /// Waits for the end, and kills it where that does not come in time.
     pub(crate) async fn end_within(&mut self, patience: Duration) {
         if tokio::time::timeout(patience, self.ended()).await.is_err() {
-            tracing::warn!(?patience, "a VM's shim did not end; it is killed");
+            tracing::warn!(?patience, "a process did not end; it is killed");
             self.kill();
             self.ended().await;
         }
@@ -173,16 +189,16 @@ mod tests {
     #[tokio::test]
     async fn a_shim_is_found_again_by_pid_and_start_time_only() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(ShimProcess::adopt(folder.path()).unwrap().is_none());
+        assert!(OwnProcess::adopt(folder.path()).unwrap().is_none());
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let started = start_time(child.id()).unwrap();
         let path = folder.path().join("shim.json");
 
         durable::write_json(&path, &record(child.id(), started + 1)).unwrap();
-        assert!(ShimProcess::adopt(folder.path()).unwrap().is_none());
+        assert!(OwnProcess::adopt(folder.path()).unwrap().is_none());
 
         durable::write_json(&path, &record(child.id(), started)).unwrap();
-        let mut adopted = ShimProcess::adopt(folder.path()).unwrap().unwrap();
+        let mut adopted = OwnProcess::adopt(folder.path()).unwrap().unwrap();
         adopted.kill();
         adopted.ended().await;
         child.wait().unwrap();
@@ -195,7 +211,7 @@ mod tests {
         let plan = folder.path().join("plan.json");
         // `ls` knows no such options and says so on stderr.
         let mut process =
-            ShimProcess::spawn(Path::new("/bin/ls"), folder.path(), &plan, &log).unwrap();
+            OwnProcess::spawn(Path::new("/bin/ls"), "shim", folder.path(), &plan, &log).unwrap();
         let socket = ShimSocket::in_folder(folder.path());
         let error = process.reach(&socket, &log).await.unwrap_err();
         assert!(error.to_string().contains("--root"), "{error}");

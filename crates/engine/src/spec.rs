@@ -4,6 +4,7 @@
 //! added with a `serde(default)` but not renamed.
 
 use crate::store::oci::{Firmware, Hardware};
+use ireko_protocol::network::Publish;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -62,6 +63,15 @@ pub struct ContainerSpec {
     pub network: String,
     /// Further lines of /etc/hosts.
     pub extra_hosts: Vec<ExtraHost>,
+    /// Names in /etc/hosts of its network's gateway.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gateway_hosts: Vec<String>,
+    /// Its ports that are to be reached by ports of the host.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub publish: Vec<Publish>,
+    /// All of `exposed_ports` are published.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub publish_all: bool,
     /// What /etc/resolv.conf says.
     pub dns: Dns,
     /// Output is kept for `logs`.

@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::monitor::{Run, remove_sockets, timestamp};
 use crate::names::random_hex;
 use crate::shim_client::{AskError, BOOT, Connection, QUICK, Refusal, ShimSocket, unexpected};
-use crate::shim_process::{ShimProcess, early_end};
+use crate::shim_process::{OwnProcess, early_end};
 use crate::state::RunState;
 use ireko_protocol::agent::FailureKind;
 use ireko_protocol::plan::{ExitRecord, VmPlan};
@@ -98,7 +98,7 @@ impl Engine {
         container: &Arc<Container>,
         vm: String,
         started: Started,
-        process: ShimProcess,
+        process: OwnProcess,
     ) -> Result<()> {
         let running = RunState::Running {
             vm: vm.clone(),
@@ -114,6 +114,7 @@ impl Engine {
 
     async fn did_not_start(&self, container: &Arc<Container>, error: &Error) {
         container.go_quiet();
+        self.unwire(container).await;
         let exit_code = match error.kind() {
             ErrorKind::StartFailed { exit_code } => exit_code,
             _ => NOT_STARTED,
@@ -122,6 +123,7 @@ impl Engine {
         let saved = container
             .update_regardless(move |record| {
                 record.state = record.at_rest();
+                record.published.clear();
                 record.last_run = Some(last_run);
             })
             .await;
@@ -139,10 +141,11 @@ impl Engine {
     }
 
     /// From plan to running process; where that fails the shim is gone on return.
-    async fn launch(&self, container: &Arc<Container>, vm: &str) -> Result<(Started, ShimProcess)> {
+    async fn launch(&self, container: &Arc<Container>, vm: &str) -> Result<(Started, OwnProcess)> {
+        let wires = self.wire(container, vm).await?;
         let (engine, planned, id) = (self.clone(), Arc::clone(container), vm.to_owned());
         let plan = blocking(move || {
-            let plan = engine.plan_run(&planned, &id)?;
+            let plan = engine.plan_run(&planned, &id, &wires)?;
             write_plan(&plan)?;
             Ok(plan)
         })
@@ -167,9 +170,9 @@ impl Engine {
     }
 
     /// Starts the shim of a plan that [`write_plan`] has written.
-    pub(crate) fn spawn_shim(&self, plan: &VmPlan) -> Result<ShimProcess> {
+    pub(crate) fn spawn_shim(&self, plan: &VmPlan) -> Result<OwnProcess> {
         let Inputs { plan_file, log } = inputs(&plan.state_dir);
-        ShimProcess::spawn(&self.settings.executable, &self.places().root, &plan_file, &log)
+        OwnProcess::spawn(&self.settings.executable, "shim", &self.places().root, &plan_file, &log)
     }
 }
 
@@ -222,7 +225,7 @@ fn check_startable(container: &Container) -> Result<()> {
 async fn bring_up(
     container: &Arc<Container>,
     socket: &ShimSocket,
-    process: &mut ShimProcess,
+    process: &mut OwnProcess,
     state_dir: &Path,
 ) -> Result<Started> {
     process.reach(socket, &shim_log(state_dir)).await?;

@@ -1,8 +1,10 @@
 //! `containers/<id>/config.json`: all that is known about a container, and the only copy of it.
 
 use crate::error::{Error, Result};
+use crate::networks::state::EndpointRecord;
 use crate::spec::ContainerSpec;
 use crate::store::oci::MachineConfig;
+use ireko_protocol::network::Published;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -45,6 +47,12 @@ pub struct ContainerRecord {
     pub restart_count: u32,
     /// Its last end was asked for by a user.
     pub stopped_by_user: bool,
+    /// Its places in networks, the main one first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<EndpointRecord>,
+    /// Where the host listens for it, while it runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub published: Vec<Published>,
 }
 
 /// A container's process, resolved.
@@ -227,6 +235,8 @@ pub(crate) mod tests {
             ended_runs: 0,
             restart_count: 0,
             stopped_by_user: false,
+            endpoints: Vec::new(),
+            published: Vec::new(),
         }
     }
 

@@ -16,7 +16,9 @@
 //!    ├─ PowerOff ──────────────────────────► │  sync, unmount, power off
 //! ```
 
+use crate::network::MacAddress;
 use serde::{Deserialize, Serialize};
+use std::net::Ipv4Addr;
 
 /// The version of these messages; both ends refuse another.
 pub const VERSION: u32 = 1;
@@ -153,10 +155,28 @@ pub struct Configure {
     pub files: Vec<GuestFile>,
     /// tmpfs mounts inside the container: absolute path and mount options (`size=64m,mode=1777`).
     pub tmpfs: Vec<(String, String)>,
+    /// Network devices that are brought up with an address; others are left alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interfaces: Vec<Interface>,
     /// The workload's cgroup `memory.max` in bytes; `None` is unlimited.
     pub memory_max: Option<u64>,
     /// The workload's cgroup `cpu.max` in thousandths of a CPU; `None` is unlimited.
     pub cpu_millis: Option<u64>,
+}
+
+/// A network device and the address it gets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// Which device.
+    pub mac: MacAddress,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// How many leading bits all addresses of its network share.
+    pub prefix: u8,
+    /// Where everything is sent that no network of the machine's is for.
+    pub default_route: Option<Ipv4Addr>,
+    /// The longest IP packet.
+    pub mtu: u16,
 }
 
 /// A small file given to the guest.

@@ -5,6 +5,7 @@
 //! `exit.json` how it ended. Each is written aside, synced and renamed.
 
 use crate::agent::{Configure, Spawn};
+use crate::network::MacAddress;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -30,12 +31,24 @@ pub struct VmPlan {
     pub memory_mib: u64,
     /// Virtual CPUs, at least 1.
     pub vcpus: u32,
+    /// Network devices, in the order of `configure.interfaces`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nics: Vec<Nic>,
     /// How the guest's CPU is run.
     pub accel: AccelChoice,
     /// Who the guest is, where our agent is in it. `seed` and `unix_nanos` are filled in by the shim at the last moment.
     pub configure: Configure,
     /// What is done in it.
     pub work: Work,
+}
+
+/// One network device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nic {
+    /// Its address.
+    pub mac: MacAddress,
+    /// The unix socket on which the VM waits for its network's switch.
+    pub socket: PathBuf,
 }
 
 /// What a VM is started for.

@@ -15,7 +15,7 @@ use crate::failure::{Failure, chain_of};
 use crate::phase::StartSignal;
 use crate::records;
 use crate::run::START_LIMIT;
-use crate::vm::{End, Vm, acceleration};
+use crate::vm::{End, Vm, acceleration, nics};
 use ireko_protocol::agent::FailureKind;
 use ireko_protocol::plan::{self, VmPlan};
 use ireko_protocol::shim::{Answer, Phase, Request};
@@ -80,6 +80,7 @@ pub fn run(
         }),
         disks: vec![root],
         ports: Vec::new(),
+        nics: nics(plan),
         control: plan.runtime_dir.join("qmp.sock"),
         console: VmConsole::Socket(line.clone()),
     };

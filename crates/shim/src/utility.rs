@@ -12,7 +12,7 @@ use crate::guest::{Guest, GuestError};
 use crate::phase::StartSignal;
 use crate::records;
 use crate::run::START_LIMIT;
-use crate::vm::{QUIT_LIMIT, Vm, acceleration};
+use crate::vm::{QUIT_LIMIT, Vm, acceleration, nics};
 use ireko_protocol::agent::{
     Configure, DiskSerial, ExitStatus, PORT_NAME, ProcessId, Reply, RequestBody, Spawn,
 };
@@ -80,6 +80,7 @@ fn boot(
         }),
         disks,
         ports: vec![GuestPort { name: PORT_NAME.to_owned(), socket: port.clone() }],
+        nics: nics(plan),
         control: plan.runtime_dir.join("qmp.sock"),
         console: Console::None,
     };

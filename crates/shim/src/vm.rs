@@ -5,7 +5,7 @@ use crate::failure::{Failure, chain_of};
 use crate::records;
 use ireko_protocol::plan::{AccelChoice, VmPlan};
 use ireko_vm::accel::{self, Accel};
-use ireko_vm::{Control, Qemu, VmDriver, VmExit, VmSpec};
+use ireko_vm::{Control, Nic, Qemu, VmDriver, VmExit, VmSpec};
 use std::fmt;
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver};
@@ -24,6 +24,11 @@ pub fn acceleration(plan: &VmPlan) -> Result<accel::Verdict, Failure> {
     };
     accel::verdict(&plan.cache, choice)
         .map_err(|error| Failure::of_vm("cannot accelerate the VM", &error))
+}
+
+/// Its network devices.
+pub fn nics(plan: &VmPlan) -> Vec<Nic> {
+    plan.nics.iter().map(|nic| Nic { mac: nic.mac.0, socket: nic.socket.clone() }).collect()
 }
 
 /// A VM that was launched, and what tells that it ended.

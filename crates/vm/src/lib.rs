@@ -43,5 +43,5 @@ pub use error::{Error, ErrorKind, Result};
 pub use qemu::{Control, Qemu};
 pub use spec::{
     Boot, Console, DiskAttachment, DiskSource, Firmware, GuestPort, Hardware, KernelBoot,
-    MachineBoot, Uefi, VmSpec,
+    MachineBoot, Nic, Uefi, VmSpec,
 };

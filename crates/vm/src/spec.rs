@@ -28,6 +28,8 @@ pub struct VmSpec {
     pub disks: Vec<DiskAttachment>,
     /// Byte channels between host and guest, by name.
     pub ports: Vec<GuestPort>,
+    /// Network devices in the order the guest finds them.
+    pub nics: Vec<Nic>,
     /// The unix socket on which the VM takes control commands; made by the launch, replacing what
     /// lies there.
     pub control: PathBuf,
@@ -137,6 +139,16 @@ pub enum DiskSource {
     },
 }
 
+/// One network device of a VM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Nic {
+    /// Its address: six bytes, the first one even.
+    pub mac: [u8; 6],
+    /// The unix socket on which the VM listens for whoever passes its frames on, each after its
+    /// length as a big-endian u32. One that hangs up may be followed by another.
+    pub socket: PathBuf,
+}
+
 /// One byte channel between host and guest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GuestPort {
@@ -169,6 +181,12 @@ impl VmSpec {
         }
         if let Console::Socket(socket) = &self.console {
             check_socket(socket)?;
+        }
+        for (index, nic) in self.nics.iter().enumerate() {
+            require(nic.mac[0] & 1 == 0, || "a MAC address is that of a group".into())?;
+            let twin = self.nics[..index].iter().any(|other| other.mac == nic.mac);
+            require(!twin, || "two network devices have one MAC address".into())?;
+            check_socket(&nic.socket)?;
         }
         check_socket(&self.control)
     }

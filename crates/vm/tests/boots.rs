@@ -67,6 +67,7 @@ impl Bench {
             boot: Boot::Kernel(self.boot.clone()),
             disks: Vec::new(),
             ports: vec![GuestPort { name: "test.port".into(), socket: self.path("port,1") }],
+            nics: Vec::new(),
             control: self.path("control"),
             console: Console::None,
         }

@@ -2,6 +2,7 @@
 
 use crate::api::App;
 use crate::api::create_fields;
+use crate::api::endpoints;
 use crate::api::error::{ApiError, ApiResult};
 use crate::api::query::{Params, read_json};
 use crate::api::types::create::{ContainerCreate, HostConfig, LogConfig, Mount, RestartPolicy};
@@ -11,7 +12,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use hyper::StatusCode;
 use ireko_engine::oci::{self, Firmware, Hardware};
-use ireko_engine::{ContainerSpec, Dns, ExtraHost, Resources, StdioSpec};
+use ireko_engine::{ContainerSpec, Dns, EndpointSpec, ExtraHost, Resources, StdioSpec};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -32,12 +33,39 @@ pub(crate) async fn create(
         return Err(ApiError::bad_request("config cannot be empty in order to create a container"));
     }
     let warnings = create_fields::check(&body)?;
-    let body = serde_json::from_value(Value::Object(body))
+    let mut body: ContainerCreate = serde_json::from_value(Value::Object(body))
         .map_err(|error| ApiError::bad_request(format!("invalid JSON: {error}")))?;
     let name = params.get("name").map(str::to_owned);
-    let id = app.engine.create(name, spec(body)?).await?;
+    let wishes = wishes(&mut body)?;
+    let id = app.engine.create(name, spec(body)?, wishes).await?;
     let answer = Json(json!({ "Id": id, "Warnings": warnings }));
     Ok((StatusCode::CREATED, answer).into_response())
+}
+
+/// The container's wishes for networks. A MAC address of its own is that of the main one.
+fn wishes(body: &mut ContainerCreate) -> ApiResult<Vec<EndpointSpec>> {
+    let host = body.host_config.get_or_insert_default();
+    if body.network_disabled.unwrap_or_default() {
+        host.network_mode = Some("none".to_owned());
+    }
+    let mode = host.network_mode.clone().filter(|mode| !mode.is_empty());
+    let mode = mode.unwrap_or_else(|| "default".to_owned());
+    let networking = body.networking_config.take().unwrap_or_default();
+    let endpoints = networking.endpoints_config.unwrap_or_default();
+    let mut wishes = Vec::new();
+    for (network, settings) in &endpoints {
+        wishes.push(endpoints::wish(network, settings)?);
+    }
+    if let Some(mac) = body.mac_address.take().filter(|mac| !mac.is_empty()) {
+        let mac = mac.parse().map_err(ApiError::bad_request)?;
+        match wishes.iter_mut().find(|wish| wish.network == mode) {
+            Some(wish) => wish.mac = Some(mac),
+            None => {
+                wishes.push(EndpointSpec { network: mode, mac: Some(mac), ..Default::default() });
+            }
+        }
+    }
+    Ok(wishes)
 }
 
 /// Only this machine's own kind can be run.
@@ -56,6 +84,7 @@ fn spec(body: ContainerCreate) -> ApiResult<ContainerSpec> {
     let image = body.image.filter(|image| !image.is_empty());
     let image = image.ok_or_else(|| ApiError::bad_request("no image was named"))?;
     let host = body.host_config.unwrap_or_default();
+    let (gateway_hosts, extra_hosts) = extra_hosts(host.extra_hosts.clone().unwrap_or_default())?;
     let attached = [body.attach_stdin, body.attach_stdout, body.attach_stderr];
     let stdio = StdioSpec {
         tty: body.tty.unwrap_or_default(),
@@ -87,7 +116,10 @@ fn spec(body: ContainerCreate) -> ApiResult<ContainerSpec> {
         tmpfs: tmpfs(host.tmpfs.unwrap_or_default(), host.mounts.unwrap_or_default())?,
         init: host.init.unwrap_or_default(),
         network: host.network_mode.unwrap_or_default(),
-        extra_hosts: extra_hosts(host.extra_hosts.unwrap_or_default())?,
+        extra_hosts,
+        gateway_hosts,
+        publish: endpoints::publish(host.port_bindings.unwrap_or_default())?,
+        publish_all: host.publish_all_ports.unwrap_or_default(),
         dns: Dns {
             servers: name_servers(host.dns.unwrap_or_default())?,
             search: host.dns_search.unwrap_or_default(),
@@ -218,19 +250,20 @@ fn tmpfs(
     }
 }
 
-fn extra_hosts(lines: Vec<String>) -> ApiResult<Vec<ExtraHost>> {
-    lines
-        .into_iter()
-        .map(|line| {
-            let bad = || ApiError::bad_request(format!("bad format for add-host: {line:?}"));
-            let (name, address) = line.split_once([':', '=']).ok_or_else(bad)?;
-            if address == "host-gateway" {
-                return Err(ApiError::not_yet("the host's gateway (host-gateway)"));
-            }
-            let address = address.trim_matches(['[', ']']).parse().map_err(|_| bad())?;
-            Ok(ExtraHost { name: name.to_owned(), address })
-        })
-        .collect()
+/// Names for the gateway's address (`host-gateway`), and names for others.
+fn extra_hosts(lines: Vec<String>) -> ApiResult<(Vec<String>, Vec<ExtraHost>)> {
+    let (mut of_gateway, mut others) = (Vec::new(), Vec::new());
+    for line in lines {
+        let bad = || ApiError::bad_request(format!("bad format for add-host: {line:?}"));
+        let (name, address) = line.split_once([':', '=']).ok_or_else(bad)?;
+        if address == "host-gateway" {
+            of_gateway.push(name.to_owned());
+            continue;
+        }
+        let address = address.trim_matches(['[', ']']).parse().map_err(|_| bad())?;
+        others.push(ExtraHost { name: name.to_owned(), address });
+    }
+    Ok((of_gateway, others))
 }
 
 fn name_servers(texts: Vec<String>) -> ApiResult<Vec<IpAddr>> {
@@ -273,7 +306,7 @@ mod tests {
                 "RestartPolicy": { "Name": "on-failure", "MaximumRetryCount": 3 },
                 "Tmpfs": { "/t": "size=1m" },
                 "Mounts": [{ "Type": "tmpfs", "Target": "/u", "TmpfsOptions": { "Mode": 1023 } }],
-                "ExtraHosts": ["a:1.2.3.4", "b=[::1]"], "ConsoleSize": [24, 80],
+                "ExtraHosts": ["a:1.2.3.4", "b=[::1]", "c:host-gateway"], "ConsoleSize": [24, 80],
             },
         }))
         .unwrap();
@@ -283,7 +316,10 @@ mod tests {
         assert_eq!(spec.resources.memory, Some(104_857_600));
         assert_eq!(spec.restart, Restart::OnFailure { limit: 3 });
         assert_eq!(spec.tmpfs["/u"], "mode=1777");
-        assert_eq!(spec.extra_hosts.len(), 2);
+        assert_eq!(
+            (spec.extra_hosts.len(), spec.gateway_hosts.as_slice()),
+            (2, &["c".to_owned()][..])
+        );
         assert_eq!(spec.stdio.console_size, (24, 80));
         assert!(spec.keep_log && spec.stdio.tty);
     }
@@ -308,7 +344,6 @@ mod tests {
         assert!(with(json!({ "Memory": 1 << 30, "MemorySwap": 2_i64 << 30 })).is_err());
         assert!(with(json!({ "Mounts": [{ "Type": "bind", "Target": "/x" }] })).is_err());
         assert!(with(json!({ "LogConfig": { "Type": "syslog" } })).is_err());
-        assert!(with(json!({ "ExtraHosts": ["x:host-gateway"] })).is_err());
         assert_eq!(with(json!({ "CpuQuota": 50_000 })).unwrap().resources.cpu_millis, Some(500));
         assert!(specified(json!({})).is_err());
     }

@@ -5,7 +5,6 @@
 //! `0`, `false`, `[]` and `{}` mean nothing in every field; the table has what means nothing beside.
 
 use crate::api::error::{ApiError, ApiResult};
-use hyper::StatusCode;
 use serde_json::{Map, Value};
 
 /// What becomes of a field that says something.
@@ -27,8 +26,6 @@ use Effect::{Impossible, Refused, SoAnyway, Taken, Warned};
 
 /// One documented field, values that mean nothing (as JSON), and its effect.
 type Field = (&'static str, &'static [&'static str], Effect);
-
-const NETWORKS: &str = "Ireko has no container networks yet: ";
 
 /// The top level, docker's `ContainerConfig`.
 const CONFIG: &[Field] = &[
@@ -54,9 +51,8 @@ const CONFIG: &[Field] = &[
     ("Volumes", &[], Refused("volumes (Volumes)")),
     ("WorkingDir", &[], Taken),
     ("Entrypoint", &[], Taken),
-    // There is no network to be disabled.
-    ("NetworkDisabled", &[], SoAnyway),
-    ("MacAddress", &[], Impossible("a MAC address")),
+    ("NetworkDisabled", &[], Taken),
+    ("MacAddress", &[], Taken),
     ("OnBuild", &[], Refused("builds (OnBuild)")),
     ("Labels", &[], Taken),
     ("StopSignal", &[], Taken),
@@ -115,7 +111,7 @@ const HOST_CONFIG: &[Field] = &[
     ),
     ("KernelMemory", &[], Refused("limits of kernel memory (KernelMemory)")),
     ("KernelMemoryTCP", &[], Refused("limits of kernel memory (KernelMemoryTCP)")),
-    ("Links", &[], Impossible("links to other containers")),
+    ("Links", &[], Refused("links to other containers (Links): use a network of its own")),
     ("LogConfig", &[], Taken),
     ("MaskedPaths", &[], Refused("a choice of masked paths (MaskedPaths)")),
     ("Memory", &[], Taken),
@@ -129,9 +125,9 @@ const HOST_CONFIG: &[Field] = &[
     ("OomScoreAdj", &[], Refused("OOM scores (OomScoreAdj)")),
     ("PidMode", &["\"private\""], Refused("sharing of namespaces (PidMode)")),
     ("PidsLimit", &["-1"], Refused("limits of processes (PidsLimit)")),
-    ("PortBindings", &[], Impossible("published ports")),
+    ("PortBindings", &[], Taken),
     ("Privileged", &[], Refused("privileged containers (Privileged)")),
-    ("PublishAllPorts", &[], Impossible("published ports")),
+    ("PublishAllPorts", &[], Taken),
     ("ReadonlyPaths", &[], Refused("a choice of read-only paths (ReadonlyPaths)")),
     ("ReadonlyRootfs", &[], Taken),
     ("RestartPolicy", &[], Taken),
@@ -149,9 +145,6 @@ const HOST_CONFIG: &[Field] = &[
     ("VolumesFrom", &[], Refused("volumes (VolumesFrom)")),
 ];
 
-/// The networks that stock clients name when the user named none.
-const NO_NETWORKS: &[&str] = &["", "default", "bridge", "none", "nat"];
-
 /// Goes through a create request's body; returns the warnings it gives cause for.
 ///
 /// Errors at the first field that asks for something Ireko does not do. Fields that are not
@@ -162,22 +155,6 @@ pub(crate) fn check(body: &Map<String, Value>) -> ApiResult<Vec<String>> {
     let empty = Map::new();
     let host_config = body.get("HostConfig").and_then(Value::as_object).unwrap_or(&empty);
     check_fields(host_config, HOST_CONFIG, &mut warnings)?;
-    let mode = host_config.get("NetworkMode").and_then(Value::as_str).unwrap_or_default();
-    check_network(mode)?;
-    if let Some(endpoints) = body
-        .get("NetworkingConfig")
-        .and_then(|config| config.get("EndpointsConfig"))
-        .and_then(Value::as_object)
-    {
-        for (name, endpoint) in endpoints {
-            check_network(name)?;
-            check_endpoint(endpoint)?;
-        }
-    }
-    let disabled = body.get("NetworkDisabled").and_then(Value::as_bool).unwrap_or_default();
-    if mode != "none" && !disabled {
-        warnings.push(format!("{NETWORKS}this one has the loopback interface only."));
-    }
     Ok(warnings)
 }
 
@@ -195,46 +172,10 @@ fn check_fields(
             Taken | SoAnyway => {}
             Warned(words) => warnings.push((*words).to_owned()),
             Refused(what) => return Err(ApiError::not_yet(what)),
-            Impossible(what) if what.contains(' ') && what.contains(':') => {
-                return Err(ApiError::bad_request(*what));
-            }
-            Impossible(what) => return Err(no_network(what)),
+            Impossible(what) => return Err(ApiError::bad_request(*what)),
         }
     }
     Ok(())
-}
-
-fn check_network(name: &str) -> ApiResult<()> {
-    match name {
-        name if NO_NETWORKS.contains(&name) => Ok(()),
-        "host" => Err(no_network("a container cannot use the host's")),
-        name if name.starts_with("container:") => {
-            Err(no_network("a container cannot use another's"))
-        }
-        name => Err(no_network(&format!("there is no network {name:?}"))),
-    }
-}
-
-fn check_endpoint(endpoint: &Value) -> ApiResult<()> {
-    let Some(settings) = endpoint.as_object() else { return Ok(()) };
-    // Some clients write an object of empty strings.
-    let is_empty = |value: &Value| match value {
-        Value::Object(map) => map.values().all(|value| says_nothing(value, &[])),
-        other => says_nothing(other, &[]),
-    };
-    match settings.iter().find(|(_, value)| !is_empty(value)) {
-        Some((name, _)) => Err(no_network(&format!("{name} cannot be set"))),
-        None => Ok(()),
-    }
-}
-
-fn no_network(what: &str) -> ApiError {
-    let message = format!("{NETWORKS}{what} cannot be had");
-    let message = match what.contains("cannot") || what.starts_with("there is no") {
-        true => format!("{NETWORKS}{what}"),
-        false => message,
-    };
-    ApiError::new(StatusCode::NOT_IMPLEMENTED, message)
 }
 
 fn says_nothing(value: &Value, nothing: &[&str]) -> bool {
@@ -271,33 +212,16 @@ mod tests {
             include_str!("../../tests/golden/run-detached-bridge-docker-28.json"),
         ] {
             let warnings = checked(serde_json::from_str(body).unwrap()).unwrap();
-            assert_eq!(warnings.len(), 1);
-            assert!(warnings[0].starts_with(NETWORKS));
+            assert_eq!(warnings, [] as [String; 0]);
         }
-    }
-
-    #[test]
-    fn without_a_network_nothing_is_warned_about() {
-        assert!(checked(json!({ "HostConfig": { "NetworkMode": "none" } })).unwrap().is_empty());
     }
 
     #[test]
     fn every_wish_that_cannot_be_met_is_refused() {
         refused(json!({ "HostConfig": { "Binds": ["/a:/b"] } }), "bind mounts");
-        refused(
-            json!({ "HostConfig": { "PortBindings": { "80/tcp": [{ "HostPort": "80" }] } } }),
-            "no container networks yet: published ports",
-        );
-        refused(json!({ "HostConfig": { "NetworkMode": "host" } }), "the host's");
-        refused(json!({ "HostConfig": { "NetworkMode": "mynet" } }), "\"mynet\"");
         refused(json!({ "HostConfig": { "Isolation": "process" } }), "virtual machine");
         refused(json!({ "Volumes": { "/x": {} } }), "volumes");
         refused(json!({ "Healthcheck": { "Test": ["CMD", "true"] } }), "health checks");
-        let endpoint = json!({ "IPAMConfig": { "IPv4Address": "10.0.0.1" } });
-        refused(
-            json!({ "NetworkingConfig": { "EndpointsConfig": { "default": endpoint } } }),
-            "IPAMConfig",
-        );
     }
 
     #[test]

@@ -45,6 +45,7 @@ impl From<ireko_engine::Error> for ApiError {
             ErrorKind::BadParameter => StatusCode::BAD_REQUEST,
             ErrorKind::NotFound => StatusCode::NOT_FOUND,
             ErrorKind::Conflict => StatusCode::CONFLICT,
+            ErrorKind::Forbidden => StatusCode::FORBIDDEN,
             ErrorKind::NotModified => StatusCode::NOT_MODIFIED,
             ErrorKind::TimedOut => StatusCode::REQUEST_TIMEOUT,
             ErrorKind::Unsupported => StatusCode::NOT_IMPLEMENTED,

@@ -89,11 +89,14 @@ fn is_wanted(event: &Event, filters: &Filters) -> bool {
         && filters.any("image", |wanted| match event.subject {
             Subject::Container => is_image(attribute("image"), wanted),
             Subject::Image => is_named(wanted) || is_image(attribute("name"), wanted),
+            Subject::Network => false,
         })
+        && filters
+            .any("network", |wanted| event.subject == Subject::Network && is_named(wanted))
         && filters.any("scope", |scope| scope == "local")
         && filters.labels(&event.attributes)
         // Nothing here happens to any of these.
-        && ["config", "daemon", "network", "node", "plugin", "secret", "service", "volume"]
+        && ["config", "daemon", "node", "plugin", "secret", "service", "volume"]
             .iter()
             .all(|other| filters.values(other).is_empty())
 }
@@ -106,8 +109,6 @@ fn is_image(name: &str, wanted: &str) -> bool {
 
 fn shown(event: &Event) -> Value {
     let mut shown = json!({
-        "status": event.action,
-        "id": event.id,
         "Type": event.subject.word(),
         "Action": event.action,
         "Actor": { "ID": event.id, "Attributes": event.attributes },
@@ -115,6 +116,10 @@ fn shown(event: &Event) -> Value {
         "time": event.at.as_second(),
         "timeNano": i64::try_from(event.at.as_nanosecond()).unwrap_or(i64::MAX),
     });
+    if event.subject != Subject::Network {
+        shown["status"] = event.action.clone().into();
+        shown["id"] = event.id.clone().into();
+    }
     if event.subject == Subject::Container {
         shown["from"] = event.attributes.get("image").cloned().into();
     }

@@ -2,12 +2,13 @@
 
 use crate::api::App;
 use crate::api::create::{FIRMWARE, HARDWARE};
+use crate::api::endpoints;
 use crate::api::error::ApiResult;
-use crate::api::list::{network_name, sizes};
+use crate::api::list::{network_mode, sizes};
 use crate::api::query::Params;
 use axum::Json;
 use axum::extract::{Path, State};
-use ireko_engine::{ContainerRecord, Engine, RestartPolicy, RunState, hostname};
+use ireko_engine::{ContainerRecord, DEFAULT_NETWORK, Engine, RestartPolicy, RunState, hostname};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -62,7 +63,7 @@ fn container(engine: &Engine, record: &ContainerRecord) -> Value {
         },
         "Mounts": [],
         "Config": config(record),
-        "NetworkSettings": network_settings(),
+        "NetworkSettings": network_settings(engine, record),
     })
 }
 
@@ -133,8 +134,9 @@ fn host_config(record: &ContainerRecord) -> Value {
         RestartPolicy::UnlessStopped => ("unless-stopped", 0),
         RestartPolicy::OnFailure { limit } => ("on-failure", limit),
     };
-    let extra_hosts: Vec<_> =
-        spec.extra_hosts.iter().map(|host| format!("{}:{}", host.name, host.address)).collect();
+    let of_gateway = spec.gateway_hosts.iter().map(|name| format!("{name}:host-gateway"));
+    let others = spec.extra_hosts.iter().map(|host| format!("{}:{}", host.name, host.address));
+    let extra_hosts: Vec<_> = others.chain(of_gateway).collect();
     let tmpfs: Map<_, _> =
         spec.tmpfs.iter().map(|(path, options)| (path.clone(), json!(options))).collect();
     let annotations = record.machine.map(|machine| {
@@ -151,8 +153,8 @@ fn host_config(record: &ContainerRecord) -> Value {
             "Type": if spec.keep_log { "json-file" } else { "none" },
             "Config": {},
         },
-        "NetworkMode": network_name(record),
-        "PortBindings": {},
+        "NetworkMode": network_mode(record),
+        "PortBindings": endpoints::port_bindings(record),
         "RestartPolicy": { "Name": policy, "MaximumRetryCount": retries },
         "AutoRemove": spec.auto_remove,
         "VolumeDriver": "",
@@ -172,7 +174,7 @@ fn host_config(record: &ContainerRecord) -> Value {
         "OomScoreAdj": 0,
         "PidMode": "",
         "Privileged": false,
-        "PublishAllPorts": false,
+        "PublishAllPorts": spec.publish_all,
         "ReadonlyRootfs": spec.read_only,
         "SecurityOpt": null,
         "Tmpfs": Some(tmpfs).filter(|mounts| !mounts.is_empty()),
@@ -205,25 +207,29 @@ fn host_config(record: &ContainerRecord) -> Value {
     })
 }
 
-fn network_settings() -> Value {
+fn network_settings(engine: &Engine, record: &ContainerRecord) -> Value {
+    let networks = endpoints::networks(engine, record);
+    // Docker repeats the default network's settings beside all networks'.
+    let of_default = |name: &str| networks[DEFAULT_NETWORK][name].as_str().unwrap_or_default();
+    let prefix = networks[DEFAULT_NETWORK]["IPPrefixLen"].as_u64().unwrap_or_default();
     json!({
         "Bridge": "",
         "SandboxID": "",
         "SandboxKey": "",
-        "Ports": {},
+        "Ports": endpoints::ports(record),
         "HairpinMode": false,
         "LinkLocalIPv6Address": "",
         "LinkLocalIPv6PrefixLen": 0,
         "SecondaryIPAddresses": null,
         "SecondaryIPv6Addresses": null,
-        "EndpointID": "",
-        "Gateway": "",
+        "EndpointID": of_default("EndpointID"),
+        "Gateway": of_default("Gateway"),
         "GlobalIPv6Address": "",
         "GlobalIPv6PrefixLen": 0,
-        "IPAddress": "",
-        "IPPrefixLen": 0,
+        "IPAddress": of_default("IPAddress"),
+        "IPPrefixLen": prefix,
         "IPv6Gateway": "",
-        "MacAddress": "",
-        "Networks": {},
+        "MacAddress": of_default("MacAddress"),
+        "Networks": networks,
     })
 }

@@ -41,11 +41,9 @@ pub(crate) async fn wait(
 fn sign(text: &str) -> ApiResult<Sign> {
     match text.split_once('=') {
         None if text == "agent" => Ok(Sign::Agent),
-        None if text == "ip" => {
-            Err(ApiError::not_yet("networks, and so no addresses to wait for,"))
-        }
+        None if text == "ip" => Ok(Sign::Address),
         None if text == "healthy" => Err(ApiError::not_yet("health checks")),
-        Some(("port", _)) => Err(ApiError::not_yet("networks, and so no ports to wait for,")),
+        Some(("port", _)) => Err(ApiError::not_yet("waiting for a container's port")),
         Some(("log", pattern)) => Regex::new(pattern)
             .map(Sign::Log)
             .map_err(|error| ApiError::bad_request(format!("{pattern:?} is no pattern: {error}"))),

@@ -1,12 +1,13 @@
 //! `GET /containers/json`: docker ps.
 
 use crate::api::App;
+use crate::api::endpoints;
 use crate::api::error::{ApiError, ApiResult};
 use crate::api::query::{Filters, Params};
 use crate::api::since::{between, in_words};
 use axum::Json;
 use axum::extract::State;
-use ireko_engine::{ContainerRecord, Engine, RunState};
+use ireko_engine::{ContainerRecord, Engine, NetworkRecord, RunState};
 use jiff::Timestamp;
 use regex_lite::Regex;
 use serde_json::{Value, json};
@@ -26,7 +27,9 @@ pub(crate) async fn list(State(app): State<App>, params: Params) -> ApiResult<Js
     let limit = limit.filter(|limit| *limit > 0);
     let wanted = Wanted::new(&app.engine, filters, &params, limit).await?;
     let mut shown = Vec::new();
-    for record in app.engine.containers().into_iter().filter(|record| wanted.matches(record)) {
+    for record in
+        app.engine.containers().into_iter().filter(|record| wanted.matches(&app.engine, record))
+    {
         if limit.is_some_and(|limit| shown.len() == limit) {
             break;
         }
@@ -34,7 +37,7 @@ pub(crate) async fn list(State(app): State<App>, params: Params) -> ApiResult<Js
             true => Some(sizes(&app.engine, &record).await?),
             false => None,
         };
-        shown.push(summary(&record, sizes));
+        shown.push(summary(&app.engine, &record, sizes));
     }
     Ok(Json(Value::Array(shown)))
 }
@@ -98,7 +101,7 @@ impl Wanted {
         Ok(Self { filters, names, images, all, before, since })
     }
 
-    fn matches(&self, record: &ContainerRecord) -> bool {
+    fn matches(&self, engine: &Engine, record: &ContainerRecord) -> bool {
         let filters = &self.filters;
         let status = record.status();
         let no_such_thing = |name: &str, value: &str| filters.any(name, |wanted| wanted == value);
@@ -122,24 +125,42 @@ impl Wanted {
                     exposed == port || exposed.split('/').next() == Some(port)
                 })
             })
-            // No container has any of these.
+            // No container has any volumes.
             && filters.values("volume").is_empty()
-            && filters.values("publish").is_empty()
+            && filters.any("publish", |port| {
+                record.published.iter().any(|one| {
+                    let own = one.host.port().to_string();
+                    own == port || format!("{own}/{}", one.protocol) == port
+                })
+            })
             && no_such_thing("health", "none")
             && no_such_thing("is-task", "false")
-            && filters.any("network", |network| network == network_name(record))
+            && filters.any("network", |network| is_in(engine, record, network))
+    }
+}
+
+/// Whether a container has a place in a network, by the network's name or id.
+fn is_in(engine: &Engine, record: &ContainerRecord, network: &str) -> bool {
+    let is_it = |found: &NetworkRecord| found.name == network || found.id.starts_with(network);
+    match record.endpoints.is_empty() {
+        true => network == network_mode(record),
+        false => endpoints::of(engine, record).iter().any(|(_, found)| is_it(found)),
     }
 }
 
 /// The network's name as docker shows it.
-pub(crate) fn network_name(record: &ContainerRecord) -> &str {
+pub(crate) fn network_mode(record: &ContainerRecord) -> &str {
     match record.spec.network.as_str() {
         "" | "default" => "bridge",
         name => name,
     }
 }
 
-pub(crate) fn summary(record: &ContainerRecord, sizes: Option<(u64, u64)>) -> Value {
+pub(crate) fn summary(
+    engine: &Engine,
+    record: &ContainerRecord,
+    sizes: Option<(u64, u64)>,
+) -> Value {
     let mut shown = json!({
         "Id": record.id,
         "Names": [format!("/{}", record.name)],
@@ -147,12 +168,12 @@ pub(crate) fn summary(record: &ContainerRecord, sizes: Option<(u64, u64)>) -> Va
         "ImageID": record.image_digest(),
         "Command": record.process.argv().join(" "),
         "Created": record.created.as_second(),
-        "Ports": [],
+        "Ports": endpoints::port_list(record),
         "Labels": record.labels,
         "State": record.status(),
         "Status": status(record, Timestamp::now()),
-        "HostConfig": { "NetworkMode": network_name(record) },
-        "NetworkSettings": { "Networks": {} },
+        "HostConfig": { "NetworkMode": network_mode(record) },
+        "NetworkSettings": { "Networks": endpoints::networks(engine, record) },
         "Mounts": [],
     });
     if let Some((own, all)) = sizes {

@@ -8,6 +8,7 @@ mod containers;
 mod create;
 mod create_fields;
 mod detach_keys;
+mod endpoints;
 pub(crate) mod error;
 mod events;
 mod exec;
@@ -21,6 +22,7 @@ mod lines;
 mod list;
 mod load;
 mod logs;
+mod networks;
 mod not_yet;
 mod prune;
 mod query;
@@ -139,12 +141,12 @@ fn image_routes() -> Router<App> {
 
 fn other_routes() -> Router<App> {
     Router::new()
-        .route("/networks", get(not_yet::no_networks))
-        .route("/networks/create", post(not_yet::networks))
-        .route("/networks/prune", post(not_yet::networks))
-        .route("/networks/{name}", get(not_yet::no_such_network).delete(not_yet::no_such_network))
-        .route("/networks/{name}/connect", post(not_yet::networks))
-        .route("/networks/{name}/disconnect", post(not_yet::networks))
+        .route("/networks", get(networks::list))
+        .route("/networks/create", post(networks::create))
+        .route("/networks/prune", post(networks::prune))
+        .route("/networks/{name}", get(networks::inspect).delete(networks::remove))
+        .route("/networks/{name}/connect", post(networks::connect))
+        .route("/networks/{name}/disconnect", post(networks::disconnect))
         .route("/volumes", get(not_yet::no_volumes))
         .route("/volumes/create", post(not_yet::volumes))
         .route("/volumes/prune", post(not_yet::volumes))

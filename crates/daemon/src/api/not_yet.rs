@@ -55,18 +55,6 @@ pub(crate) async fn checkpoints() -> ApiError {
     ApiError::not_yet("checkpoints")
 }
 
-pub(crate) async fn networks() -> ApiError {
-    ApiError::not_yet("networks")
-}
-
-pub(crate) async fn no_networks() -> Json<Value> {
-    Json(json!([]))
-}
-
-pub(crate) async fn no_such_network(Path(name): Path<String>) -> ApiError {
-    ApiError::new(StatusCode::NOT_FOUND, format!("network {name} not found"))
-}
-
 pub(crate) async fn volumes() -> ApiError {
     ApiError::not_yet("volumes")
 }

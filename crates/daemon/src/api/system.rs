@@ -177,7 +177,7 @@ pub(crate) async fn disk_usage(State(app): State<App>, params: Params) -> ApiRes
         let mut containers = Vec::new();
         for record in app.engine.containers() {
             let sizes = crate::api::list::sizes(&app.engine, &record).await?;
-            containers.push(crate::api::list::summary(&record, Some(sizes)));
+            containers.push(crate::api::list::summary(&app.engine, &record, Some(sizes)));
         }
         shown["Containers"] = containers.into();
     }

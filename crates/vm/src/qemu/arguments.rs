@@ -5,7 +5,9 @@
 
 use crate::accel::Accel;
 use crate::qemu::machine;
-use crate::spec::{Boot, Console, DiskAttachment, DiskSource, GuestPort, KernelBoot, VmSpec};
+use crate::spec::{
+    Boot, Console, DiskAttachment, DiskSource, GuestPort, Hardware, KernelBoot, Nic, VmSpec,
+};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::RawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -64,6 +66,13 @@ pub fn arguments(spec: &VmSpec, control: RawFd) -> Vec<OsString> {
             },
         );
     }
+    for (number, nic) in spec.nics.iter().enumerate() {
+        let model = match &spec.boot {
+            Boot::Firmware(boot) if boot.hardware == Hardware::Compatible => "e1000",
+            _ => "virtio-net-pci",
+        };
+        line.nic(number, model, nic);
+    }
     line.0
 }
 
@@ -113,6 +122,21 @@ impl Line {
         self.option("-chardev", socket.value(&port.socket));
         let device = Fields::new(format!("virtserialport,bus=ports.0,chardev=port{number},name="));
         self.option("-device", device.value(&port.name));
+    }
+
+    /// Adds a network device and the socket it listens on. QEMU is the one that listens, since it
+    /// takes a new connection after a lost one but makes none itself; until it has one, the guest's
+    /// frames are dropped. There is no boot ROM: nothing is booted from the network.
+    fn nic(&mut self, number: usize, model: &str, nic: &Nic) {
+        let wire =
+            Fields::new(format!("stream,id=net{number},server=on,addr.type=unix,addr.path="));
+        self.option("-netdev", wire.value(&nic.socket));
+        let mac: Vec<_> = nic.mac.iter().map(|byte| format!("{byte:02x}")).collect();
+        let mac = mac.join(":");
+        self.option(
+            "-device",
+            format!("{model},id=nic{number},netdev=net{number},mac={mac},romfile="),
+        );
     }
 
     /// Adds a block node; returns its name. A guest's flush reaches the node and a discard is passed
@@ -206,6 +230,7 @@ mod tests {
                 name: "dev.ireko.agent".into(),
                 socket: "/run/agent.sock".into(),
             }],
+            nics: vec![Nic { mac: [2, 0x42, 0, 0, 0, 9], socket: "/run/a,b/net0.sock".into() }],
             control: "/run/control.sock".into(),
             console: Console::Log("/state/console.log".into()),
         }

@@ -1,6 +1,7 @@
 //! The body of `POST /containers/create`: those of its fields that Ireko takes. All others are in
 //! [`crate::api::create_fields`].
 
+use crate::api::endpoints::PortBindings;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -26,7 +27,17 @@ pub(crate) struct ContainerCreate {
     pub(crate) labels: Option<BTreeMap<String, String>>,
     pub(crate) stop_signal: Option<String>,
     pub(crate) stop_timeout: Option<i64>,
+    pub(crate) mac_address: Option<String>,
+    pub(crate) network_disabled: Option<bool>,
     pub(crate) host_config: Option<HostConfig>,
+    pub(crate) networking_config: Option<NetworkingConfig>,
+}
+
+/// The networks, by name.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct NetworkingConfig {
+    pub(crate) endpoints_config: Option<BTreeMap<String, Value>>,
 }
 
 /// What is asked of the host.
@@ -42,6 +53,8 @@ pub(crate) struct HostConfig {
     pub(crate) init: Option<bool>,
     pub(crate) log_config: Option<LogConfig>,
     pub(crate) network_mode: Option<String>,
+    pub(crate) port_bindings: Option<PortBindings>,
+    pub(crate) publish_all_ports: Option<bool>,
     pub(crate) restart_policy: Option<RestartPolicy>,
     pub(crate) auto_remove: Option<bool>,
     pub(crate) console_size: Option<(u16, u16)>,

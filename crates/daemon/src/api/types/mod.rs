@@ -2,3 +2,4 @@
 
 pub(crate) mod create;
 pub(crate) mod exec;
+pub(crate) mod network;

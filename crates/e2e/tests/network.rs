@@ -1,0 +1,350 @@
+//! Networks with real guests, by the real docker clients and by `ireko`.
+
+use ireko_e2e::docker::{self, docker};
+use ireko_e2e::programs::{await_death, kill};
+use ireko_e2e::slots::Vms;
+use ireko_e2e::{World, run};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::Command;
+use std::thread;
+
+/// One docker client is enough where it is not the client that is tested.
+fn client() -> PathBuf {
+    let clients = docker::clients();
+    clients.into_iter().next().expect("no docker client: `make fixtures` gets Debian's").0
+}
+
+/// A guest that answers each connection to its port 80 with its host name, and stays.
+fn serve(word: &str) -> String {
+    format!("while :; do echo {word} | nc -l -p 80 >/dev/null; done")
+}
+
+/// What a TCP server says.
+fn read_from(address: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.shutdown(std::net::Shutdown::Write)?;
+    let mut said = String::new();
+    stream.read_to_string(&mut said)?;
+    Ok(said)
+}
+
+/// A guest's command that prints what a TCP server says: an empty line where nothing comes. Where
+/// something should, it asks again, since a guest's server listens for one client after the other.
+fn ask(to: &str, expected: bool) -> String {
+    let tries = if expected { 60 } else { 1 };
+    format!(
+        "w=; for i in $(seq {tries}); do w=$(nc -w 3 {to} </dev/null 2>/dev/null); \
+         [ -n \"$w\" ] && break; sleep 1; done; echo \"$w\""
+    )
+}
+
+/// Asks until something is said: a guest's server is up a little after the guest.
+fn read_soon(address: &str) -> String {
+    for _ in 0..600 {
+        match read_from(address) {
+            Ok(said) if !said.is_empty() => return said,
+            _ => thread::sleep(std::time::Duration::from_millis(100)),
+        }
+    }
+    panic!("{address} says nothing");
+}
+
+/// A server on all of the host's addresses that says one word to everybody; its port.
+fn host_server(word: &'static str) -> u16 {
+    let listener = TcpListener::bind("0.0.0.0:0").expect("listen");
+    let port = listener.local_addr().expect("an address").port();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            // A client that is gone is not ours to worry about.
+            let _ = stream.write_all(word.as_bytes());
+        }
+    });
+    port
+}
+
+#[test]
+fn docker_clients_make_networks_in_which_containers_find_each_other() {
+    for (client, version) in docker::clients() {
+        let world = World::new(&format!("networks by {version}"), Vms::Two);
+        world.ok(&["version"]);
+        let ok = |args: &[&str]| docker::ok(&client, &world, args);
+        let fails = |args: &[&str], said: &str| {
+            let ran = run(&mut docker(&client, &world, args));
+            assert!(ran.code != 0 && ran.stderr.contains(said), "{ran:#?}");
+        };
+        assert_eq!(ok(&["network", "create", "--subnet", "10.77.0.0/24", "mesh"]).len(), 64);
+        fails(&["network", "create", "mesh"], "network with name mesh already exists");
+        fails(&["network", "create", "--subnet", "10.77.0.0/16", "wide"], "Pool overlaps");
+        fails(&["network", "create", "bridge"], "predefined");
+        fails(&["network", "rm", "bridge"], "pre-defined");
+        assert!(ok(&["network", "ls"]).contains("mesh"));
+
+        let run_db = ["run", "-d", "--name", "db", "--network", "mesh", "--ip", "10.77.0.9"];
+        let more = ["--network-alias", "store", "--mac-address", "02:42:0a:4d:00:09", "base"];
+        ok(&[&run_db[..], &more, &["sh", "-c", &serve("rows")]].concat());
+        let address = ok(&[
+            "inspect",
+            "-f",
+            "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{.MacAddress}}{{end}}",
+            "db",
+        ]);
+        assert_eq!(address, "10.77.0.9 02:42:0a:4d:00:09");
+        assert!(ok(&["network", "inspect", "mesh"]).contains("10.77.0.9/24"));
+        fails(&["network", "rm", "mesh"], "has active endpoints");
+        let taken = ["create", "--network", "mesh", "--ip", "10.77.0.9", "base", "true"];
+        fails(&taken, "Address already in use");
+        fails(&["create", "--ip", "172.17.0.9", "base", "true"], "user configured subnets");
+
+        let asks =
+            ["db", "store", "db.mesh", "10.77.0.9"].map(|name| ask(&format!("{name} 80"), true));
+        let script = asks.join(";")
+            + "; cat /sys/class/net/eth0/address; hostname -i; ping -c 1 -W 20 db | tail -1";
+        let said =
+            ok(&["run", "--rm", "--network", "mesh", "-h", "asker", "base", "sh", "-c", &script]);
+        let lines: Vec<_> = said.lines().collect();
+        assert_eq!(&lines[..4], ["rows"; 4], "{said}");
+        assert!(lines[4].starts_with("02:42:") && lines[5] == "10.77.0.2", "{said}");
+        assert!(lines[6].contains("min/avg/max"), "{said}");
+
+        ok(&["stop", "-t", "0", "db"]);
+        ok(&["network", "disconnect", "mesh", "db"]);
+        ok(&["network", "create", "--internal", "quiet"]);
+        ok(&["network", "connect", "quiet", "db"]);
+        fails(&["network", "connect", "quiet", "db"], "already exists in network quiet");
+        ok(&["network", "rm", "mesh"]);
+        ok(&["rm", "db"]);
+        assert!(ok(&["network", "prune", "-f"]).contains("quiet"));
+        fails(&["run", "--network", "host", "base", "true"], "host.docker.internal");
+        fails(&["run", "--network", "container:db", "base", "true"], "each is a virtual");
+        fails(&["network", "inspect", "mesh"], "mesh not found");
+    }
+}
+
+#[test]
+fn a_published_port_leads_to_the_guest_until_it_stops() {
+    let world = World::new("published ports", Vms::One);
+    let client = client();
+    world.ok(&["version"]);
+    let ok = |args: &[&str]| docker::ok(&client, &world, args);
+    let published = ["run", "-d", "--name", "web", "-p", "127.0.0.1::80", "-p", "127.0.0.1::9/udp"];
+    ok(&[&published[..], &["base", "sh", "-c", &serve("hello")]].concat());
+    let at = ok(&["port", "web", "80"]);
+    assert_eq!(read_soon(&at), "hello\n");
+    assert_eq!(world.ok(&["port", "web", "80"]), at);
+    assert!(ok(&["ps"]).contains(&format!("{at}->80/tcp")));
+    assert!(ok(&["port", "web"]).contains("9/udp -> 127.0.0.1:"));
+
+    let port = at.rsplit(':').next().expect("a port").to_owned();
+    let twice = ["run", "--rm", "-p", &format!("127.0.0.1:{port}:80"), "base", "true"];
+    let ran = run(&mut docker(&client, &world, &twice));
+    ran.fails_with(125, "port is already allocated");
+
+    ok(&["stop", "-t", "0", "web"]);
+    assert!(read_from(&at).is_err(), "nobody listens for a guest that is gone");
+    assert_eq!(world.ok(&["port", "web"]), "");
+}
+
+#[test]
+fn guests_carry_on_when_the_switch_and_the_daemon_are_killed() {
+    let world = World::new("killed switch", Vms::One);
+    world.ok(&["network", "create", "--subnet", "10.78.0.0/24", "net"]);
+    let script = serve("alive");
+    world.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "web",
+        "--network",
+        "net",
+        "-p",
+        "127.0.0.1::80",
+        "base",
+        "sh",
+        "-c",
+        &script,
+    ]);
+    world.ok(&["wait", "--for", "ip", "web"]);
+    let at = world.ok(&["port", "web", "80"]);
+    assert_eq!(read_soon(&at), "alive\n");
+
+    let first = switch_of(&world, None);
+    kill(first);
+    await_death(first);
+    let switch = switch_of(&world, Some(first));
+    assert_eq!(read_soon(&at), "alive\n", "another switch took its place, with the same port");
+
+    world.ok(&["daemon", "stop"]);
+    assert_eq!(read_soon(&at), "alive\n", "the network needs no daemon");
+    assert_eq!(world.ok(&["port", "web", "80"]), at, "the next daemon knows it");
+    assert_eq!(switch_of(&world, None), switch, "and took the switch over");
+    assert_eq!(world.ok(&["ip", "web"]), "10.78.0.2");
+    world.ok(&["stop", "-t", "0", "web"]);
+    await_death(switch);
+    world.ok(&["start", "web"]);
+    assert_eq!(world.ok(&["ip", "web"]), "10.78.0.2", "it has the address that it had");
+}
+
+/// The process id of the switch, which may be on its way to be replaced.
+fn switch_of(world: &World, other_than: Option<u32>) -> u32 {
+    for _ in 0..600 {
+        match world.processes("switch")[..] {
+            [pid] if Some(pid) != other_than => return pid,
+            _ => thread::sleep(std::time::Duration::from_millis(100)),
+        }
+    }
+    panic!("there is no switch: {:?}", world.processes("switch"));
+}
+
+/// The host as another machine sees it: a network namespace behind a pair of devices.
+struct Outside {
+    name: String,
+}
+
+const OUTSIDE: &str = "198.18.77.2";
+const HOST: &str = "198.18.77.1";
+
+impl Outside {
+    /// `None`, having said why, where that takes privilege.
+    fn new() -> Option<Self> {
+        let name = format!("ireko-out-{}", std::process::id());
+        let outside = Self { name };
+        let (name, near) = (outside.name.as_str(), format!("irk{}", std::process::id() % 100_000));
+        let steps = [
+            format!("netns add {name}"),
+            format!("link add {near} type veth peer name far0 netns {name}"),
+            format!("addr add {HOST}/24 dev {near}"),
+            format!("link set {near} up"),
+            format!("-n {name} addr add {OUTSIDE}/24 dev far0"),
+            format!("-n {name} link set far0 up"),
+            format!("-n {name} route add default via {HOST}"),
+        ];
+        for step in steps {
+            let ran = run(Command::new("ip").args(step.split(' ')));
+            if ran.code != 0 {
+                eprintln!("skipped: ip {step}: {}", ran.stderr.trim());
+                return None;
+            }
+        }
+        Some(outside)
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name, program]);
+        command
+    }
+}
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        // The devices go with it.
+        let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
+    }
+}
+
+/// Says one word to everybody who connects to its first argument's port.
+const SPEAKER: &str = "import socket,sys\n\
+    s=socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\n\
+    s.bind(('', int(sys.argv[1]))); s.listen(16); print('up', flush=True)\n\
+    while True:\n    c,_=s.accept(); c.sendall(b'outside'); c.close()\n";
+
+#[test]
+fn each_mode_leads_where_its_row_of_the_table_says() {
+    let world = World::new("modes", Vms::Two);
+    world.ok(&["version"]);
+    let Some(outside) = Outside::new() else { return };
+    let mut speaker = outside
+        .command("python3")
+        .args(["-c", SPEAKER, "7000"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("python3");
+    let mut up = [0; 3];
+    speaker.stdout.take().expect("its output").read_exact(&mut up).expect("the speaker is up");
+    let host = host_server("host");
+
+    // guest→host, host→guest, guest→outside, outside→guest, guest↔guest
+    let table = [
+        ("nat", [true, true, true, true, false]),
+        ("natnet", [true, true, true, true, true]),
+        ("hostonly", [true, true, false, false, true]),
+        ("internal", [false, false, false, false, true]),
+    ];
+    for (driver, expected) in table {
+        let subnet = ["--subnet", "10.79.0.0/24", "--driver", driver, "n"];
+        world.ok(&[&["network", "create"][..], &subnet].concat());
+        let script = serve("guest");
+        let options = ["run", "-d", "--name", "one", "--network", "n", "--ip", "10.79.0.8"];
+        let ports: &[&str] = if driver == "internal" { &[] } else { &["-p", "80"] };
+        world.ok(&[&options[..], ports, &["base", "sh", "-c", &script]].concat());
+        let script = [
+            ask(&format!("10.79.0.1 {host}"), expected[0]),
+            ask(&format!("{OUTSIDE} 7000"), expected[2]),
+            ask("10.79.0.8 80", expected[4]),
+        ]
+        .join(";");
+        let said = world.ok(&["run", "--rm", "--network", "n", "base", "sh", "-c", &script]);
+        let mut heard = said.split('\n').map(str::trim);
+        let mut next = |word: &str| heard.next().unwrap_or_default() == word;
+        let (to_host, to_outside, to_guest) = (next("host"), next("outside"), next("guest"));
+
+        let ports = world.ok(&["port", "one"]);
+        let port = ports.lines().next().and_then(|line| line.rsplit(':').next()).unwrap_or("1");
+        let at = format!("127.0.0.1:{port}");
+        let from_host = match expected[1] {
+            true => read_soon(&at) == "guest\n",
+            false => read_from(&at).is_ok(),
+        };
+        let from_outside = [HOST, "10.79.0.8"].iter().any(|address| {
+            let port = if *address == HOST { port } else { "80" };
+            let ask = format!(
+                "import socket; s=socket.create_connection(('{address}', {port}), 3); \
+                 s.shutdown(1); print(s.recv(9).decode())"
+            );
+            let tries = if expected[3] && *address == HOST { 20 } else { 1 };
+            (0..tries).any(|_| {
+                let ran = run(outside.command("python3").args(["-c", &ask]));
+                ran.stdout.trim() == "guest"
+            })
+        });
+        let found = [to_host, from_host, to_outside, from_outside, to_guest];
+        assert_eq!(found, expected, "{driver}: {said:?}, ports {ports:?}");
+        world.ok(&["rm", "-f", "one"]);
+        world.ok(&["network", "rm", "n"]);
+    }
+
+    let nothing = world.ok(&["run", "--rm", "--network", "none", "base", "ls", "/sys/class/net"]);
+    assert_eq!(nothing, "lo");
+    let refused = run(&mut world.ireko(&["network", "create", "-d", "bridged", "b"]));
+    refused.fails_with(1, "does not support bridged networks yet");
+    speaker.kill().expect("end the speaker");
+    speaker.wait().expect("end the speaker");
+}
+
+#[test]
+fn what_a_guest_sends_and_gets_in_bulk_is_unharmed() {
+    let world = World::new("bulk", Vms::One);
+    let listener = TcpListener::bind("0.0.0.0:0").expect("listen");
+    let port = listener.local_addr().expect("an address").port();
+    let echo = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a guest");
+        let mut back = stream.try_clone().expect("the other direction");
+        std::io::copy(&mut stream, &mut back).expect("echo");
+    });
+    let script = format!(
+        "dd if=/dev/urandom of=/tmp/sent bs=1M count=32 2>/dev/null; \
+         nc 172.17.0.1 {port} </tmp/sent >/tmp/back; sha256sum </tmp/sent; sha256sum </tmp/back"
+    );
+    let gateway = world.ok(&["network", "inspect", "bridge"]);
+    let script =
+        match gateway.split("\"Gateway\": \"").nth(1).and_then(|rest| rest.split('"').next()) {
+            Some(address) => script.replace("172.17.0.1", address),
+            None => script,
+        };
+    let said = world.ok(&["run", "--rm", "base", "sh", "-c", &script]);
+    let sums: Vec<_> = said.lines().collect();
+    assert!(sums.len() == 2 && sums[0] == sums[1], "{said}");
+    echo.join().expect("the echo");
+}

@@ -1,0 +1,248 @@
+//! A container's places in networks: what it asks for, and which address it gets.
+
+use crate::blocking::to_its_end;
+use crate::engine::Engine;
+use crate::error::{Error, ErrorKind, Result};
+use crate::names::random_hex;
+use crate::networks::Network;
+use crate::networks::state::{EndpointRecord, EndpointSpec, NetworkRecord};
+use crate::state::ContainerRecord;
+use ireko_protocol::network::MacAddress;
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+impl Engine {
+    /// The endpoints that a new container's network mode and its further wishes come to.
+    pub(crate) fn resolve_endpoints(
+        &self,
+        mode: &str,
+        mut wishes: Vec<EndpointSpec>,
+    ) -> Result<Vec<EndpointRecord>> {
+        let mode = if mode.is_empty() { "default" } else { mode };
+        if mode == "host" {
+            return Err(Error::unsupported(
+                "a container cannot use the host's network: it is a virtual machine with a network \
+                 device of its own",
+            )
+            .hint("publish its ports with -p; it finds the host as host.docker.internal"));
+        }
+        if let Some(other) = mode.strip_prefix("container:") {
+            return Err(Error::unsupported(format!(
+                "a container cannot use the network of container {other}: each is a virtual \
+                 machine with a network device of its own"
+            ))
+            .hint("put both in one network: docker network create"));
+        }
+        if mode == "none" {
+            return match wishes.iter().find(|wish| wish.network != "none") {
+                None => Ok(Vec::new()),
+                Some(wish) => Err(Error::bad_parameter(format!(
+                    "conflicting options: network none and network {}",
+                    wish.network
+                ))),
+            };
+        }
+        let first = self.networks.find(mode)?;
+        let is_first = |wish: &EndpointSpec| {
+            self.networks.find(&wish.network).is_ok_and(|one| one.record.id == first.record.id)
+        };
+        match wishes.iter().position(is_first) {
+            Some(index) => wishes[..=index].rotate_right(1),
+            None => {
+                wishes.insert(0, EndpointSpec { network: mode.to_owned(), ..Default::default() })
+            }
+        }
+        let mut endpoints: Vec<EndpointRecord> = Vec::new();
+        for wish in wishes {
+            let network = self.networks.find(&wish.network)?;
+            if endpoints.iter().any(|one| one.network == network.record.id) {
+                return Err(Error::bad_parameter(format!(
+                    "network {} is named twice",
+                    network.record.name
+                )));
+            }
+            endpoints.push(self.endpoint(&network, wish)?);
+        }
+        Ok(endpoints)
+    }
+
+    fn endpoint(&self, network: &Network, wish: EndpointSpec) -> Result<EndpointRecord> {
+        let record = &network.record;
+        if !record.has_names() && !wish.aliases.is_empty() {
+            return Err(Error::bad_parameter(
+                "network-scoped alias is supported only for containers in user defined networks",
+            ));
+        }
+        if let Some(address) = wish.address {
+            self.check_fixed(record, address)?;
+        }
+        Ok(EndpointRecord {
+            id: random_hex(64),
+            network: record.id.clone(),
+            mac: wish.mac.unwrap_or_else(random_mac),
+            fixed: wish.address,
+            lease: None,
+            aliases: wish.aliases,
+        })
+    }
+
+    fn check_fixed(&self, network: &NetworkRecord, address: Ipv4Addr) -> Result<()> {
+        if !network.user_subnet {
+            return Err(Error::bad_parameter(
+                "invalid config for network: user specified IP address is supported only when \
+                 connecting to networks with user configured subnets",
+            ));
+        }
+        let subnet = network.subnet;
+        if !subnet.contains(address) || address == subnet.first() || address == subnet.last() {
+            return Err(Error::bad_parameter(format!(
+                "invalid config for network {}: no configured subnet or ip-range contain the IP \
+                 address {address}",
+                network.name
+            )));
+        }
+        let users = self.network_users(&network.id);
+        let is_held = users.iter().any(|(_, endpoint)| endpoint.fixed == Some(address));
+        match is_held || address == network.gateway {
+            true => Err(Error::new(ErrorKind::Forbidden, "Address already in use")),
+            false => Ok(()),
+        }
+    }
+
+    /// Gives a container that does not run a place in a network.
+    ///
+    /// Errors where it has one already, or runs.
+    pub async fn connect(&self, container: &str, wish: EndpointSpec) -> Result<()> {
+        let container = self.find(container)?;
+        let network = self.networks.find(&wish.network)?;
+        let engine = self.clone();
+        to_its_end(async move {
+            let _verb = container.verb.lock().await;
+            let record = container.record();
+            if record.endpoints.iter().any(|one| one.network == network.record.id) {
+                return Err(Error::new(
+                    ErrorKind::Forbidden,
+                    format!(
+                        "endpoint with name {} already exists in network {}",
+                        record.name, network.record.name
+                    ),
+                ));
+            }
+            check_at_rest(&record, "connect")?;
+            let _one = engine.networks.addressing.lock().await;
+            let endpoint = engine.endpoint(&network, wish)?;
+            container.update(move |record| record.endpoints.push(endpoint)).await?;
+            engine.emit_network(&network.record, "connect", Some(&record.id));
+            Ok(())
+        })
+        .await
+    }
+
+    /// Takes a container that does not run out of a network.
+    ///
+    /// Errors where it has no place in it, or runs.
+    pub async fn disconnect(&self, container: &str, network: &str) -> Result<()> {
+        let container = self.find(container)?;
+        let network = self.networks.find(network)?;
+        let engine = self.clone();
+        to_its_end(async move {
+            let _verb = container.verb.lock().await;
+            let record = container.record();
+            if !record.endpoints.iter().any(|one| one.network == network.record.id) {
+                return Err(Error::new(
+                    ErrorKind::Forbidden,
+                    format!(
+                        "container {} is not connected to network {}",
+                        record.id, network.record.name
+                    ),
+                ));
+            }
+            check_at_rest(&record, "disconnect")?;
+            let id = network.record.id.clone();
+            container
+                .update(move |record| record.endpoints.retain(|one| one.network != id))
+                .await?;
+            engine.emit_network(&network.record, "disconnect", Some(&record.id));
+            Ok(())
+        })
+        .await
+    }
+
+    /// The addresses of a container's endpoints for its next run: those that were asked for, then
+    /// those it had, then free ones. The caller holds [`super::Networks::addressing`].
+    pub(crate) fn choose_addresses(&self, record: &ContainerRecord) -> Result<Vec<Ipv4Addr>> {
+        record.endpoints.iter().map(|one| self.choose_address(record, one)).collect()
+    }
+
+    fn choose_address(&self, of: &ContainerRecord, endpoint: &EndpointRecord) -> Result<Ipv4Addr> {
+        let network = Arc::clone(&self.networks.get(&endpoint.network)?.record);
+        let users = self.network_users(&network.id);
+        let others = || users.iter().filter(|(record, _)| record.id != of.id);
+        let in_use: BTreeSet<_> = others()
+            .flat_map(|(record, other)| {
+                [other.fixed, other.lease.filter(|_| record.vm().is_some())]
+            })
+            .flatten()
+            .chain([network.gateway])
+            .collect();
+        if let Some(fixed) = endpoint.fixed {
+            return match in_use.contains(&fixed) {
+                true => Err(Error::internal("Address already in use")
+                    .hint(format!("docker network inspect {} shows who has it", network.name))),
+                false => Ok(fixed),
+            };
+        }
+        if let Some(lease) = endpoint.lease.filter(|lease| !in_use.contains(lease)) {
+            return Ok(lease);
+        }
+        // Addresses that containers at rest had are left to them as long as there are others.
+        let had: BTreeSet<_> = others().filter_map(|(_, other)| other.lease).collect();
+        let range = network.ip_range.unwrap_or(network.subnet);
+        let usable = |address: &Ipv4Addr| {
+            *address != network.subnet.first()
+                && *address != network.subnet.last()
+                && !in_use.contains(address)
+        };
+        let first = |taken: &BTreeSet<Ipv4Addr>| {
+            range.addresses().find(|address| usable(address) && !taken.contains(address))
+        };
+        first(&had).or_else(|| first(&BTreeSet::new())).ok_or_else(|| {
+            Error::internal(format!(
+                "no available IPv4 addresses on this network's address pools: {} ({})",
+                network.name, network.id
+            ))
+        })
+    }
+}
+
+fn check_at_rest(record: &ContainerRecord, verb: &str) -> Result<()> {
+    match record.vm() {
+        None => Ok(()),
+        Some(_) => Err(Error::unsupported(format!(
+            "Ireko does not {verb} a running container yet: container {} is {}",
+            record.name,
+            record.status()
+        ))
+        .hint(format!("docker stop {}, then {verb} and start it again", record.name))),
+    }
+}
+
+/// A locally administered address of one device.
+fn random_mac() -> MacAddress {
+    let [a, b, c, d] = rand::random();
+    MacAddress([0x02, 0x42, a, b, c, d])
+}
+
+/// What a container may be called in a network, its full name first.
+pub(crate) fn names(
+    record: &ContainerRecord,
+    endpoint: &EndpointRecord,
+    network: &str,
+) -> Vec<String> {
+    let own =
+        [format!("{}.{network}", record.name), record.name.clone(), record.id[..12].to_owned()];
+    let mut names: Vec<_> = own.into_iter().chain(endpoint.aliases.clone()).collect();
+    names.extend(record.spec.hostname.clone().filter(|name| !name.is_empty()));
+    names
+}

@@ -1,0 +1,403 @@
+//! Networks: made, found, removed; which addresses their containers have.
+//!
+//! ```text
+//!   networks/<id>/network.json     the record
+//!                 switch.json      the plan its switch was last started with
+//!                 switch.log       what the switch said
+//! ```
+//!
+//! A network is a record; while one of its containers runs there is a [`switch`] process too. A
+//! container's own part, its endpoints, is in the container's record; [`wiring`] brings both
+//! together when it starts.
+
+pub(crate) mod endpoints;
+pub(crate) mod state;
+pub(crate) mod subnet;
+pub(crate) mod switch;
+pub(crate) mod wiring;
+
+use crate::blocking::{blocking, lock, to_its_end};
+use crate::durable;
+use crate::engine::{Engine, Settings};
+use crate::error::{Attempt, Error, ErrorKind, Result};
+use crate::names::random_hex;
+use crate::state::ContainerRecord;
+use ireko_protocol::network::Mode;
+use jiff::Timestamp;
+use state::{EndpointRecord, NetworkRecord, VERSION};
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use subnet::Subnet;
+use switch::{Setting, Switch};
+
+/// The network of containers that name none.
+pub const DEFAULT: &str = "bridge";
+/// Names that are not to be given to networks.
+const RESERVED: [&str; 4] = [DEFAULT, "default", "host", "none"];
+const MTU: &str = "com.docker.network.driver.mtu";
+const HOST_LOOPBACK: &str = "dev.ireko.network.host_loopback";
+const DEFAULT_MTU: u16 = 1500;
+
+/// A network as it is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct NetworkSpec {
+    /// Its name.
+    pub name: String,
+    /// `bridge`, or one of Ireko's own; empty is `bridge`.
+    pub driver: String,
+    /// It has no way outside.
+    pub internal: bool,
+    /// Its addresses; `None` is a free subnet.
+    pub subnet: Option<Subnet>,
+    /// Its gateway's address; `None` is the first.
+    pub gateway: Option<Ipv4Addr>,
+    /// Where addresses of containers come from that ask for none.
+    pub ip_range: Option<Subnet>,
+    /// The user's.
+    pub labels: BTreeMap<String, String>,
+    /// Driver options.
+    pub options: BTreeMap<String, String>,
+}
+
+/// All networks.
+#[derive(Debug)]
+pub(crate) struct Networks {
+    settings: Arc<Settings>,
+    all: Mutex<BTreeMap<String, Arc<Network>>>,
+    /// Held while a network is made or removed.
+    changing: tokio::sync::Mutex<()>,
+    /// Held while addresses are given out.
+    pub(crate) addressing: tokio::sync::Mutex<()>,
+}
+
+/// One network.
+#[derive(Debug)]
+pub(crate) struct Network {
+    pub(crate) record: Arc<NetworkRecord>,
+    pub(crate) switch: Arc<Switch>,
+}
+
+impl Networks {
+    /// Reads all records, and makes the default network where there is none.
+    pub(crate) fn open(settings: Arc<Settings>) -> Result<Self> {
+        let networks = Self {
+            settings,
+            all: Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
+            addressing: tokio::sync::Mutex::default(),
+        };
+        let folder = networks.folder();
+        let attempt = || format!("read the networks in {}", folder.display());
+        fs::create_dir_all(&folder).attempt(attempt)?;
+        for entry in fs::read_dir(&folder).attempt(attempt)? {
+            let path = entry.attempt(attempt)?.path();
+            match durable::read_json::<NetworkRecord>(&path.join("network.json"))? {
+                Some(record) => networks.add(record.check_version()?),
+                // A removal, or a creation, that was cut off.
+                None => fs::remove_dir_all(&path).attempt(attempt)?,
+            }
+        }
+        if networks.named(DEFAULT).is_none() {
+            let spec = NetworkSpec { name: DEFAULT.to_owned(), ..NetworkSpec::default() };
+            let record = networks.record(spec)?;
+            networks.save(&record)?;
+            networks.add(record);
+        }
+        Ok(networks)
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.settings.places.root.join("networks")
+    }
+
+    fn add(&self, record: NetworkRecord) {
+        let setting = Setting {
+            executable: self.settings.executable.clone(),
+            root: self.settings.places.root.clone(),
+            runtime: self.settings.places.runtime.clone(),
+            folder: self.folder().join(&record.id),
+        };
+        let record = Arc::new(record);
+        let switch = Switch::new(setting, Arc::clone(&record));
+        lock(&self.all).insert(record.id.clone(), Arc::new(Network { record, switch }));
+    }
+
+    fn save(&self, record: &NetworkRecord) -> Result<()> {
+        let folder = self.folder().join(&record.id);
+        fs::create_dir(&folder).attempt(|| format!("make {}", folder.display()))?;
+        durable::write_json(&folder.join("network.json"), record)?;
+        durable::sync_folder(&self.folder())
+    }
+
+    pub(crate) fn list(&self) -> Vec<Arc<Network>> {
+        lock(&self.all).values().cloned().collect()
+    }
+
+    fn named(&self, name: &str) -> Option<Arc<Network>> {
+        lock(&self.all).values().find(|one| one.record.name == name).cloned()
+    }
+
+    /// The network of this id.
+    pub(crate) fn get(&self, id: &str) -> Result<Arc<Network>> {
+        let found = lock(&self.all).get(id).cloned();
+        found.ok_or_else(|| Error::not_found(format!("network {id} not found")))
+    }
+
+    /// The network of this name, id or prefix of one.
+    pub(crate) fn find(&self, reference: &str) -> Result<Arc<Network>> {
+        let reference = if reference == "default" { DEFAULT } else { reference };
+        if let Some(network) = self.named(reference) {
+            return Ok(network);
+        }
+        let all = lock(&self.all);
+        let mut matches = all.values().filter(|one| one.record.id.starts_with(reference));
+        match (matches.next(), matches.next()) {
+            (Some(network), None) if !reference.is_empty() => Ok(Arc::clone(network)),
+            (Some(_), Some(_)) if !reference.is_empty() => Err(Error::bad_parameter(format!(
+                "network {reference} is ambiguous (more than one id begins so)"
+            ))),
+            _ => Err(Error::not_found(format!("network {reference} not found"))),
+        }
+    }
+
+    /// What a spec comes to beside the networks there are.
+    fn record(&self, spec: NetworkSpec) -> Result<NetworkRecord> {
+        let mode = mode(&spec)?;
+        let (mtu, host_loopback) = options(&spec.options)?;
+        let taken: Vec<_> = self.list().iter().map(|one| one.record.subnet).collect();
+        let subnet = match spec.subnet {
+            Some(subnet) if taken.iter().any(|other| other.overlaps(subnet)) => {
+                return Err(Error::new(
+                    ErrorKind::Forbidden,
+                    "invalid pool request: Pool overlaps with other one on this address space",
+                ));
+            }
+            Some(subnet) => subnet,
+            None if spec.gateway.is_some() || spec.ip_range.is_some() => {
+                return Err(Error::bad_parameter(
+                    "a gateway or an IP range takes a subnet: give it with --subnet",
+                ));
+            }
+            None => {
+                let taken = [taken, subnet::of_host()].concat();
+                subnet::free(&taken).ok_or_else(|| {
+                    Error::internal(
+                        "could not find an available, non-overlapping IPv4 address pool among \
+                         the defaults to assign to the network",
+                    )
+                    .hint("name one by --subnet, or remove networks: docker network prune")
+                })?
+            }
+        };
+        let first = Ipv4Addr::from_bits(subnet.first().to_bits() + 1);
+        let gateway = spec.gateway.unwrap_or(first);
+        let is_somebodys = |address| address != subnet.first() && address != subnet.last();
+        if !subnet.contains(gateway) || !is_somebodys(gateway) {
+            return Err(Error::bad_parameter(format!(
+                "invalid gateway {gateway}: it is not an address of the subnet {subnet}"
+            )));
+        }
+        if let Some(range) = spec.ip_range.filter(|range| !subnet.holds(*range)) {
+            return Err(Error::bad_parameter(format!(
+                "invalid ip-range {range}: it is not inside the subnet {subnet}"
+            )));
+        }
+        Ok(NetworkRecord {
+            version: VERSION,
+            id: random_hex(64),
+            name: spec.name,
+            created: Timestamp::now(),
+            driver: if spec.driver.is_empty() { "bridge".to_owned() } else { spec.driver },
+            mode,
+            internal: spec.internal,
+            subnet,
+            user_subnet: spec.subnet.is_some(),
+            gateway,
+            ip_range: spec.ip_range,
+            mtu,
+            host_loopback,
+            labels: spec.labels,
+            options: spec.options,
+        })
+    }
+}
+
+fn mode(spec: &NetworkSpec) -> Result<Mode> {
+    let mode = match spec.driver.as_str() {
+        "" | "bridge" | "natnet" if spec.internal => Mode::Hostonly,
+        "" | "bridge" | "natnet" => Mode::Natnet,
+        "nat" if spec.internal => {
+            return Err(Error::bad_parameter(
+                "a nat network is nothing but a way outside: it cannot be internal",
+            ));
+        }
+        "nat" => Mode::Nat,
+        "hostonly" => Mode::Hostonly,
+        "internal" => Mode::Internal,
+        "bridged" => {
+            return Err(Error::unsupported("Ireko does not support bridged networks yet"));
+        }
+        "host" | "null" | "none" => {
+            return Err(Error::bad_parameter(format!(
+                "only one instance of \"{}\" network is allowed",
+                spec.driver
+            )));
+        }
+        other => {
+            return Err(Error::not_found(format!(
+                "could not find plugin {other} in v1 plugin registry: plugin not found"
+            ))
+            .hint("Ireko's drivers are bridge (natnet), nat, hostonly and internal"));
+        }
+    };
+    Ok(mode)
+}
+
+fn options(options: &BTreeMap<String, String>) -> Result<(u16, bool)> {
+    let (mut mtu, mut host_loopback) = (DEFAULT_MTU, false);
+    for (name, value) in options {
+        let wrong = || Error::bad_parameter(format!("invalid value for option {name}: {value:?}"));
+        match name.as_str() {
+            MTU => {
+                mtu = value
+                    .parse()
+                    .ok()
+                    .filter(|mtu| (576..=65521).contains(mtu))
+                    .ok_or_else(wrong)?;
+            }
+            HOST_LOOPBACK => host_loopback = value.parse().map_err(|_| wrong())?,
+            _ => {
+                return Err(Error::unsupported(format!(
+                    "Ireko does not support the network option {name}: there are {MTU} and \
+                     {HOST_LOOPBACK}"
+                )));
+            }
+        }
+    }
+    Ok((mtu, host_loopback))
+}
+
+impl Engine {
+    /// Every network, by name.
+    pub fn networks(&self) -> Vec<Arc<NetworkRecord>> {
+        let mut all: Vec<_> =
+            self.networks.list().iter().map(|one| Arc::clone(&one.record)).collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+
+    /// One network by name, id or prefix of it.
+    pub fn network(&self, reference: &str) -> Result<Arc<NetworkRecord>> {
+        Ok(Arc::clone(&self.networks.find(reference)?.record))
+    }
+
+    /// The containers that have a place in a network, with it.
+    pub fn network_users(&self, id: &str) -> Vec<(Arc<ContainerRecord>, EndpointRecord)> {
+        let user = |record: Arc<ContainerRecord>| {
+            let endpoint = record.endpoints.iter().find(|one| one.network == id)?.clone();
+            Some((record, endpoint))
+        };
+        self.containers().into_iter().filter_map(user).collect()
+    }
+
+    /// Makes a network; its id, and what its user should know.
+    ///
+    /// Errors: the name is in use, the subnet overlaps another's, none is free, or the network asks
+    /// for what Ireko does not do.
+    pub async fn create_network(&self, spec: NetworkSpec) -> Result<(String, Option<String>)> {
+        let engine = self.clone();
+        to_its_end(async move {
+            let _one = engine.networks.changing.lock().await;
+            check_name(&spec.name)?;
+            if engine.networks.named(&spec.name).is_some() {
+                return Err(Error::conflict(format!(
+                    "network with name {} already exists",
+                    spec.name
+                )));
+            }
+            let networks = Arc::clone(&engine.networks);
+            let record = blocking(move || {
+                let record = networks.record(spec)?;
+                networks.save(&record)?;
+                networks.add(record.clone());
+                Ok(record)
+            })
+            .await?;
+            engine.emit_network(&record, "create", None);
+            let warning = record.subnet.is_public().then(|| {
+                format!(
+                    "{} has addresses of the public Internet: its containers cannot reach those \
+                     outside",
+                    record.subnet
+                )
+            });
+            Ok((record.id, warning))
+        })
+        .await
+    }
+
+    /// Removes a network that no running container uses.
+    ///
+    /// Errors where one does, or the network is there by itself.
+    pub async fn remove_network(&self, reference: &str) -> Result<()> {
+        let network = self.networks.find(reference)?;
+        let engine = self.clone();
+        to_its_end(async move {
+            let record = &network.record;
+            let _one = engine.networks.changing.lock().await;
+            if record.name == DEFAULT {
+                return Err(Error::new(
+                    ErrorKind::Forbidden,
+                    format!("{DEFAULT} is a pre-defined network and cannot be removed"),
+                ));
+            }
+            let users = engine.network_users(&record.id);
+            let active = users.iter().find(|(container, _)| container.vm().is_some());
+            if let Some((container, endpoint)) = active {
+                return Err(Error::new(
+                    ErrorKind::Forbidden,
+                    format!(
+                        "error while removing network: network {} has active endpoints \
+                         (name:\"{}\" id:\"{}\")",
+                        record.name,
+                        container.name,
+                        &endpoint.id[..12]
+                    ),
+                ));
+            }
+            let folder = engine.networks.folder().join(&record.id);
+            lock(&engine.networks.all).remove(&record.id);
+            blocking(move || {
+                // Without its record the rest is nobody's, should this be cut off.
+                durable::remove_file(&folder.join("network.json"))?;
+                fs::remove_dir_all(&folder).attempt(|| format!("remove {}", folder.display()))
+            })
+            .await?;
+            engine.emit_network(record, "destroy", None);
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Docker's rule for names of networks, with the names that have a meaning of their own.
+fn check_name(name: &str) -> Result<()> {
+    if RESERVED.contains(&name) {
+        return Err(Error::new(
+            ErrorKind::Forbidden,
+            format!("operation is not permitted on predefined {name} network"),
+        ));
+    }
+    let mut characters = name.chars();
+    let begins_well = characters.next().is_some_and(|c| c.is_ascii_alphanumeric());
+    let goes_on = characters.all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
+    match begins_well && goes_on && name.len() <= 128 {
+        true => Ok(()),
+        false => Err(Error::bad_parameter(format!(
+            "invalid network name: {name:?}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+        ))),
+    }
+}
