@@ -377,8 +377,9 @@ fn exchange(
         State::Closed if host.as_ref().is_none_or(|side| side.told_end || !side.guest_ended) => {
             (Fate::Remove, false)
         }
-        State::TimeWait => {
-            if let Some(side) = host.take_if(|side| side.told_end) {
+        // Both sides have said and heard all.
+        State::TimeWait | State::Closing => {
+            if let Some(side) = host.take_if(|side| side.ended && side.told_end) {
                 side.close(sources);
             }
             (Fate::Keep, more)
