@@ -87,7 +87,7 @@ pub struct HistoryLine {
     pub comment: String,
 }
 
-/// `POST /containers/create`.
+/// `POST /containers/create`, `POST /commit`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Created {
@@ -96,7 +96,7 @@ pub struct Created {
     pub warnings: Vec<String>,
 }
 
-/// `POST /containers/{id}/exec`, `POST /commit`.
+/// `POST /containers/{id}/exec`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct WithId {

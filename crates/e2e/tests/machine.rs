@@ -127,7 +127,10 @@ fn a_machine_lives_as_its_system_and_its_user_want() {
     console.type_keys("said");
     console.expect("said");
     leave(console);
-    world.run(&["exec", "box", "true"]).fails_with(126, "nobody in it can be asked");
+    world.run(&["exec", "box", "true"]).fails_with(126, "no qemu-guest-agent runs");
+    world
+        .run(&["wait", "--for", "agent", "--timeout", "1", "box"])
+        .fails_with(1, "no qemu-guest-agent runs");
     world.run(&["kill", "-s", "USR1", "box"]).fails_with(1, "takes no signal 10");
 
     // A reset boots again: the container does not end.
@@ -181,7 +184,8 @@ fn a_machine_is_committed_running_and_stopped_and_what_it_makes_boots_as_it_did(
     import_boot_sector(&world, TINY, "tiny");
     world.ok(&["run", "-d", "--name", "box", "--hardware", "virtio", "tiny"]);
     await_line(&world, "box", "^ready");
-    world.ok(&["commit", "box", "live"]);
+    let said = world.run(&["commit", "box", "live"]);
+    assert!(said.stderr.contains("as after a power cut"), "nobody in it held it still: {said:?}");
     world.ok(&["kill", "box"]);
     world.ok(&["wait", "box"]);
     world.ok(&["commit", "box", "rest"]);
@@ -236,10 +240,16 @@ fn debian_boots_from_its_disk_and_its_images_do() {
     world.ok(&["run", "-d", "--name", "one", "debian-server"]);
     assert_eq!(world.inspect("one", "/HostConfig/Annotations/ireko.firmware"), "bios");
     assert_eq!(world.inspect("one", "/HostConfig/Annotations/ireko.hardware"), "virtio");
+    world.ok(&["wait", "--for", "agent", "--timeout", "600", "one"]);
+    assert_eq!(world.ok(&["exec", "one", "cat", "/etc/hostname"]), "debian");
+    world.run(&["exec", "one", "sh", "-c", "echo no >&2; exit 3"]).fails_with(3, "no\n");
+    world.run(&["exec", "one", "nope"]).fails_with(127, "nope");
+    world.run(&["exec", "-i", "one", "cat"]).fails_with(126, "no standard input");
     let mut console = log_in(&world, "one");
     console.type_keys("free -m; echo made-$((6*7)) > mark; sync; cat mark\r");
     console.expect("made-42");
-    world.ok(&["commit", "one", "live"]);
+    let said = world.run(&["commit", "one", "live"]);
+    assert_eq!((said.code, said.stderr.as_str()), (0, ""), "its agent held it still");
 
     // Reboot: the machine goes on, and so does whoever sits at it.
     console.type_keys("reboot\r");

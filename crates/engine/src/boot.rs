@@ -5,7 +5,9 @@ use crate::container::{Container, Moment};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::logs::LogOptions;
+use crate::shim_client::GUEST;
 use crate::state::{ContainerRecord, RunState};
+use ireko_protocol::shim::Request;
 use regex_lite::Regex;
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,11 +38,9 @@ impl Engine {
         let seen = async {
             let record = running(&container).await?;
             match &sign {
-                Sign::Agent if record.process.is_machine() => Err(Error::unsupported(format!(
-                    "{} is a whole operating system, and Ireko does not ask those yet: wait for a \
-                     line of its console, log=REGEX",
-                    record.name
-                ))),
+                Sign::Agent if record.process.is_machine() => {
+                    self.agent_answers(&container, timeout).await
+                }
                 Sign::Agent => Ok(()),
                 Sign::Address => has_address(&record),
                 Sign::Log(pattern) => self.log_matches(&container, &record, pattern).await,
@@ -64,6 +64,19 @@ impl Engine {
             )
             .hint(format!("ireko logs {} shows what it wrote", record.name)))
         })
+    }
+
+    /// Waits for the agent in a whole operating system.
+    async fn agent_answers(&self, container: &Arc<Container>, timeout: Duration) -> Result<()> {
+        let shim = container.running_shim(self.places())?;
+        let request = Request::AwaitAgent { seconds: timeout.as_secs() };
+        match shim.ask(request, timeout.saturating_add(GUEST)).await {
+            Ok(_) => Ok(()),
+            Err(error) if container.record().is_running() => {
+                Err(error.into_error(|| format!("wait for container {}", container.record().name)))
+            }
+            Err(_) => Err(ended(&container.record())),
+        }
     }
 
     async fn log_matches(

@@ -289,7 +289,11 @@ fn spawn_of(spec: &ExecSpec, record: &ContainerRecord, size: (u16, u16)) -> Spaw
         // The shim chooses.
         process: ProcessId(0),
         argv: spec.argv.clone(),
-        env: merge_env(&environment(record, spec.tty), &spec.env),
+        // A whole operating system has an environment of its own.
+        env: match record.process.is_machine() {
+            true => spec.env.clone(),
+            false => merge_env(&environment(record, spec.tty), &spec.env),
+        },
         cwd: or_containers(&spec.working_dir, &record.process.working_dir),
         user: or_containers(&spec.user, &record.process.user),
         tty: terminal(spec.tty, size),

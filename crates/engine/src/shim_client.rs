@@ -181,6 +181,7 @@ fn request_word(request: &Request) -> &'static str {
         Request::Pause => "pause",
         Request::Unpause => "unpause",
         Request::ListProcesses => "list the processes",
+        Request::AwaitAgent { .. } => "wait for the agent in the machine",
         Request::Commit(_) => "commit",
         Request::Wait => "wait for the VM's end",
     }

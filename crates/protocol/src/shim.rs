@@ -79,6 +79,12 @@ pub enum Request {
     Unpause,
     /// Lists the container's processes. Answer: `Processes`.
     ListProcesses,
+    /// Answers `Done` when the agent in a whole operating system can be asked. Answer: `Done`, or
+    /// `Failed` when it was not there for so long.
+    AwaitAgent {
+        /// The time it has to come up.
+        seconds: u64,
+    },
     /// Freezes the scratch disk into a layer and goes on with a new child. Answer: `Committed`.
     Commit(CommitRequest),
     /// Answers `Ended` when the work has ended and `exit.json` is written.

@@ -14,21 +14,28 @@ use ireko_protocol::agent::{FREEZE_LIMIT, Reply, RequestBody};
 use ireko_protocol::shim::{CommitRequest, Committed};
 use std::time::Instant;
 
+/// Somebody in the guest who can hold its file systems still.
+pub trait Freezes {
+    /// Holds them still; whether that is certain.
+    fn freeze(&self) -> bool;
+    /// Lets them go on; whether they were held still all the time.
+    fn thaw(&self) -> bool;
+}
+
 /// Carries out a commit; afterwards it is durable.
 ///
-/// Fails without a change where the chain could not be frozen. Without a guest to ask, or with one
-/// that cannot freeze its file system, it does not fail the commit: the layer is then crash-consistent, and the answer says so.
+/// Fails without a change where the chain could not be frozen. A guest that cannot freeze its file
+/// system does not fail the commit: the layer is then crash-consistent, and the answer says so.
 pub fn commit(
     disk: &LiveDisk,
-    guest: Option<&Guest>,
+    guest: &dyn Freezes,
     request: CommitRequest,
 ) -> Result<Committed, ireko_disk::Error> {
     let started = Instant::now();
     disk.flush()?;
     let sync_micros = started.elapsed().as_micros() as u64;
 
-    let guest = guest.filter(|_| request.freeze_guest);
-    let frozen = guest.is_some_and(freeze);
+    let frozen = request.freeze_guest && guest.freeze();
     let hold = Instant::now();
     let result = disk.freeze(&FreezePlan {
         frozen: request.frozen,
@@ -36,29 +43,31 @@ pub fn commit(
         next_parent: request.next_parent,
     });
     // Thawed even where the freeze was not confirmed: a late guest may freeze after all.
-    let stayed_frozen = guest.is_some_and(thaw) && frozen;
+    let stayed_frozen = request.freeze_guest && guest.thaw() && frozen;
     let hold_micros = hold.elapsed().as_micros() as u64;
     result?;
     Ok(Committed { file_system_consistent: stayed_frozen, sync_micros, hold_micros })
 }
 
-fn freeze(guest: &Guest) -> bool {
-    match guest.call(RequestBody::Freeze, FREEZE_LIMIT) {
-        Ok(Reply::Done) => true,
-        other => {
-            tracing::warn!(?other, "the guest does not freeze; the layer is crash-consistent");
-            false
+impl Freezes for Guest {
+    fn freeze(&self) -> bool {
+        match self.call(RequestBody::Freeze, FREEZE_LIMIT) {
+            Ok(Reply::Done) => true,
+            other => {
+                tracing::warn!(?other, "the guest does not freeze; the layer is crash-consistent");
+                false
+            }
         }
     }
-}
 
-/// Whether the file system was frozen all the time: the agent thaws by itself after a while.
-fn thaw(guest: &Guest) -> bool {
-    match guest.call(RequestBody::Thaw, FREEZE_LIMIT) {
-        Ok(Reply::Thawed { was_frozen }) => was_frozen,
-        other => {
-            tracing::warn!(?other, "the guest does not answer to thaw");
-            false
+    /// The agent thaws by itself after a while.
+    fn thaw(&self) -> bool {
+        match self.call(RequestBody::Thaw, FREEZE_LIMIT) {
+            Ok(Reply::Thawed { was_frozen }) => was_frozen,
+            other => {
+                tracing::warn!(?other, "the guest does not answer to thaw");
+                false
+            }
         }
     }
 }

@@ -1,11 +1,12 @@
 //! The socket the engine speaks to: one connection a request, one thread a connection.
 
-use crate::commit::commit;
+use crate::commit::{Freezes, commit};
 use crate::failure::chain_of;
 use crate::guest::{Guest, GuestError, ORDINARY};
 use crate::link::Link;
 use crate::live_disk::LiveDisk;
 use crate::machine::{self, Machine};
+use crate::machine_exec;
 use crate::phase::Progress;
 use crate::streams::{AtEnd, Client, Fanout, copy_input, copy_typing, forward_output};
 use ireko_protocol::agent::{ExitStatus, FailureKind, ProcessId, Reply, RequestBody, Spawn};
@@ -131,9 +132,9 @@ fn simple(shared: &Arc<Shared>, request: Request) -> Result<Answer, Answer> {
         Request::PowerOff => power_off(shared),
         Request::Wait => Ok(Answer::Ended(shared.progress.await_end())),
         Request::Commit(request) => {
-            let guest = match inside(shared)? {
-                Runs::Agent(guest) => Some(&**guest),
-                Runs::Machine(_) => None,
+            let guest: &dyn Freezes = match inside(shared)? {
+                Runs::Agent(guest) => &**guest,
+                Runs::Machine(machine) => &machine.agent,
             };
             let Some(disk) = shared.disk.lock().clone() else { return Err(not_running()) };
             commit(&disk, guest, request)
@@ -228,8 +229,9 @@ fn attach(shared: &Arc<Shared>, client: Arc<Client>, stdin: Option<AtEnd>) -> io
 }
 
 fn exec(shared: &Arc<Shared>, link: &Arc<Link>, mut spawn: Spawn) -> io::Result<()> {
-    let guest = match running_guest(shared) {
-        Ok(guest) => Arc::clone(guest),
+    let guest = match inside(shared) {
+        Ok(Runs::Agent(guest)) => Arc::clone(guest),
+        Ok(Runs::Machine(machine)) => return machine_exec::exec(shared, machine, link, &spawn),
         Err(answer) => return link.send_message(&answer),
     };
     let input = spawn.stdin.then(|| link.open_stream(STDIN));

@@ -14,7 +14,7 @@
 //!
 //! Reading order: [`run`] tells what every VM's story has in common, `utility` that of a VM with our
 //! kernel and agent, `machine` that of a whole operating system; `vm` is QEMU between them. `guest`
-//! and `link` are the channel to the agent, `console` a machine's serial line, `streams` the fan-out
+//! and `link` are the channel to the agent, `console` a machine's serial line, `qemu_ga` the agent its system may have, `streams` the fan-out
 //! of output, `control` the socket the engine speaks to, `live_disk` the chain while the VM uses it,
 //! `commit` the freeze under a running guest.
 //! Threads, not tasks: QEMU must be forked by the main thread, because the signal that kills it
@@ -30,7 +30,9 @@ mod link;
 mod live_disk;
 mod log;
 mod machine;
+mod machine_exec;
 mod phase;
+mod qemu_ga;
 mod records;
 mod run;
 mod streams;

@@ -6,13 +6,17 @@
 //!     ─► powered off, switched off, panicked, or reset without end                 (Running)
 //! ```
 //!
-//! Nothing is asked of the system inside. What it says on its serial line is the container's
+//! What the system inside says on its serial line is the container's
 //! output, and what an attached client types is its input; a reset boots it again.
+//! Only a qemu-guest-agent in it, where there is one, is asked for anything: to hold its file systems
+//! still, to shut down, to run a program.
 
+use crate::commit::Freezes;
 use crate::console::{self, Console};
 use crate::control::{Inside, Shared, failed};
 use crate::failure::{Failure, chain_of};
 use crate::phase::StartSignal;
+use crate::qemu_ga::{self, QemuGa};
 use crate::records;
 use crate::run::START_LIMIT;
 use crate::vm::{End, Vm, acceleration, nics};
@@ -21,8 +25,8 @@ use ireko_protocol::plan::{self, VmPlan};
 use ireko_protocol::shim::{Answer, Phase, Request};
 use ireko_vm::driver::ExitCause;
 use ireko_vm::{
-    Boot as VmBoot, Console as VmConsole, DiskAttachment, Firmware, Hardware, MachineBoot, VmExit,
-    VmSpec, firmware,
+    Boot as VmBoot, Console as VmConsole, DiskAttachment, Firmware, GuestPort, Hardware,
+    MachineBoot, VmExit, VmSpec, firmware,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -53,6 +57,8 @@ pub struct Machine {
     vm: ireko_vm::Control,
     /// Its serial line.
     pub console: Console,
+    /// The agent that its system may have.
+    pub agent: QemuGa,
     /// Somebody is at the power button already.
     pressing: AtomicBool,
 }
@@ -66,6 +72,7 @@ pub fn run(
     shared: &Arc<Shared>,
 ) -> Result<i32, Failure> {
     let line = plan.runtime_dir.join("console.sock");
+    let port = plan.runtime_dir.join("agent.sock");
     let spec = VmSpec {
         name: plan.vm.clone(),
         accel: acceleration(plan)?.accel,
@@ -79,7 +86,7 @@ pub fn run(
             },
         }),
         disks: vec![root],
-        ports: Vec::new(),
+        ports: vec![GuestPort { name: qemu_ga::PORT_NAME.to_owned(), socket: port.clone() }],
         nics: nics(plan),
         control: plan.runtime_dir.join("qmp.sock"),
         console: VmConsole::Socket(line.clone()),
@@ -90,7 +97,12 @@ pub fn run(
     if let Inside::Machine(place) = &shared.inside {
         let pressing = AtomicBool::new(false);
         // Set once: this is the only launch of this process.
-        let _ = place.set(Arc::new(Machine { vm: vm.control.clone(), console, pressing }));
+        let _ = place.set(Arc::new(Machine {
+            vm: vm.control.clone(),
+            console,
+            agent: QemuGa::new(port, vm.control.clone()),
+            pressing,
+        }));
     }
     shared.progress.enter(Phase::Ready);
     match shared.progress.await_start(START_LIMIT) {
@@ -144,6 +156,10 @@ fn watch_for_resets(vm: &Vm) -> std::io::Result<thread::JoinHandle<bool>> {
 
 /// What a machine's end is as a container's.
 fn verdict(end: &End, is_looping: bool, by_force: bool) -> Result<i32, Failure> {
+    if let End::Exit(VmExit { cause: ExitCause::PoweredOff, .. }) = end {
+        // Even where force was on its way.
+        return Ok(0);
+    }
     if by_force {
         return Ok(KILLED);
     }
@@ -153,10 +169,7 @@ fn verdict(end: &End, is_looping: bool, by_force: bool) -> Result<i32, Failure> 
              its console tells how far it got",
         ));
     }
-    match end {
-        End::Exit(VmExit { cause: ExitCause::PoweredOff, .. }) => Ok(0),
-        other => Err(Failure::lost(other.to_string())),
-    }
+    Err(Failure::lost(end.to_string()))
 }
 
 impl Machine {
@@ -169,7 +182,7 @@ impl Machine {
                 shared.progress.request_power_off();
                 done(self.vm.power_off_now())
             }
-            Request::Signal { signal } if ENDING.contains(signal) => self.press_power_button(),
+            Request::Signal { signal } if ENDING.contains(signal) => self.ask_for_its_end(),
             Request::Signal { signal } => Err(failed(
                 FailureKind::BadInput,
                 format!(
@@ -185,15 +198,66 @@ impl Machine {
             Request::Unpause => {
                 let answer = done(self.vm.resume())?;
                 shared.progress.enter(Phase::Running);
+                self.set_clock();
                 Ok(answer)
             }
+            Request::AwaitAgent { seconds } => self.await_agent(Duration::from_secs(*seconds)),
             _ => Err(nobody_to_ask()),
+        }
+    }
+
+    /// Whether the VM runs still.
+    pub fn is_on(&self) -> bool {
+        !self.vm.has_ended()
+    }
+
+    fn await_agent(&self, limit: Duration) -> Result<Answer, Answer> {
+        if !self.vm.await_port(0, limit) {
+            return Err(refused(qemu_ga::AgentError::Absent));
+        }
+        self.agent.ping().map(|()| Answer::Done).map_err(refused)
+    }
+
+    /// The clock of a system stood still with it. One without an agent finds out by itself.
+    fn set_clock(self: &Arc<Self>) {
+        let machine = Arc::clone(self);
+        let set = move || {
+            if let Err(error) = machine.agent.set_time(records::now()) {
+                tracing::info!(%error, "the machine's clock is not set");
+            }
+        };
+        if let Err(error) = thread::Builder::new().name("clock".into()).spawn(set) {
+            tracing::warn!(%error, "the machine's clock is not set");
+        }
+    }
+
+    /// By its agent where it has one, else by its power button; that is pressed later in any case,
+    /// should it still be on.
+    fn ask_for_its_end(self: &Arc<Self>) -> Result<Answer, Answer> {
+        match self.agent.shut_down() {
+            Ok(()) => {
+                self.keep_pressing();
+                Ok(Answer::Done)
+            }
+            Err(error) => {
+                tracing::info!(%error, "the power button is pressed");
+                self.press_power_button()
+            }
         }
     }
 
     /// Presses it now, and again now and then while the machine is still on.
     fn press_power_button(self: &Arc<Self>) -> Result<Answer, Answer> {
-        let answer = done(self.vm.press_power_button())?;
+        match self.vm.press_power_button() {
+            Err(error) if self.is_on() => return done(Err(error)),
+            // One that is off already is what was asked for.
+            Ok(()) | Err(_) => {}
+        }
+        self.keep_pressing();
+        Ok(Answer::Done)
+    }
+
+    fn keep_pressing(self: &Arc<Self>) {
         if !self.pressing.swap(true, Ordering::Relaxed) {
             let machine = Arc::clone(self);
             let again = move || {
@@ -205,10 +269,9 @@ impl Machine {
                 }
             };
             if let Err(error) = thread::Builder::new().name("power button".into()).spawn(again) {
-                tracing::warn!(%error, "the power button is pressed only once");
+                tracing::warn!(%error, "the power button is not pressed again");
             }
         }
-        Ok(answer)
     }
 }
 
@@ -216,14 +279,38 @@ fn done(result: ireko_vm::Result<()>) -> Result<Answer, Answer> {
     result.map(|()| Answer::Done).map_err(|error| failed(FailureKind::Other, chain_of(&error)))
 }
 
-/// The answer to what only somebody inside could do.
+fn refused(error: qemu_ga::AgentError) -> Answer {
+    failed(FailureKind::Other, error.to_string())
+}
+
+/// The answer to what no agent does that a system may have.
 pub fn nobody_to_ask() -> Answer {
     failed(
         FailureKind::Other,
-        "a whole operating system runs in this container, and nobody in it can be asked: use its \
+        "a whole operating system runs in this container, and its processes are its own: use its \
          console, `ireko console NAME`"
             .to_owned(),
     )
+}
+
+impl Freezes for QemuGa {
+    fn freeze(&self) -> bool {
+        QemuGa::freeze(self)
+            .inspect_err(|error| tracing::warn!(%error, "the layer is crash-consistent"))
+            .is_ok()
+    }
+
+    fn thaw(&self) -> bool {
+        // It does not thaw by itself: a system left frozen would be lost.
+        for _ in 0..3 {
+            match QemuGa::thaw(self) {
+                Ok(thawed) => return thawed > 0,
+                Err(qemu_ga::AgentError::Absent) => return false,
+                Err(error) => tracing::error!(%error, "the machine's file systems stay frozen"),
+            }
+        }
+        false
+    }
 }
 
 #[cfg(test)]
@@ -237,6 +324,7 @@ mod tests {
     #[test]
     fn a_machine_that_powers_itself_off_exits_with_0_and_one_that_is_switched_off_with_137() {
         assert!(matches!(verdict(&ended(ExitCause::PoweredOff), false, false), Ok(0)));
+        assert!(matches!(verdict(&ended(ExitCause::PoweredOff), false, true), Ok(0)));
         assert!(matches!(verdict(&ended(ExitCause::Quit), false, true), Ok(137)));
     }
 

@@ -1,7 +1,7 @@
 //! `ireko commit`.
 
 use super::Context;
-use crate::api::WithId;
+use crate::api::Created;
 use crate::client::Content;
 use crate::error::Result;
 use crate::exit::Exit;
@@ -62,7 +62,10 @@ pub async fn execute(context: &Context, args: &Args) -> Result<Exit> {
         target = target.with("changes", change);
     }
     let client = context.connect().await?;
-    let image: WithId = client.post(&target, Content::none()).await?;
+    let image: Created = client.post(&target, Content::none()).await?;
+    for warning in image.warnings {
+        output::note(format_args!("WARNING: {warning}"));
+    }
     output::line(image.id)?;
     Ok(Exit::SUCCESS)
 }

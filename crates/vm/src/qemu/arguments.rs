@@ -85,6 +85,11 @@ pub(super) fn virtio_disk(number: usize, disk: &DiskAttachment, node: &str) -> F
     Fields::new(device).value(&disk.serial)
 }
 
+/// The device of a VM's port, by its place among its ports.
+pub(super) fn port_id(number: usize) -> String {
+    format!("guest-port{number}")
+}
+
 /// A command line in the making.
 #[derive(Default)]
 pub(super) struct Line(Vec<OsString>);
@@ -120,7 +125,10 @@ impl Line {
     fn port(&mut self, number: usize, port: &GuestPort) {
         let socket = Fields::new(format!("socket,id=port{number},server=on,wait=off,path="));
         self.option("-chardev", socket.value(&port.socket));
-        let device = Fields::new(format!("virtserialport,bus=ports.0,chardev=port{number},name="));
+        let device = Fields::new(format!(
+            "virtserialport,id={},bus=ports.0,chardev=port{number},name=",
+            port_id(number)
+        ));
         self.option("-device", device.value(&port.name));
     }
 

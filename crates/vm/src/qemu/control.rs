@@ -9,9 +9,10 @@
 
 use crate::driver::ExitCause;
 use crate::error::{Error, ErrorKind, Result};
+use crate::qemu::arguments::port_id;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -72,6 +73,8 @@ struct State {
     end: Option<ExitCause>,
     /// When the guest reset itself, the last [`RESET_LOOP`] times.
     resets: VecDeque<Instant>,
+    /// Devices of ports that somebody in the guest has open.
+    open_ports: BTreeSet<String>,
     /// Nothing will come any more.
     closed: bool,
 }
@@ -83,6 +86,7 @@ enum Message {
     Answer(u64, Answer),
     Shutdown(ExitCause),
     GuestReset,
+    Port { device: String, is_open: bool },
     Other,
 }
 
@@ -174,6 +178,28 @@ impl Control {
             state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         !state.closed
+    }
+
+    /// Whether somebody in the guest has opened this one of the VM's ports, counted from 0. Costs
+    /// nothing: the VM tells it by itself.
+    pub fn port_is_open(&self, number: usize) -> bool {
+        let state = self.shared.state();
+        !state.closed && state.open_ports.contains(&port_id(number))
+    }
+
+    /// Waits until somebody in the guest has opened this port; `false` at the deadline, and where the
+    /// VM has ended.
+    pub fn await_port(&self, number: usize, limit: Duration) -> bool {
+        let id = port_id(number);
+        let opened = self.shared.wait_for("wait for a port", limit, |state| {
+            state.open_ports.contains(&id).then_some(())
+        });
+        opened.is_ok()
+    }
+
+    /// Whether the VM has ended, or is about to.
+    pub fn has_ended(&self) -> bool {
+        self.shared.state().closed
     }
 
     /// Asks whether the VM's CPUs run.
@@ -279,6 +305,8 @@ impl State {
                     self.resets.pop_front();
                 }
             }
+            Message::Port { device, is_open: true } => drop(self.open_ports.insert(device)),
+            Message::Port { device, is_open: false } => drop(self.open_ports.remove(&device)),
             Message::Other => {}
         }
     }
@@ -306,6 +334,10 @@ impl Message {
         }
         if value["event"] == "RESET" && value["data"]["guest"] == true {
             return Self::GuestReset;
+        }
+        if value["event"] == "VSERPORT_CHANGE" {
+            let device = value["data"]["id"].as_str().unwrap_or_default().to_owned();
+            return Self::Port { device, is_open: value["data"]["open"] == true };
         }
         let Some(id) = value["id"].as_u64() else { return Self::Other };
         if let Some(result) = value.get_mut("return") {
@@ -440,6 +472,25 @@ mod tests {
         fake.line.get_mut().write_all(reset(true).repeat(9).as_bytes()).unwrap();
         drop(fake.line);
         assert!(!watch.join().unwrap());
+    }
+
+    #[test]
+    fn a_port_is_open_while_the_guest_says_so() {
+        let mut fake = Fake::greeted();
+        let mut say = |open: bool| {
+            let data = json!({ "id": port_id(0), "open": open });
+            let event = json!({ "event": "VSERPORT_CHANGE", "data": data });
+            fake.line.get_mut().write_all(format!("{event}\n").as_bytes()).unwrap();
+        };
+        assert!(!fake.control.port_is_open(0));
+        say(true);
+        assert!(fake.control.await_port(0, ANSWER_DEADLINE));
+        assert!(fake.control.port_is_open(0) && !fake.control.port_is_open(1));
+        say(false);
+        say(true);
+        drop(fake.line);
+        assert!(!fake.control.await_port(1, ANSWER_DEADLINE), "the VM has ended");
+        assert!(fake.control.has_ended() && !fake.control.port_is_open(0));
     }
 
     #[test]

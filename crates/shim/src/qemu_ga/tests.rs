@@ -1,0 +1,151 @@
+use super::*;
+use std::io::{BufRead, BufReader};
+use std::os::unix::net::UnixListener;
+use std::thread::{self, JoinHandle};
+
+/// A guest whose agent answers as the test says.
+struct Guest {
+    _folder: tempfile::TempDir,
+    agent: QemuGa,
+    listener: UnixListener,
+}
+
+impl Guest {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("agent.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let agent = QemuGa { socket, line: Mutex::new(None), is_there: Box::new(|| true) };
+        Self { _folder: folder, agent, listener }
+    }
+
+    /// On one connection: synchronises as it should, after `before`, then answers each call with
+    /// the next of `answers`; what it was asked.
+    fn serve(&self, before: &'static [u8], answers: Vec<Vec<u8>>) -> JoinHandle<Vec<Value>> {
+        let listener = self.listener.try_clone().unwrap();
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut asked = BufReader::new(stream.try_clone().unwrap());
+            let mut calls = Vec::new();
+            for answer in answers {
+                let sync = next(&mut asked);
+                let id = &sync["arguments"]["id"];
+                let _ = stream.write_all(before);
+                let _ = stream.write_all(&[0xff]);
+                let _ = stream.write_all(format!("{{\"return\": {id}}}\n").as_bytes());
+                calls.push(next(&mut asked));
+                // One that says too much is not listened to until its end.
+                let _ = stream.write_all(&answer);
+            }
+            calls
+        })
+    }
+}
+
+fn next(from: &mut impl BufRead) -> Value {
+    let mut line = Vec::new();
+    from.read_until(b'\n', &mut line).unwrap();
+    serde_json::from_slice(line.strip_prefix(&[0xff]).unwrap_or(&line)).unwrap()
+}
+
+fn says(text: &str) -> Vec<u8> {
+    format!("{text}\n").into_bytes()
+}
+
+#[test]
+fn a_program_is_run_and_its_output_taken() {
+    let guest = Guest::new();
+    let done =
+        r#"{"return": {"exited": true, "exitcode": 3, "out-data": "aGkK", "err-data": "bw=="}}"#;
+    let answers = vec![
+        says(r#"{"return": {"pid": 7}}"#),
+        says(r#"{"return": {"exited": false}}"#),
+        says(done),
+    ];
+    let serving = guest.serve(b"", answers);
+    let pid = guest.agent.start(&["ls".into(), "-l".into()], &[]).unwrap();
+    assert_eq!(guest.agent.outcome(pid).unwrap(), None);
+    let exited = guest.agent.outcome(pid).unwrap().unwrap();
+    assert_eq!((exited.code, exited.stdout, exited.stderr), (Some(3), b"hi\n".into(), b"o".into()));
+    let calls = serving.join().unwrap();
+    assert_eq!(calls[0]["arguments"]["path"], "ls");
+    assert_eq!(calls[0]["arguments"].get("env"), None);
+    assert_eq!(calls[2]["arguments"]["pid"], 7);
+}
+
+#[test]
+fn late_answers_and_rubbish_from_before_are_not_taken_for_this_one() {
+    let guest = Guest::new();
+    let rubbish = b"{\"return\": 9}\n\xff{\"return\": 1}\nnot json\n";
+    let serving = guest.serve(rubbish, vec![says(r#"{"return": 2}"#)]);
+    assert_eq!(guest.agent.thaw().unwrap(), 2);
+    serving.join().unwrap();
+}
+
+#[test]
+fn a_refusal_is_told_and_the_line_goes_on() {
+    let guest = Guest::new();
+    let refused = r#"{"error": {"class": "GenericError", "desc": "not now"}}"#;
+    let serving = guest.serve(b"", vec![says(refused), says(r#"{"return": {}}"#)]);
+    let error = guest.agent.freeze().unwrap_err();
+    assert_eq!(error.to_string(), "the guest's agent: not now");
+    guest.agent.ping().unwrap();
+    serving.join().unwrap();
+}
+
+#[test]
+fn a_lying_agent_fails_the_call_and_not_more() {
+    for (answer, told) in [
+        (vec![b'x'; SMALL + (64 << 10)], "without end"),
+        (says("{}"), "neither"),
+        (says("\u{0}"), "no JSON"),
+        (says(r#"{"return": "many"}"#), "a number"),
+        (says(r#"{"return": -1}"#), "a number"),
+    ] {
+        let guest = Guest::new();
+        let serving = guest.serve(b"", vec![answer]);
+        let error = guest.agent.thaw().unwrap_err().to_string();
+        assert!(error.contains(told), "{error}");
+        drop(guest);
+        serving.join().unwrap();
+    }
+}
+
+#[test]
+fn one_that_never_answers_and_one_that_never_stops_end_with_the_deadline() {
+    let short = Duration::from_millis(50);
+    let guest = Guest::new();
+    let error = guest.agent.call("guest-ping", json!({}), short, SMALL).unwrap_err();
+    assert!(matches!(error, AgentError::Late(limit) if limit == short), "{error}");
+
+    let guest = Guest::new();
+    let listener = guest.listener.try_clone().unwrap();
+    let endless = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        while stream.write_all(b"\xff{\"return\": 0}\n").is_ok() {}
+    });
+    let error = guest.agent.call("guest-ping", json!({}), short, SMALL).unwrap_err();
+    assert!(matches!(error, AgentError::Late(_)), "{error}");
+    drop(guest);
+    endless.join().unwrap();
+}
+
+#[test]
+fn one_that_is_not_there_is_not_waited_for() {
+    let guest = Guest::new();
+    let agent = QemuGa { is_there: Box::new(|| false), ..guest.agent };
+    let error = agent.ping().unwrap_err().to_string();
+    assert!(error.contains("install the package qemu-guest-agent"), "{error}");
+}
+
+#[test]
+fn base64_is_read_and_nothing_else() {
+    for (text, bytes) in
+        [("", ""), ("Zg==", "f"), ("Zm8=", "fo"), ("Zm9v", "foo"), ("Zm9vYg==", "foob")]
+    {
+        assert_eq!(base64(text).unwrap(), bytes.as_bytes());
+    }
+    for bad in ["Z", "Zg=", "Z===", "Zm 9", "=Zm9", "Zg==Zg=="] {
+        assert_eq!(base64(bad), None, "{bad}");
+    }
+}
