@@ -238,6 +238,9 @@ impl Target {
         match target.path().symlink_metadata() {
             Err(_) => Ok(target),
             Ok(there) if there.is_dir() => Err(refused("a folder is there")),
+            Ok(there) if !there.is_file() && !there.is_symlink() => {
+                Err(refused("a device, pipe or socket is there, which no export replaces"))
+            }
             Ok(_) if to.replace => Ok(target),
             Ok(_) => Err(target.is_there()),
         }

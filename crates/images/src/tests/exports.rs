@@ -199,7 +199,9 @@ fn a_file_that_is_there_stays_unless_it_is_to_be_replaced() {
 fn what_is_no_place_for_an_export_is_refused() {
     let world = World::new();
     std::fs::create_dir(world.out.join("folder")).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(world.out.join("socket")).unwrap();
     for (file, kind) in [
+        (world.out.join("socket"), ErrorKind::BadInput),
         (world.places.root.join("images/x.zip"), ErrorKind::BadInput),
         (PathBuf::from("x.zip"), ErrorKind::BadInput),
         (PathBuf::from("/"), ErrorKind::BadInput),
@@ -210,7 +212,7 @@ fn what_is_no_place_for_an_export_is_refused() {
         let error = world.try_export(&to, &()).unwrap_err();
         assert_eq!(error.kind(), kind, "{error}");
     }
-    world.check_nothing_else(&["folder"]);
+    world.check_nothing_else(&["folder", "socket"]);
 }
 
 /// Stops the work after some reports.
