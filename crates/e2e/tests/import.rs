@@ -152,7 +152,7 @@ fn what_must_not_be_imported_is_refused_and_leaves_nothing() {
     fs::write(&bad, "no disk at all").unwrap();
     fails(&bad, "known are VHDX, VHD, qcow2");
     fs::write(&bad, b"PK\x03\x04").unwrap();
-    fails(&bad, "read the zip");
+    fails(&bad, "no zip archive");
     let layout = files.path("layout");
     fs::create_dir(&layout).unwrap();
     fs::write(layout.join("oci-layout"), "{}").unwrap();
