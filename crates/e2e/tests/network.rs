@@ -95,7 +95,10 @@ fn docker_clients_make_networks_in_which_containers_find_each_other() {
         fails(&["network", "rm", "mesh"], "has active endpoints");
         let taken = ["create", "--network", "mesh", "--ip", "10.77.0.9", "base", "true"];
         fails(&taken, "Address already in use");
-        fails(&["create", "--ip", "172.17.0.9", "base", "true"], "user configured subnets");
+        // Older clients do not even send it.
+        if !version.contains(" 20.10.") {
+            fails(&["create", "--ip", "172.17.0.9", "base", "true"], "user configured subnets");
+        }
 
         let asks =
             ["db", "store", "db.mesh", "10.77.0.9"].map(|name| ask(&format!("{name} 80"), true));

@@ -100,6 +100,6 @@ fn a_tree_of_images_is_removed_whole_or_not_at_all() {
     // c1, from which web was committed, stands on web's layer and keeps it.
     world.ok(&["image", "rm", "web", "--tree"]);
     let left = world.ok(&["images"]);
-    assert_eq!(left.lines().skip(1).map(column).collect::<Vec<_>>(), ["base"]);
+    assert_eq!(left.lines().skip(1).map(column).collect::<Vec<_>>(), ["base:latest"]);
     assert!(!world.ok(&["start", "-a", "c1"]).is_empty());
 }
