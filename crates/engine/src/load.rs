@@ -56,7 +56,7 @@ pub struct Loaded {
     pub names: Vec<Name>,
 }
 
-/// Where saved images come from, and what becomes of their names.
+/// Where saved images come from, and who hears of the work.
 struct Source {
     saved: Arc<SavedImages>,
     spool: Arc<Spool>,
