@@ -11,6 +11,7 @@ use ireko_protocol::shim::Request;
 use regex_lite::Regex;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
 
 /// What shows that a container is up.
 #[derive(Clone, Debug)]
@@ -35,25 +36,10 @@ impl Engine {
         timeout: Duration,
     ) -> Result<()> {
         let container = self.find(reference)?;
-        let seen = async {
-            let record = running(&container).await?;
-            match &sign {
-                Sign::Agent if record.process.is_machine() => {
-                    self.agent_answers(&container, timeout).await
-                }
-                Sign::Agent => Ok(()),
-                Sign::Address => has_address(&record),
-                Sign::Log(pattern) => self.log_matches(&container, &record, pattern).await,
-            }
-        };
-        tokio::time::timeout(timeout, seen).await.unwrap_or_else(|_| {
+        let deadline = Instant::now() + timeout;
+        let too_late = |missed: &str| {
             let record = container.record();
-            let missed = match &sign {
-                Sign::Agent => "its agent did not answer".to_owned(),
-                Sign::Address => "it has no address".to_owned(),
-                Sign::Log(pattern) => format!("no line of its log matched /{pattern}/"),
-            };
-            Err(Error::new(
+            Error::new(
                 ErrorKind::TimedOut,
                 format!(
                     "container {} is not up after {} s: {missed}; it is {}",
@@ -62,8 +48,26 @@ impl Engine {
                     record.status()
                 ),
             )
-            .hint(format!("ireko logs {} shows what it wrote", record.name)))
-        })
+            .hint(format!("ireko logs {} shows what it wrote", record.name))
+        };
+        let record = timeout_at(deadline, running(&container))
+            .await
+            .unwrap_or_else(|_| Err(too_late("it did not start")))?;
+        match &sign {
+            // Its shim keeps the time, and says what it missed.
+            Sign::Agent if record.process.is_machine() => {
+                self.agent_answers(&container, timeout).await
+            }
+            Sign::Agent => Ok(()),
+            Sign::Address => has_address(&record),
+            Sign::Log(pattern) => {
+                timeout_at(deadline, self.log_matches(&container, &record, pattern))
+                    .await
+                    .unwrap_or_else(|_| {
+                        Err(too_late(&format!("no line of its log matched /{pattern}/")))
+                    })
+            }
+        }
     }
 
     /// Waits for the agent in a whole operating system.
