@@ -7,7 +7,7 @@ use ireko_network::endpoint::Endpoint;
 use ireko_network::gateway::{Gateway, Step};
 use ireko_network::queue::{Incoming, Outgoing};
 use ireko_network::switch::{PortId, Switch};
-use ireko_protocol::network::{Mode, NetworkPlan, VERSION};
+use ireko_protocol::network::{MacAddress, Mode, NetworkPlan, VERSION};
 use smoltcp::time::Instant;
 use smoltcp::wire::{EthernetAddress, TcpPacket};
 use std::net::SocketAddrV4;
@@ -28,7 +28,7 @@ pub fn run(data: &[u8]) {
     gateway.add_names(&["guest.net".into(), "guest".into()], ADDRESS);
     let mut switch = Switch::new(mode, gateway.mac);
     assert!(switch.add(MAC, PortId(1)));
-    let lease = gateway.lease(MAC, ADDRESS, "guest");
+    let lease = gateway.lease(&guest());
     let identity = Identity { mac: MAC, address: ADDRESS };
     let (mut incoming, mut out) = (Incoming::default(), Outgoing::default());
     let mut connection: Option<Endpoint> = None;
@@ -70,6 +70,20 @@ pub fn run(data: &[u8]) {
             assert!(said <= MAX_ANSWER, "the gateway does not stop talking");
             out.clear();
         }
+    }
+}
+
+fn guest() -> ireko_protocol::network::Endpoint {
+    ireko_protocol::network::Endpoint {
+        container: "cd".repeat(32),
+        mac: MacAddress(MAC.0),
+        address: ADDRESS,
+        socket: "/nowhere".into(),
+        hostname: "guest".into(),
+        names: Vec::new(),
+        default_route: true,
+        dns: Vec::new(),
+        publish: Vec::new(),
     }
 }
 

@@ -39,9 +39,7 @@ pub fn configure(mut wanted: Configure) -> Result<Machine> {
     set_clock(wanted.unix_nanos)?;
     rustix::system::sethostname(wanted.hostname.as_bytes()).during(|| "set the host name")?;
     network::raise_loopback()?;
-    for interface in &wanted.interfaces {
-        network::bring_up(interface)?;
-    }
+    network::bring_all_up(&wanted.interfaces)?;
     let disk = mount_root(&wanted)?;
     let workload = Workload::create(wanted.memory_max, wanted.cpu_millis)?;
     Ok(Machine { configure: wanted, disk, workload })

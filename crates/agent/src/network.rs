@@ -25,29 +25,36 @@ pub fn raise_loopback() -> Result<()> {
     raise(&socket, "lo")
 }
 
-/// Gives the device with this MAC address its IP address and routes.
-pub fn bring_up(wanted: &Interface) -> Result<()> {
-    let name = find(wanted.mac)?;
+/// Gives each device its IP address, and the machine the default route of one of them, in the place
+/// of what they had.
+pub fn bring_all_up(wanted: &[Interface]) -> Result<()> {
     let socket = control()?;
+    remove_default_routes(&socket)?;
+    for interface in wanted {
+        bring_up(&socket, interface)?;
+    }
+    match wanted.iter().find_map(|interface| interface.default_route) {
+        Some(gateway) => add_default_route(&socket, gateway),
+        None => Ok(()),
+    }
+}
+
+fn bring_up(socket: &OwnedFd, wanted: &Interface) -> Result<()> {
+    let name = find(wanted.mac)?;
     let what = |part: &str| format!("set the {part} of network device {name} ({})", wanted.mac);
     let mut request = request(&name);
     request.ifr_ifru.ifru_mtu = libc::c_int::from(wanted.mtu);
     // SAFETY: SIOCSIFMTU reads one ifreq with an MTU.
-    unsafe { ioctl(&socket, libc::SIOCSIFMTU, (&raw mut request).cast()) }
-        .during(|| what("MTU"))?;
+    unsafe { ioctl(socket, libc::SIOCSIFMTU, (&raw mut request).cast()) }.during(|| what("MTU"))?;
     request.ifr_ifru.ifru_addr = socket_address(wanted.address);
     // SAFETY: SIOCSIFADDR reads one ifreq with an address.
-    unsafe { ioctl(&socket, libc::SIOCSIFADDR, (&raw mut request).cast()) }
+    unsafe { ioctl(socket, libc::SIOCSIFADDR, (&raw mut request).cast()) }
         .during(|| what("address"))?;
     request.ifr_ifru.ifru_netmask = socket_address(netmask(wanted.prefix));
     // SAFETY: SIOCSIFNETMASK reads one ifreq with an address.
-    unsafe { ioctl(&socket, libc::SIOCSIFNETMASK, (&raw mut request).cast()) }
+    unsafe { ioctl(socket, libc::SIOCSIFNETMASK, (&raw mut request).cast()) }
         .during(|| what("netmask"))?;
-    raise(&socket, &name)?;
-    match wanted.default_route {
-        Some(gateway) => add_default_route(&socket, gateway),
-        None => Ok(()),
-    }
+    raise(socket, &name)
 }
 
 /// Waits for the device with this MAC address; its name.
@@ -81,15 +88,33 @@ fn raise(socket: &OwnedFd, name: &str) -> Result<()> {
 }
 
 fn add_default_route(socket: &OwnedFd, gateway: Ipv4Addr) -> Result<()> {
-    // SAFETY: an all-zero rtentry is a valid value of that C struct.
-    let mut route: libc::rtentry = unsafe { std::mem::zeroed() };
-    route.rt_dst = socket_address(Ipv4Addr::UNSPECIFIED);
-    route.rt_genmask = socket_address(Ipv4Addr::UNSPECIFIED);
+    let mut route = default_route();
     route.rt_gateway = socket_address(gateway);
     route.rt_flags = libc::RTF_UP | libc::RTF_GATEWAY;
     // SAFETY: SIOCADDRT reads one rtentry; it names no device, so no pointer in it is followed.
     unsafe { ioctl(socket, libc::SIOCADDRT, (&raw mut route).cast()) }
         .during(|| format!("set the default route by {gateway}"))
+}
+
+fn remove_default_routes(socket: &OwnedFd) -> Result<()> {
+    let mut route = default_route();
+    loop {
+        // SAFETY: SIOCDELRT reads one rtentry; it names no device, so no pointer in it is followed.
+        match unsafe { ioctl(socket, libc::SIOCDELRT, (&raw mut route).cast()) } {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(()),
+            Err(error) => return Err(Failure::of("remove the default route", error)),
+        }
+    }
+}
+
+fn default_route() -> libc::rtentry {
+    // SAFETY: an all-zero rtentry is a valid value of that C struct.
+    let mut route: libc::rtentry = unsafe { std::mem::zeroed() };
+    route.rt_dst = socket_address(Ipv4Addr::UNSPECIFIED);
+    route.rt_genmask = socket_address(Ipv4Addr::UNSPECIFIED);
+    route.rt_flags = libc::RTF_UP;
+    route
 }
 
 /// A request about the device of this name, which the kernel gave: it fits.

@@ -23,7 +23,7 @@ use crate::freeze::Freezer;
 use crate::port::{Event, Port};
 use crate::process::{Part, Process};
 use crate::spawn::{self, Child, Target};
-use crate::{kmsg, power_off, processes};
+use crate::{kmsg, network, power_off, processes, view};
 
 /// Serves the host until it powers the machine off; returns only where waiting itself fails.
 pub fn serve(port: Port) -> Result<()> {
@@ -217,6 +217,15 @@ impl Agent {
                 let (machine, freezer) = (self.machine()?, Arc::clone(&self.freezer));
                 self.work(id, move || {
                     Ok(Reply::Thawed { was_frozen: freezer.thaw(&machine.disk)? })
+                });
+                return Ok(None);
+            }
+            RequestBody::Rewire { interfaces, files } => {
+                let machine = self.machine()?;
+                self.work(id, move || {
+                    network::bring_all_up(&interfaces)?;
+                    view::rewrite(&machine, &files)?;
+                    Ok(Reply::Done)
                 });
                 return Ok(None);
             }

@@ -12,9 +12,10 @@
 //! mounts them itself ([`crate::child`]).
 
 use std::fs;
+use std::io::Write;
 use std::os::fd::OwnedFd;
 
-use ireko_protocol::agent::FailureKind;
+use ireko_protocol::agent::{FailureKind, GuestFile};
 use rustix::fs::{FileType, Mode, OFlags, makedev, mknodat, symlinkat};
 use rustix::mount::{MountFlags, mount, mount_bind, mount_remount};
 
@@ -111,6 +112,25 @@ fn show_file(root: &Root, index: usize, path: &str, content: &str) -> Result<()>
         .ensure_file(path.as_bytes())
         .during(|| format!("make the mount point {path} in the container's root"))?;
     mount_bind(&source, by_descriptor(&target)).during(|| format!("show the container's {path}"))
+}
+
+/// Replaces the content of files that the view shows.
+pub fn rewrite(machine: &Machine, files: &[GuestFile]) -> Result<()> {
+    for file in files {
+        let shown = machine.configure.files.iter().position(|one| one.path == file.path);
+        let Some(index) = shown else {
+            let message = format!("the container's {} is not the host's", file.path);
+            return Err(Failure::new(FailureKind::BadInput, message));
+        };
+        // The same file, since that is what is mounted.
+        fs::OpenOptions::new()
+            .write(true)
+            .truncate(true)
+            .open(format!("{FILES}/{index}"))
+            .and_then(|mut kept| kept.write_all(file.content.as_bytes()))
+            .during(|| format!("write the container's {}", file.path))?;
+    }
+    Ok(())
 }
 
 /// Shows the first process's terminal as /dev/console, as docker does.

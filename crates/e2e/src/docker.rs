@@ -21,6 +21,11 @@ pub fn clients() -> Vec<(PathBuf, String)> {
     found
 }
 
+/// One docker client is enough where it is not the client that is tested.
+pub fn client() -> PathBuf {
+    clients().into_iter().next().expect("no docker client: `make fixtures` gets Debian's").0
+}
+
 /// `docker ARGS` against a world's socket.
 pub fn docker(client: &std::path::Path, world: &World, args: &[&str]) -> Command {
     let mut command = Command::new(client);

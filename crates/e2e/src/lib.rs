@@ -7,6 +7,7 @@
 
 pub mod docker;
 pub mod programs;
+pub mod talk;
 pub mod terminal;
 pub mod witness;
 pub mod world;

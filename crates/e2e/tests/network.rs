@@ -1,68 +1,14 @@
 //! Networks with real guests, by the real docker clients and by `ireko`.
 
-use ireko_e2e::docker::{self, docker};
+use ireko_e2e::docker::{self, client, docker};
 use ireko_e2e::programs::{await_death, kill};
 use ireko_e2e::slots::Vms;
+use ireko_e2e::talk::{ask, host_server, read_from, read_soon, serve};
 use ireko_e2e::{World, run};
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::io::Read;
+use std::net::TcpListener;
 use std::process::Command;
 use std::thread;
-
-/// One docker client is enough where it is not the client that is tested.
-fn client() -> PathBuf {
-    let clients = docker::clients();
-    clients.into_iter().next().expect("no docker client: `make fixtures` gets Debian's").0
-}
-
-/// A guest that answers each connection to its port 80 with its host name, and stays.
-fn serve(word: &str) -> String {
-    format!("while :; do echo {word} | nc -l -p 80 >/dev/null; done")
-}
-
-/// What a TCP server says.
-fn read_from(address: &str) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.shutdown(std::net::Shutdown::Write)?;
-    let mut said = String::new();
-    stream.read_to_string(&mut said)?;
-    Ok(said)
-}
-
-/// A guest's command that prints what a TCP server says: an empty line where nothing comes. Where
-/// something should, it asks again, since a guest's server listens for one client after the other.
-fn ask(to: &str, expected: bool) -> String {
-    let tries = if expected { 60 } else { 1 };
-    format!(
-        "w=; for i in $(seq {tries}); do w=$(nc -w 3 {to} </dev/null 2>/dev/null); \
-         [ -n \"$w\" ] && break; sleep 1; done; echo \"$w\""
-    )
-}
-
-/// Asks until something is said: a guest's server is up a little after the guest.
-fn read_soon(address: &str) -> String {
-    for _ in 0..600 {
-        match read_from(address) {
-            Ok(said) if !said.is_empty() => return said,
-            _ => thread::sleep(std::time::Duration::from_millis(100)),
-        }
-    }
-    panic!("{address} says nothing");
-}
-
-/// A server on all of the host's addresses that says one word to everybody; its port.
-fn host_server(word: &'static str) -> u16 {
-    let listener = TcpListener::bind("0.0.0.0:0").expect("listen");
-    let port = listener.local_addr().expect("an address").port();
-    thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            // A client that is gone is not ours to worry about.
-            let _ = stream.write_all(word.as_bytes());
-        }
-    });
-    port
-}
 
 #[test]
 fn docker_clients_make_networks_in_which_containers_find_each_other() {
@@ -135,6 +81,9 @@ fn a_published_port_leads_to_the_guest_until_it_stops() {
     let ok = |args: &[&str]| docker::ok(&client, &world, args);
     let published = ["run", "-d", "--name", "web", "-p", "127.0.0.1::80", "-p", "127.0.0.1::9/udp"];
     ok(&[&published[..], &["base", "sh", "-c", &serve("hello")]].concat());
+    assert_eq!(world.ok(&["wait", "--for", "port=80", "web"]), "web");
+    let late = world.run(&["wait", "--for", "port=81", "--timeout", "2", "web"]);
+    late.fails_with(1, "nothing takes connections to its port 81");
     let at = ok(&["port", "web", "80"]);
     assert_eq!(read_soon(&at), "hello\n");
     assert_eq!(world.ok(&["port", "web", "80"]), at);
@@ -149,6 +98,7 @@ fn a_published_port_leads_to_the_guest_until_it_stops() {
     ok(&["stop", "-t", "0", "web"]);
     assert!(read_from(&at).is_err(), "nobody listens for a guest that is gone");
     assert_eq!(world.ok(&["port", "web"]), "");
+    world.run(&["wait", "--for", "port=80", "web"]).fails_with(1, "is not running");
 }
 
 #[test]

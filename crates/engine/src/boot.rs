@@ -11,7 +11,10 @@ use ireko_protocol::shim::Request;
 use regex_lite::Regex;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+
+/// How long after a port that was closed it is tried again.
+const BETWEEN_PROBES: Duration = Duration::from_millis(200);
 
 /// What shows that a container is up.
 #[derive(Clone, Debug)]
@@ -22,6 +25,8 @@ pub enum Sign {
     Address,
     /// A line that it wrote since it was started matches.
     Log(Regex),
+    /// It takes connections to this TCP port, at the address that it has in one of its networks.
+    Port(u16),
 }
 
 impl Engine {
@@ -60,6 +65,16 @@ impl Engine {
             }
             Sign::Agent => Ok(()),
             Sign::Address => has_address(&record),
+            Sign::Port(port) => {
+                has_address(&record)?;
+                tokio::select! {
+                    () = self.port_answers(&container, *port) => Ok(()),
+                    () = no_longer_running(&container) => Err(ended(&container.record())),
+                    () = sleep_until(deadline) => {
+                        Err(too_late(&format!("nothing takes connections to its port {port}")))
+                    }
+                }
+            }
             Sign::Log(pattern) => {
                 timeout_at(deadline, self.log_matches(&container, &record, pattern))
                     .await
@@ -80,6 +95,22 @@ impl Engine {
                 Err(error.into_error(|| format!("wait for container {}", container.record().name)))
             }
             Err(_) => Err(ended(&container.record())),
+        }
+    }
+
+    /// Returns when the gateway of one of its networks could connect to a port of it.
+    async fn port_answers(&self, container: &Container, port: u16) {
+        loop {
+            for endpoint in &container.record().endpoints {
+                let Ok(network) = self.networks.get(&endpoint.network) else { continue };
+                match network.switch.probe(&container.id, port).await {
+                    Ok(true) => return,
+                    Ok(false) => {}
+                    // Such as a switch that is being replaced.
+                    Err(error) => tracing::debug!(error = error.chain(), "a port is not probed"),
+                }
+            }
+            sleep(BETWEEN_PROBES).await;
         }
     }
 
@@ -119,6 +150,13 @@ async fn running(container: &Arc<Container>) -> Result<Arc<ContainerRecord>> {
         true => Ok(record),
         false => Err(ended(&record)),
     }
+}
+
+/// Returns when its process has ended.
+async fn no_longer_running(container: &Container) {
+    let is_over = |moment: &Moment| moment.removed || !moment.record.is_running();
+    // The sender lives in the container, which is held here.
+    let _ = container.watch().wait_for(is_over).await;
 }
 
 /// A container has its addresses before its process starts; one without a network never has any.

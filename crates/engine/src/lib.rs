@@ -91,6 +91,7 @@ pub use ireko_images::{
 pub use ireko_protocol::network::{MacAddress, Mode, Protocol, Publish, Published};
 pub use load::{LoadStep, Loaded};
 pub use logs::{LogOptions, LogStream, StampedLine};
+pub use networks::connect::AddressChange;
 pub use networks::state::{EndpointRecord, EndpointSpec, NetworkRecord};
 pub use networks::subnet::Subnet;
 pub use networks::{DEFAULT as DEFAULT_NETWORK, NetworkSpec};

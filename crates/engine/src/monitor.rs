@@ -93,6 +93,10 @@ impl Engine {
         self.emit(&record, "die", &attributes);
         let verb = container.verb.lock().await;
         self.settle_commits(container).await;
+        if container.record().vm().is_none() {
+            // A network that it got in its last moment.
+            self.unwire(container).await;
+        }
         if record.spec.auto_remove {
             if let Err(error) = self.remove_locked(container).await {
                 tracing::error!(error = error.chain(), "a container could not be removed");

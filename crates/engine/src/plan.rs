@@ -127,7 +127,8 @@ fn first_process(record: &ContainerRecord) -> Spawn {
     }
 }
 
-fn files(record: &ContainerRecord, wires: &[Wire]) -> Vec<GuestFile> {
+/// The files that tell a guest its names and addresses.
+pub(crate) fn files(record: &ContainerRecord, wires: &[Wire]) -> Vec<GuestFile> {
     let file = |path: &str, content| GuestFile { path: path.to_owned(), content };
     vec![
         file("/etc/hostname", format!("{}\n", hostname(record))),

@@ -120,6 +120,9 @@ impl Engine {
                 return Err(error);
             }
             engine.release_name(&old);
+            if let Err(error) = engine.rewire(&container).await {
+                tracing::error!(error = error.chain(), id = container.id, "known by its old name");
+            }
             engine.emit(&container.record(), "rename", &[("oldName", format!("/{old}"))]);
             Ok(())
         })

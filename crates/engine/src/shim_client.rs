@@ -183,6 +183,7 @@ fn request_word(request: &Request) -> &'static str {
         Request::ListProcesses => "list the processes",
         Request::AwaitAgent { .. } => "wait for the agent in the machine",
         Request::Commit(_) => "commit",
+        Request::Rewire(_) => "change the networks",
         Request::Wait => "wait for the VM's end",
     }
 }

@@ -133,9 +133,9 @@ impl Identity {
             |udp: &UdpPacket<&[u8]>| udp.src_port() == DHCP_CLIENT && udp.dst_port() == DHCP_SERVER;
         let from = packet.src_addr();
         match udp.filter(is_dhcp) {
-            Some(udp) if from.is_unspecified() || from == self.address => {
-                Ok(Content::Dhcp(udp.payload()))
-            }
+            // From whatever address it had until the engine gave it another: nobody but the server
+            // sees it, which answers to this port alone.
+            Some(udp) => Ok(Content::Dhcp(udp.payload())),
             None if from == self.address => Ok(Content::Ip(packet)),
             _ => Err(Refusal::ForeignAddress),
         }

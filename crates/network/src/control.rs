@@ -30,9 +30,18 @@ struct Client {
     stream: UnixStream,
     token: Token,
     heard: FrameDecoder,
-    /// What is still to be written of the answer; `None` until it is known.
-    answer: Option<Vec<u8>>,
+    stage: Stage,
     deadline: Instant,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// Its request is not whole.
+    Asking,
+    /// Its answer is not known.
+    Waiting,
+    /// What is still to be written of it.
+    Hearing(Vec<u8>),
 }
 
 impl Control {
@@ -61,28 +70,40 @@ impl Control {
             let Ok(token) = sources.add(&mut stream, Source::Client(id)) else { continue };
             let heard = FrameDecoder::default();
             let deadline = now + PATIENCE;
-            self.clients.insert(id, Client { stream, token, heard, answer: None, deadline });
+            let stage = Stage::Asking;
+            self.clients.insert(id, Client { stream, token, heard, stage, deadline });
         }
     }
 
-    /// Turns one client; `decide` is asked for the answer to its request.
+    /// Turns one client; `decide` is asked for the answer to its request, and where that is not known
+    /// yet [`Control::answer`] is to be called.
     pub fn turn(
         &mut self,
         id: u64,
         network: &mut Switchboard,
-        decide: impl FnOnce(&mut Switchboard, Request) -> Answer,
+        decide: impl FnOnce(&mut Switchboard, Request) -> Option<Answer>,
     ) {
         let Some(client) = self.clients.get_mut(&id) else { return };
         let is_over = match client.hear() {
             Ok(Some(request)) => {
-                let answer = request.map_or_else(refused, |request| decide(network, request));
-                client.answer(&answer)
+                let refused = |message| Some(Answer::Refused { message });
+                match request.map_or_else(refused, |request| decide(network, request)) {
+                    Some(answer) => client.answer(&answer),
+                    None => false,
+                }
             }
             Ok(None) => client.write(),
             Err(_) => true,
         };
         if is_over {
             self.hang_up(id, network.sources());
+        }
+    }
+
+    /// Answers a client's request; fine where it has hung up.
+    pub fn answer(&mut self, id: u64, answer: &Answer, sources: &mut Sources) {
+        if self.clients.get_mut(&id).is_some_and(|client| client.answer(answer)) {
+            self.hang_up(id, sources);
         }
     }
 
@@ -113,14 +134,10 @@ impl Control {
     }
 }
 
-fn refused(message: String) -> Answer {
-    Answer::Refused { message }
-}
-
 impl Client {
-    /// The request, once it is whole and while it is not answered: itself, or why it is none.
+    /// The request, once it is whole and the first time: itself, or why it is none.
     fn hear(&mut self) -> io::Result<Option<Result<Request, String>>> {
-        if self.answer.is_some() {
+        if let Stage::Hearing(_) = self.stage {
             return Ok(None);
         }
         let mut buffer = [0; 16 << 10];
@@ -132,9 +149,13 @@ impl Client {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
+            if let Stage::Waiting = self.stage {
+                return Err(ErrorKind::InvalidData.into());
+            }
             self.heard.feed(&buffer[..count]);
             let frame = self.heard.next_frame().map_err(io::Error::other)?;
             let Some(frame) = frame else { continue };
+            self.stage = Stage::Waiting;
             return Ok(Some(match frame.parse::<Envelope>() {
                 Ok(Envelope { version: VERSION, request }) => Ok(request),
                 Ok(Envelope { version, .. }) => {
@@ -148,13 +169,14 @@ impl Client {
     /// Begins to answer; whether all is written.
     fn answer(&mut self, answer: &Answer) -> bool {
         // An answer is text without maps: it can always be written as JSON.
-        self.answer = Some(Frame::message(answer).map(|frame| frame.encode()).unwrap_or_default());
+        let bytes = Frame::message(answer).map(|frame| frame.encode()).unwrap_or_default();
+        self.stage = Stage::Hearing(bytes);
         self.write()
     }
 
     /// Goes on answering; whether that is over.
     fn write(&mut self) -> bool {
-        let Some(answer) = &mut self.answer else { return false };
+        let Stage::Hearing(answer) = &mut self.stage else { return false };
         while !answer.is_empty() {
             match self.stream.write(answer) {
                 Ok(count) => drop(answer.drain(..count)),

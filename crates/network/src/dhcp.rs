@@ -6,8 +6,9 @@
 use smoltcp::wire::{DhcpMessageType, DhcpOption, DhcpPacket, DhcpRepr, EthernetAddress, Ipv4Cidr};
 use std::net::Ipv4Addr;
 
-/// Clients renew after half of it; long, since the lease is the container's for its life.
-const LEASE_SECONDS: u32 = 24 * 3600;
+/// Clients renew after half of it: then those that did not notice their link going down and up learn
+/// of an address that was changed.
+const LEASE_SECONDS: u32 = 600;
 /// BOOTP's least length, which some clients insist on.
 const LEAST: usize = 300;
 

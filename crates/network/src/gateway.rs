@@ -15,7 +15,7 @@ use crate::dhcp::{self, Lease};
 use crate::frame::Way;
 use crate::names::{Lookup, Names, failure};
 use crate::queue::Outgoing;
-use ireko_protocol::network::{Mode, NetworkPlan};
+use ireko_protocol::network::{Endpoint, Mode, NetworkPlan};
 use simple_dns::RCODE;
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
@@ -52,6 +52,8 @@ pub enum Destination {
     Resolver,
     /// Any other address.
     Outside(SocketAddrV4),
+    /// Nowhere, unless it is about a connection that the gateway itself made.
+    Nowhere,
 }
 
 /// What is left to do with a packet.
@@ -140,15 +142,15 @@ impl Gateway {
     }
 
     /// What a guest's DHCP client is told.
-    pub fn lease(&self, mac: EthernetAddress, address: Ipv4Addr, hostname: &str) -> Lease {
+    pub fn lease(&self, guest: &Endpoint) -> Lease {
         Lease {
-            mac,
-            address,
+            mac: EthernetAddress(guest.mac.0),
+            address: guest.address,
             prefix: self.subnet.prefix_len(),
             server: self.address,
-            router: matches!(self.mode, Mode::Nat | Mode::Natnet).then_some(self.address),
+            router: (guest.default_route && self.leads_outside()).then_some(self.address),
             mtu: self.mtu,
-            hostname: hostname.to_owned(),
+            hostname: guest.hostname.clone(),
         }
     }
 
@@ -197,7 +199,11 @@ impl Gateway {
 
     fn route_tcp<'a>(&self, packet: &Ipv4Packet<&'a [u8]>, payload: &'a [u8]) -> Option<Step<'a>> {
         let Ok(segment) = TcpPacket::new_checked(payload) else { return Some(Step::Done) };
-        let to = self.destination(packet.dst_addr(), segment.dst_port())?;
+        let begins = segment.syn() && !segment.ack();
+        let is_answer = packet.dst_addr() == self.address && !begins;
+        let to = self
+            .destination(packet.dst_addr(), segment.dst_port())
+            .or(is_answer.then_some(Destination::Nowhere))?;
         Some(Step::Tcp { to, packet: packet.clone() })
     }
 

@@ -72,13 +72,16 @@ pub fn run(plan: NetworkPlan) -> Result<()> {
                 Some(Source::Control) => control.accept(network.sources(), time),
                 Some(Source::Client(id)) => control.turn(id, &mut network, |network, request| {
                     is_over |= request == Request::End;
-                    answer(network, request, time)
+                    answer(network, id, request, time)
                 }),
                 Some(source) => network.event(source, event, time),
             }
         }
         control.sweep(network.sources(), time);
         let quiet = network.settle(now());
+        for (client, open) in network.probed() {
+            control.answer(client, &Answer::Probed { open }, network.sources());
+        }
         let waits = control.next_deadline().map(|deadline| deadline.max(time) - time);
         pause = quiet.into_iter().chain(waits).min().map(Into::into);
     }
@@ -86,19 +89,30 @@ pub fn run(plan: NetworkPlan) -> Result<()> {
     Ok(())
 }
 
-fn answer(network: &mut Switchboard, request: Request, now: Instant) -> Answer {
-    match request {
+/// The answer to a client's request; `None` where it is not known yet.
+fn answer(
+    network: &mut Switchboard,
+    client: u64,
+    request: Request,
+    now: Instant,
+) -> Option<Answer> {
+    let refused = |message| Answer::Refused { message };
+    Some(match request {
         Request::Attach(endpoint) => match network.attach(*endpoint, now) {
             Ok(published) => Answer::Attached { published },
-            Err(message) => Answer::Refused { message },
+            Err(message) => refused(message),
         },
         Request::Detach { container } => {
             network.detach(&container);
             Answer::Done
         }
+        Request::Probe { container, port } => match network.probe(client, &container, port, now) {
+            Ok(()) => return None,
+            Err(message) => refused(message),
+        },
         Request::Status => Answer::Status { endpoints: network.status() },
         Request::End => Answer::Done,
-    }
+    })
 }
 
 /// Every connection of a guest's is a socket here, and 1024 of them are soon used up.

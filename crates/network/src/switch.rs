@@ -74,14 +74,14 @@ impl Switch {
         if frame.to == self.gateway {
             return Targets { gateway: true, guests: Guests::None };
         }
+        // A client's DHCP messages are nobody's business but the server's.
+        let private = alone || matches!(frame.content, Content::Dhcp(_));
         if !frame.to.is_unicast() {
-            // A client's DHCP messages are nobody's business but the server's.
-            let private = alone || matches!(frame.content, Content::Dhcp(_));
             let guests = if private { Guests::None } else { Guests::Others };
             return Targets { gateway: true, guests };
         }
         let guests = match self.ports.get(&frame.to) {
-            Some(port) if !alone && *port != from => Guests::One(*port),
+            Some(port) if !private && *port != from => Guests::One(*port),
             _ => Guests::None,
         };
         Targets { gateway: false, guests }

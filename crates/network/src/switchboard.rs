@@ -15,15 +15,17 @@ use crate::sources::{Source, Sources};
 use crate::switch::{Guests, PortId, Switch};
 use crate::uplink::host_address;
 use crate::uplink::ping::{PingKey, Pings};
+use crate::uplink::probe::Probes;
 use crate::uplink::publish::{Listener, Publications};
 use crate::uplink::resolver::Resolver;
 use crate::uplink::tcp::{FlowKey, TcpFlows};
 use crate::uplink::udp::{Conversations, UdpKey};
-use ireko_protocol::network::{Endpoint, EndpointStatus, Mode, NetworkPlan, Published};
+use crate::uplink::view::{FIRST_PORT, View, free_port};
+use ireko_protocol::network::{Endpoint, EndpointStatus, NetworkPlan, Publish, Published};
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{EthernetAddress, Ipv4Packet};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 /// VMs in one network.
 const MAX_PORTS: usize = 1024;
@@ -31,8 +33,6 @@ const MAX_PORTS: usize = 1024;
 const TURNS: usize = 4;
 /// How often tables are looked through for what is over.
 const SWEEP: Duration = Duration::from_secs(10);
-/// Ports that the gateway itself speaks from to guests.
-const OWN_PORTS: std::ops::RangeInclusive<u16> = 32768..=60999;
 
 /// One virtual network.
 #[derive(Debug)]
@@ -47,6 +47,7 @@ pub struct Switchboard {
     tcp: TcpFlows,
     udp: Conversations,
     pings: Pings,
+    probes: Probes,
     resolver: Resolver,
     publications: Publications,
     own_port: u16,
@@ -68,9 +69,10 @@ impl Switchboard {
             tcp: TcpFlows::default(),
             udp: Conversations::default(),
             pings: Pings::default(),
+            probes: Probes::default(),
             resolver: Resolver::default(),
             publications: Publications::default(),
-            own_port: *OWN_PORTS.start(),
+            own_port: FIRST_PORT,
             swept: now,
             sources,
         }
@@ -81,18 +83,33 @@ impl Switchboard {
         &mut self.sources
     }
 
-    /// Takes a VM in, in the place of one of the same container.
+    /// Takes a VM in, or changes what is known of one that is there: where its wire is the same, it
+    /// and what does not change stay.
     ///
     /// # Errors
     /// A sentence for people: its address or MAC address is taken or impossible here, or a port of
-    /// the host cannot be had.
+    /// the host cannot be had. Then it is not there any more.
     pub fn attach(&mut self, endpoint: Endpoint, now: Instant) -> Result<Vec<Published>, String> {
-        self.detach(&endpoint.container);
-        let address = endpoint.address;
-        let is_taken = self.ports.values().any(|port| port.identity.address == address);
-        if !self.gateway.is_inside(address) || address == self.gateway.address || is_taken {
-            return Err(format!("address {address} is not free in network {}", self.plan.name));
+        let of_container = |(_, port): &(&PortId, &Port)| {
+            let old = &port.endpoint;
+            old.container == endpoint.container
+                && (old.mac, &old.socket) == (endpoint.mac, &endpoint.socket)
+        };
+        let attached = match self.ports.iter().find(of_container).map(|(id, _)| *id) {
+            Some(id) => self.change(id, &endpoint),
+            None => {
+                self.detach(&endpoint.container);
+                self.add(&endpoint, now)
+            }
+        };
+        if attached.is_err() {
+            self.detach(&endpoint.container);
         }
+        attached
+    }
+
+    fn add(&mut self, endpoint: &Endpoint, now: Instant) -> Result<Vec<Published>, String> {
+        self.check_address(None, endpoint.address)?;
         if self.ports.len() >= MAX_PORTS {
             return Err(format!("network {} has {MAX_PORTS} containers already", self.plan.name));
         }
@@ -103,29 +120,59 @@ impl Switchboard {
         }
         let opened =
             self.publications.open(id, &endpoint.publish, self.plan.mode, &mut self.sources);
-        let published = match opened {
-            Ok(published) => published,
-            Err(refusal) => {
-                self.switch.remove(id);
-                return Err(refusal);
-            }
-        };
+        let published = opened.inspect_err(|_| self.switch.remove(id))?;
         self.next_port += 1;
-        self.gateway.add_names(&endpoint.names, address);
+        self.gateway.add_names(&endpoint.names, endpoint.address);
         let mut link = Link::new(id, endpoint.socket.clone(), now);
         link.dial(&mut self.sources, now);
         let port = Port {
-            identity: Identity { mac, address },
-            lease: self.gateway.lease(mac, address, &endpoint.hostname),
+            identity: Identity { mac, address: endpoint.address },
+            lease: self.gateway.lease(endpoint),
             way: self.gateway.way(mac),
             link,
             published: published.clone(),
-            endpoint,
+            endpoint: endpoint.clone(),
             accepted: 0,
             refused: 0,
         };
         self.ports.insert(id, port);
         Ok(published)
+    }
+
+    fn change(&mut self, id: PortId, endpoint: &Endpoint) -> Result<Vec<Published>, String> {
+        self.check_address(Some(id), endpoint.address)?;
+        let sources = &mut self.sources;
+        let port = self.ports.get_mut(&id).ok_or("the container is gone")?;
+        if port.identity.address != endpoint.address {
+            self.tcp.remove_port(id, sources);
+            self.udp.remove_port(id, sources);
+            self.pings.remove_port(id, sources);
+            self.resolver.remove_port(id, sources);
+            self.probes.remove_port(id);
+        }
+        let has: Vec<_> = port.published.iter().map(Publish::from).collect();
+        if has != endpoint.publish {
+            // Conversations with clients of the old ports hold their sockets.
+            self.udp.remove_port(id, sources);
+            self.publications.remove_port(id, sources);
+            port.published =
+                self.publications.open(id, &endpoint.publish, self.plan.mode, sources)?;
+        }
+        self.gateway.remove_names(port.identity.address);
+        self.gateway.add_names(&endpoint.names, endpoint.address);
+        port.identity.address = endpoint.address;
+        port.lease = self.gateway.lease(endpoint);
+        port.endpoint = endpoint.clone();
+        Ok(port.published.clone())
+    }
+
+    fn check_address(&self, of: Option<PortId>, address: Ipv4Addr) -> Result<(), String> {
+        let mut others = self.ports.iter().filter(|(id, _)| Some(**id) != of);
+        let is_taken = others.any(|(_, port)| port.identity.address == address);
+        match self.gateway.is_inside(address) && address != self.gateway.address && !is_taken {
+            true => Ok(()),
+            false => Err(format!("address {address} is not free in network {}", self.plan.name)),
+        }
     }
 
     /// Lets a container's VM go; fine where it is not there.
@@ -140,8 +187,38 @@ impl Switchboard {
         self.tcp.remove_port(id, &mut self.sources);
         self.udp.remove_port(id, &mut self.sources);
         self.pings.remove_port(id, &mut self.sources);
+        self.probes.remove_port(id);
         self.resolver.remove_port(id, &mut self.sources);
         self.publications.remove_port(id, &mut self.sources);
+    }
+
+    /// Tries a port of a container's; what comes of it [`Switchboard::probed`] tells.
+    ///
+    /// # Errors
+    /// A sentence for people: the container is not there.
+    pub fn probe(
+        &mut self,
+        client: u64,
+        container: &str,
+        guest_port: u16,
+        now: Instant,
+    ) -> Result<(), String> {
+        let found = self.ports.iter_mut().find(|(_, port)| port.endpoint.container == container);
+        let Some((&id, port)) = found else {
+            return Err(format!("container {container} is not in network {}", self.plan.name));
+        };
+        let key = |other| FlowKey { port: id, guest: guest_port, other };
+        let is_free = |other| !self.tcp.contains(&key(other)) && !self.probes.contains(&key(other));
+        let own = free_port(self.gateway.address, &mut self.own_port, &is_free)
+            .ok_or("the gateway has no port left")?;
+        let guest = SocketAddrV4::new(port.identity.address, guest_port);
+        self.probes.begin(key(own), client, guest, port, now);
+        Ok(())
+    }
+
+    /// Which clients can be told whether the port that they asked for is open.
+    pub fn probed(&mut self) -> Vec<(u64, bool)> {
+        self.probes.take_decided()
     }
 
     /// Who is there.
@@ -186,6 +263,7 @@ impl Switchboard {
             self.read(id, now);
         }
         self.tcp.service(&mut self.ports, &mut self.sources, now);
+        self.probes.settle(&mut self.ports, now);
         for port in self.ports.values_mut() {
             port.link.flush(&mut self.sources, now);
         }
@@ -204,6 +282,7 @@ impl Switchboard {
             .values()
             .filter_map(|port| port.link.redial_at())
             .chain(self.tcp.next_timer())
+            .chain(self.probes.next_timer())
             .chain(self.resolver.next_deadline())
             .chain(has_leases.then(|| self.swept + SWEEP))
             .min()?;
@@ -284,6 +363,9 @@ impl Switchboard {
                 let Some((guest, other)) = tcp_ports(&packet) else { return };
                 let other = SocketAddrV4::new(packet.dst_addr(), other);
                 let key = FlowKey { port: from, guest, other };
+                if self.probes.segment(&key, &packet, port, now) || to == Destination::Nowhere {
+                    return;
+                }
                 let resolver = match to {
                     Destination::Resolver => self.resolver.servers(&port.endpoint.dns),
                     _ => Vec::new(),
@@ -317,7 +399,9 @@ impl Switchboard {
             Listener::Tcp(listener) => {
                 while let Ok((stream, client)) = listener.accept() {
                     let key = |other| FlowKey { port: id, guest: guest_port, other };
-                    let is_free = |other| !self.tcp.contains(&key(other));
+                    let is_free = |other| {
+                        !self.tcp.contains(&key(other)) && !self.probes.contains(&key(other))
+                    };
                     let Some(other) = view.of(client, &mut self.own_port, &is_free) else {
                         continue;
                     };
@@ -336,56 +420,12 @@ impl Switchboard {
     }
 }
 
-/// What guests see of clients of their published ports.
-struct View<'a> {
-    gateway: &'a Gateway,
-    mode: Mode,
-}
-
-impl View<'_> {
-    /// The client's own address where the guest's answer to it comes back by the gateway, else the
-    /// gateway's with a port of its own. `None` where all those are in use.
-    fn of(
-        &self,
-        client: SocketAddr,
-        own_port: &mut u16,
-        is_free: &dyn Fn(SocketAddrV4) -> bool,
-    ) -> Option<SocketAddrV4> {
-        let leads_back = |address: Ipv4Addr| {
-            self.mode != Mode::Hostonly
-                && !address.is_loopback()
-                && !self.gateway.is_inside(address)
-                && !is_own(address)
-        };
-        if let SocketAddr::V4(client) = client
-            && leads_back(*client.ip())
-            && is_free(client)
-        {
-            return Some(client);
-        }
-        for _ in OWN_PORTS {
-            let port = *own_port;
-            *own_port = if port == *OWN_PORTS.end() { *OWN_PORTS.start() } else { port + 1 };
-            let own = SocketAddrV4::new(self.gateway.address, port);
-            if is_free(own) {
-                return Some(own);
-            }
-        }
-        None
-    }
-}
-
-/// Whether an address is the host's: a guest knows the host by the gateway's.
-fn is_own(address: Ipv4Addr) -> bool {
-    if_addrs::get_if_addrs().is_ok_and(|all| all.iter().any(|one| one.ip() == IpAddr::V4(address)))
-}
-
 /// The socket address of a destination; `None` where the host has none.
 fn reach(to: Destination, loopback: bool) -> Option<SocketAddr> {
     match to {
         Destination::Outside(address) => Some(SocketAddr::V4(address)),
         Destination::Host(port) => Some(SocketAddrV4::new(host_address(loopback)?, port).into()),
-        Destination::Resolver => None,
+        Destination::Resolver | Destination::Nowhere => None,
     }
 }
 

@@ -110,6 +110,14 @@ pub enum RequestBody {
     Pause,
     /// Lets them run again. Reply: `Done`.
     Unpause,
+    /// Brings network devices up as [`Configure::interfaces`] does, those that are up already anew, and
+    /// replaces the content of files that [`Configure::files`] gave. Reply: `Done`.
+    Rewire {
+        /// The devices; others are left alone, and have no part in the routes any more.
+        interfaces: Vec<Interface>,
+        /// The files.
+        files: Vec<GuestFile>,
+    },
     /// Unpacks a tar archive, read from the whole block device, into the root disk's top folder.
     /// The archive is untrusted: no entry leaves the root. Reply: `Applied`.
     ApplyTar {

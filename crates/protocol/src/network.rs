@@ -68,6 +68,8 @@ pub struct Endpoint {
     pub hostname: String,
     /// What others may call it; the first is its full name.
     pub names: Vec<String>,
+    /// The gateway is its default route, where it leads outside.
+    pub default_route: bool,
     /// Where names outside are looked up for it; empty: where the host does.
     pub dns: Vec<IpAddr>,
     /// Its ports that are reached by ports of the host.
@@ -96,6 +98,18 @@ pub struct Published {
     pub guest_port: u16,
     /// Where the host listens.
     pub host: SocketAddr,
+}
+
+impl From<&Published> for Publish {
+    /// A wish for just that port.
+    fn from(one: &Published) -> Self {
+        Self {
+            protocol: one.protocol,
+            guest_port: one.guest_port,
+            host_address: Some(one.host.ip()),
+            host_ports: (one.host.port(), one.host.port()),
+        }
+    }
 }
 
 /// What a port is of.
@@ -159,6 +173,24 @@ impl From<MacAddress> for String {
     }
 }
 
+/// What `ireko ip set` asks of the daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetAddress {
+    /// In which of the container's networks; `None` is its first.
+    #[serde(default)]
+    pub network: Option<String>,
+    /// The address that the container is to have.
+    pub address: Ipv4Addr,
+    /// How many leading bits all addresses of the network share.
+    pub prefix: u8,
+    /// The container is to go outside by this network, whose gateway this must be.
+    #[serde(default)]
+    pub gateway: Option<Ipv4Addr>,
+    /// Where names outside are to be looked up for it; `None`: as before.
+    #[serde(default)]
+    pub dns: Option<Vec<IpAddr>>,
+}
+
 /// A request and the version it is written in.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Envelope {
@@ -172,13 +204,22 @@ pub struct Envelope {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
 pub enum Request {
-    /// Takes a VM in; one of the same container is replaced. The switch goes on trying to reach its
-    /// socket until it is detached. Answer: `Attached`.
+    /// Takes a VM in. The switch goes on trying to reach its socket until it is detached. Where the
+    /// container's VM is there already, by the same MAC address and socket, it gets what is new, and
+    /// loses nothing else; otherwise it is replaced. Answer: `Attached`.
     Attach(Box<Endpoint>),
     /// Lets a VM go, and closes its published ports; fine where it is not there. Answer: `Done`.
     Detach {
         /// The container's id.
         container: String,
+    },
+    /// Tries to connect to a TCP port of a VM's, as the gateway. Answer: `Probed`, after seconds where
+    /// the VM says nothing.
+    Probe {
+        /// The container's id.
+        container: String,
+        /// The VM's port.
+        port: u16,
     },
     /// Who is there. Answer: `Status`.
     Status,
@@ -196,6 +237,11 @@ pub enum Answer {
     Attached {
         /// Where the host listens for it.
         published: Vec<Published>,
+    },
+    /// A port was tried.
+    Probed {
+        /// It took the connection.
+        open: bool,
     },
     /// Who is there.
     Status {

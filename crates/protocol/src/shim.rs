@@ -5,8 +5,8 @@
 //! streams (stream numbers below, `Data`, `Eof`, `Credit` with [`crate::frame::WINDOW`]), and an
 //! exec ends with a last message [`Answer::Exited`]; then the shim closes it.
 
-use crate::agent::{ExitStatus, FailureKind, ProcessId, ProcessInfo, Spawn};
-use crate::plan::ExitRecord;
+use crate::agent::{ExitStatus, FailureKind, GuestFile, Interface, ProcessId, ProcessInfo, Spawn};
+use crate::plan::{ExitRecord, Nic};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -85,10 +85,24 @@ pub enum Request {
         /// The time it has to come up.
         seconds: u64,
     },
+    /// Makes the VM's network devices those named here: others are taken away, new ones added, and
+    /// the guest is told, by its agent or by a link that goes down and up. Answer: `Done`.
+    Rewire(Box<Wiring>),
     /// Freezes the scratch disk into a layer and goes on with a new child. Answer: `Committed`.
     Commit(CommitRequest),
     /// Answers `Ended` when the work has ended and `exit.json` is written.
     Wait,
+}
+
+/// A running VM's network devices, and what its guest is to know of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Wiring {
+    /// The devices.
+    pub nics: Vec<Nic>,
+    /// Their addresses, in the same order.
+    pub interfaces: Vec<Interface>,
+    /// Files that say so too, of those that [`crate::agent::Configure`] gave the guest.
+    pub files: Vec<GuestFile>,
 }
 
 /// Where the frozen layer goes, and how the next scratch disk names it.

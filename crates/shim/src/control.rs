@@ -7,11 +7,12 @@ use crate::link::Link;
 use crate::live_disk::LiveDisk;
 use crate::machine::{self, Machine};
 use crate::machine_exec;
+use crate::nics::{self, Nics, Rewired};
 use crate::phase::Progress;
 use crate::streams::{AtEnd, Client, Fanout, copy_input, copy_typing, forward_output};
 use ireko_protocol::agent::{ExitStatus, FailureKind, ProcessId, Reply, RequestBody, Spawn};
 use ireko_protocol::frame::Frame;
-use ireko_protocol::shim::{self, Answer, Envelope, Phase, Request, STDERR, STDIN, STDOUT};
+use ireko_protocol::shim::{self, Answer, Envelope, Phase, Request, STDERR, STDIN, STDOUT, Wiring};
 use ireko_vm::Control;
 use parking_lot::Mutex;
 use std::io;
@@ -30,6 +31,8 @@ pub struct Shared {
     pub fanout: Arc<Fanout>,
     /// The VM, once QEMU runs.
     pub vm: OnceLock<Control>,
+    /// Its network devices, once QEMU runs.
+    pub nics: Mutex<Option<Nics>>,
     /// Who can be asked in it.
     pub inside: Inside,
     /// The disk while the VM has it.
@@ -131,6 +134,7 @@ fn simple(shared: &Arc<Shared>, request: Request) -> Result<Answer, Answer> {
         },
         Request::PowerOff => power_off(shared),
         Request::Wait => Ok(Answer::Ended(shared.progress.await_end())),
+        Request::Rewire(wiring) => rewire(shared, *wiring),
         Request::Commit(request) => {
             let guest: &dyn Freezes = match inside(shared)? {
                 Runs::Agent(guest) => &**guest,
@@ -146,6 +150,26 @@ fn simple(shared: &Arc<Shared>, request: Request) -> Result<Answer, Answer> {
             Inside::Machine(_) => running_machine(shared)?.answer(shared, &request),
         },
     }
+}
+
+fn rewire(shared: &Shared, wiring: Wiring) -> Result<Answer, Answer> {
+    let refused = |error| failed(FailureKind::Other, chain_of(&error));
+    let runs = inside(shared)?;
+    let mut devices = shared.nics.lock();
+    let (Some(vm), Some(devices)) = (shared.vm.get(), devices.as_mut()) else {
+        return Err(not_running());
+    };
+    let Rewired::Changed { moved } = devices.rewire(vm, &wiring).map_err(refused)? else {
+        return Ok(Answer::Done);
+    };
+    let Wiring { interfaces, files, .. } = wiring;
+    match runs {
+        Runs::Agent(guest) => {
+            guest.order(RequestBody::Rewire { interfaces, files }).map_err(guest_failed)?;
+        }
+        Runs::Machine(_) => nics::flap(vm, &moved).map_err(refused)?,
+    }
+    Ok(Answer::Done)
 }
 
 /// The requests that the agent fulfils.

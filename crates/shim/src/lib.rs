@@ -31,6 +31,7 @@ mod live_disk;
 mod log;
 mod machine;
 mod machine_exec;
+mod nics;
 mod phase;
 mod qemu_ga;
 mod records;

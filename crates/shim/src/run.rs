@@ -60,6 +60,7 @@ fn run(plan_file: &Path, agent: &[u8]) -> io::Result<()> {
         progress: Progress::new(),
         fanout: Fanout::new(Log::open(log)?),
         vm: OnceLock::new(),
+        nics: Mutex::new(None),
         inside: match &plan.work {
             Work::Machine { .. } => Inside::Machine(OnceLock::new()),
             Work::Container { .. } | Work::ApplyTar { .. } => Inside::Agent(OnceLock::new()),

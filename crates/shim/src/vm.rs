@@ -2,10 +2,11 @@
 
 use crate::control::Shared;
 use crate::failure::{Failure, chain_of};
+use crate::nics::{Nics, as_spec};
 use crate::records;
 use ireko_protocol::plan::{AccelChoice, VmPlan};
 use ireko_vm::accel::{self, Accel};
-use ireko_vm::{Control, Nic, Qemu, VmDriver, VmExit, VmSpec};
+use ireko_vm::{Control, Nic, NicKind, Qemu, VmDriver, VmExit, VmSpec};
 use std::fmt;
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver};
@@ -28,7 +29,7 @@ pub fn acceleration(plan: &VmPlan) -> Result<accel::Verdict, Failure> {
 
 /// Its network devices.
 pub fn nics(plan: &VmPlan) -> Vec<Nic> {
-    plan.nics.iter().map(|nic| Nic { mac: nic.mac.0, socket: nic.socket.clone() }).collect()
+    plan.nics.iter().map(as_spec).collect()
 }
 
 /// A VM that was launched, and what tells that it ended.
@@ -74,6 +75,7 @@ impl Vm {
         };
         shared.progress.launched(accel_name, vm.pid());
         let control = vm.control();
+        *shared.nics.lock() = Some(Nics::new(NicKind::of(&spec.boot), plan));
         // Set once: this is the only launch of this process.
         let _ = shared.vm.set(control.clone());
         if shared.progress.power_off_requested() {

@@ -40,7 +40,7 @@ pub mod spec;
 pub use accel::Accel;
 pub use driver::{RunningVm, VmDriver, VmExit};
 pub use error::{Error, ErrorKind, Result};
-pub use qemu::{Control, Qemu};
+pub use qemu::{Control, NicKind, Qemu};
 pub use spec::{
     Boot, Console, DiskAttachment, DiskSource, Firmware, GuestPort, Hardware, KernelBoot,
     MachineBoot, Nic, Uefi, VmSpec,

@@ -9,10 +9,12 @@
 mod arguments;
 mod control;
 mod machine;
+mod nics;
 mod process;
 
 pub use arguments::{MACHINE, arguments};
 pub use control::{Control, Status};
+pub use nics::NicKind;
 
 use crate::driver::{RunningVm, VmDriver};
 use crate::error::{Error, ErrorKind, Result};

@@ -183,12 +183,19 @@ impl VmSpec {
             check_socket(socket)?;
         }
         for (index, nic) in self.nics.iter().enumerate() {
-            require(nic.mac[0] & 1 == 0, || "a MAC address is that of a group".into())?;
+            nic.check()?;
             let twin = self.nics[..index].iter().any(|other| other.mac == nic.mac);
             require(!twin, || "two network devices have one MAC address".into())?;
-            check_socket(&nic.socket)?;
         }
         check_socket(&self.control)
+    }
+}
+
+impl Nic {
+    /// Checks what the types leave open.
+    pub(crate) fn check(&self) -> Result<()> {
+        require(self.mac[0] & 1 == 0, || "a MAC address is that of a group".into())?;
+        check_socket(&self.socket)
     }
 }
 

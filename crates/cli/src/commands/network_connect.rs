@@ -8,7 +8,7 @@ use crate::target::Target;
 use hyper::Method;
 use serde_json::{Value, json};
 
-/// Connect a stopped container to a network
+/// Connect a container to a network, at once where it runs
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
     /// Add a network-scoped alias for the container

@@ -7,7 +7,7 @@ use crate::exit::Exit;
 use crate::target::Target;
 use serde_json::json;
 
-/// Disconnect a stopped container from a network
+/// Disconnect a container from a network, at once where it runs
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
     #[arg(value_name = "NETWORK")]

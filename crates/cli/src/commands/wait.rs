@@ -12,9 +12,9 @@ use crate::waiting::Condition;
 /// container ends first or the time is over.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
-    /// Wait until it is up: agent (commands can be executed), ip (it has an address) or log=REGEX (it
-    /// wrote such a line)
-    #[arg(long = "for", value_name = "agent|ip|log=REGEX")]
+    /// Wait until it is up: agent (commands can be executed), ip (it has an address), log=REGEX (it
+    /// wrote such a line) or port=N (it takes connections to TCP port N)
+    #[arg(long = "for", value_name = "agent|ip|log=REGEX|port=N")]
     sign: Option<String>,
 
     /// Give up after so many seconds (180)

@@ -7,12 +7,14 @@ pub(crate) mod verify;
 
 use crate::api::App;
 use crate::api::error::{ApiError, ApiResult};
-use crate::api::query::Params;
+use crate::api::query::{Params, read_json};
 use axum::Json;
+use axum::body::Body;
 use axum::extract::{Path, State};
 use hyper::StatusCode;
-use ireko_engine::Sign;
+use ireko_engine::{AddressChange, Sign};
 use ireko_protocol::host::HostInfo;
+use ireko_protocol::network::SetAddress;
 use ireko_protocol::tree::Tree;
 use regex_lite::Regex;
 use std::time::Duration;
@@ -26,7 +28,7 @@ pub(crate) async fn tree(State(app): State<App>, params: Params) -> ApiResult<Js
 /// How long a container is waited for where the request does not say.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// `POST /ireko/containers/{id}/wait?for=agent|log=REGEX&timeout=SECONDS`: answered when it is up.
+/// `POST /ireko/containers/{id}/wait?for=agent|ip|log=REGEX|port=N&timeout=SECONDS`: answered when it is up.
 pub(crate) async fn wait(
     State(app): State<App>,
     Path(id): Path<String>,
@@ -43,7 +45,10 @@ fn sign(text: &str) -> ApiResult<Sign> {
         None if text == "agent" => Ok(Sign::Agent),
         None if text == "ip" => Ok(Sign::Address),
         None if text == "healthy" => Err(ApiError::not_yet("health checks")),
-        Some(("port", _)) => Err(ApiError::not_yet("waiting for a container's port")),
+        Some(("port", port)) => match port.parse() {
+            Ok(number @ 1..) => Ok(Sign::Port(number)),
+            _ => Err(ApiError::bad_request(format!("{port:?} is no port: 1 to 65535"))),
+        },
         Some(("log", pattern)) => Regex::new(pattern)
             .map(Sign::Log)
             .map_err(|error| ApiError::bad_request(format!("{pattern:?} is no pattern: {error}"))),
@@ -51,6 +56,20 @@ fn sign(text: &str) -> ApiResult<Sign> {
             "{text:?} is nothing that can be waited for: agent, log=REGEX, ip, port=N or healthy"
         ))),
     }
+}
+
+/// `POST /ireko/containers/{id}/address`: gives it this address from now on.
+pub(crate) async fn set_address(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    body: Body,
+) -> ApiResult<StatusCode> {
+    let wanted: Option<SetAddress> = read_json(body).await?;
+    let SetAddress { network, address, prefix, gateway, dns } =
+        wanted.ok_or_else(|| ApiError::bad_request("the address is missing"))?;
+    let change = AddressChange { network, address, prefix, gateway, dns };
+    app.engine.set_address(&id, change).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 pub(crate) async fn info(State(app): State<App>) -> ApiResult<Json<HostInfo>> {

@@ -74,6 +74,7 @@ fn system_routes() -> Router<App> {
         .route("/auth", post(not_yet::registries))
         .route("/ireko/tree", get(ireko::tree))
         .route("/ireko/containers/{id}/wait", post(ireko::wait))
+        .route("/ireko/containers/{id}/address", post(ireko::set_address))
         .route("/ireko/containers/{id}/console", post(attach::console))
         .route("/ireko/info", get(ireko::info))
         .route("/ireko/daemon/stop", post(ireko::stop))

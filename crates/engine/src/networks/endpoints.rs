@@ -1,6 +1,5 @@
 //! A container's places in networks: what it asks for, and which address it gets.
 
-use crate::blocking::to_its_end;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::random_hex;
@@ -67,7 +66,7 @@ impl Engine {
         Ok(endpoints)
     }
 
-    fn endpoint(&self, network: &Network, wish: EndpointSpec) -> Result<EndpointRecord> {
+    pub(crate) fn endpoint(&self, network: &Network, wish: EndpointSpec) -> Result<EndpointRecord> {
         let record = &network.record;
         if !record.has_names() && !wish.aliases.is_empty() {
             return Err(Error::bad_parameter(
@@ -84,6 +83,7 @@ impl Engine {
             fixed: wish.address,
             lease: None,
             aliases: wish.aliases,
+            default_route: false,
         })
     }
 
@@ -110,82 +110,33 @@ impl Engine {
         }
     }
 
-    /// Gives a container that does not run a place in a network.
-    ///
-    /// Errors where it has one already, or runs.
-    pub async fn connect(&self, container: &str, wish: EndpointSpec) -> Result<()> {
-        let container = self.find(container)?;
-        let network = self.networks.find(&wish.network)?;
-        let engine = self.clone();
-        to_its_end(async move {
-            let _verb = container.verb.lock().await;
-            let record = container.record();
-            if record.endpoints.iter().any(|one| one.network == network.record.id) {
-                return Err(Error::new(
-                    ErrorKind::Forbidden,
-                    format!(
-                        "endpoint with name {} already exists in network {}",
-                        record.name, network.record.name
-                    ),
-                ));
-            }
-            check_at_rest(&record, "connect")?;
-            let _one = engine.networks.addressing.lock().await;
-            let endpoint = engine.endpoint(&network, wish)?;
-            container.update(move |record| record.endpoints.push(endpoint)).await?;
-            engine.emit_network(&network.record, "connect", Some(&record.id));
-            Ok(())
-        })
-        .await
-    }
-
-    /// Takes a container that does not run out of a network.
-    ///
-    /// Errors where it has no place in it, or runs.
-    pub async fn disconnect(&self, container: &str, network: &str) -> Result<()> {
-        let container = self.find(container)?;
-        let network = self.networks.find(network)?;
-        let engine = self.clone();
-        to_its_end(async move {
-            let _verb = container.verb.lock().await;
-            let record = container.record();
-            if !record.endpoints.iter().any(|one| one.network == network.record.id) {
-                return Err(Error::new(
-                    ErrorKind::Forbidden,
-                    format!(
-                        "container {} is not connected to network {}",
-                        record.id, network.record.name
-                    ),
-                ));
-            }
-            check_at_rest(&record, "disconnect")?;
-            let id = network.record.id.clone();
-            container
-                .update(move |record| record.endpoints.retain(|one| one.network != id))
-                .await?;
-            engine.emit_network(&network.record, "disconnect", Some(&record.id));
-            Ok(())
-        })
-        .await
-    }
-
     /// The addresses of a container's endpoints for its next run: those that were asked for, then
     /// those it had, then free ones. The caller holds [`super::Networks::addressing`].
     pub(crate) fn choose_addresses(&self, record: &ContainerRecord) -> Result<Vec<Ipv4Addr>> {
         record.endpoints.iter().map(|one| self.choose_address(record, one)).collect()
     }
 
-    fn choose_address(&self, of: &ContainerRecord, endpoint: &EndpointRecord) -> Result<Ipv4Addr> {
-        let network = Arc::clone(&self.networks.get(&endpoint.network)?.record);
+    /// The addresses of a network that are not free for this container.
+    pub(crate) fn addresses_in_use(&self, network: &NetworkRecord, of: &str) -> BTreeSet<Ipv4Addr> {
         let users = self.network_users(&network.id);
-        let others = || users.iter().filter(|(record, _)| record.id != of.id);
-        let in_use: BTreeSet<_> = others()
+        let others = users.iter().filter(|(record, _)| record.id != of);
+        others
             .flat_map(|(record, other)| {
                 [other.fixed, other.lease.filter(|_| record.vm().is_some())]
             })
             .flatten()
             .chain([network.gateway])
-            .collect();
+            .collect()
+    }
+
+    pub(crate) fn choose_address(
+        &self,
+        of: &ContainerRecord,
+        endpoint: &EndpointRecord,
+    ) -> Result<Ipv4Addr> {
+        let network = Arc::clone(&self.networks.get(&endpoint.network)?.record);
+        let users = self.network_users(&network.id);
+        let in_use = self.addresses_in_use(&network, &of.id);
         if let Some(fixed) = endpoint.fixed {
             return match in_use.contains(&fixed) {
                 true => Err(Error::internal("Address already in use")
@@ -197,7 +148,8 @@ impl Engine {
             return Ok(lease);
         }
         // Addresses that containers at rest had are left to them as long as there are others.
-        let had: BTreeSet<_> = others().filter_map(|(_, other)| other.lease).collect();
+        let others = users.iter().filter(|(record, _)| record.id != of.id);
+        let had: BTreeSet<_> = others.filter_map(|(_, other)| other.lease).collect();
         let range = network.ip_range.unwrap_or(network.subnet);
         let usable = |address: &Ipv4Addr| {
             *address != network.subnet.first()
@@ -213,18 +165,6 @@ impl Engine {
                 network.name, network.id
             ))
         })
-    }
-}
-
-fn check_at_rest(record: &ContainerRecord, verb: &str) -> Result<()> {
-    match record.vm() {
-        None => Ok(()),
-        Some(_) => Err(Error::unsupported(format!(
-            "Ireko does not {verb} a running container yet: container {} is {}",
-            record.name,
-            record.status()
-        ))
-        .hint(format!("docker stop {}, then {verb} and start it again", record.name))),
     }
 }
 

@@ -10,6 +10,7 @@
 //! container's own part, its endpoints, is in the container's record; [`wiring`] brings both
 //! together when it starts.
 
+pub(crate) mod connect;
 pub(crate) mod endpoints;
 pub(crate) mod state;
 pub(crate) mod subnet;

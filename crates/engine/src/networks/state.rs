@@ -85,6 +85,9 @@ pub struct EndpointRecord {
     pub lease: Option<Ipv4Addr>,
     /// What else others in the network may call it.
     pub aliases: Vec<String>,
+    /// Of the container's networks that lead outside, this is the one by which it goes there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub default_route: bool,
 }
 
 /// A container's wish for a network.

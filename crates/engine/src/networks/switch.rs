@@ -68,25 +68,38 @@ impl Switch {
         let published = self.attach_one(&endpoint).await;
         match &published {
             Ok(published) => {
-                let kept = with_ports(endpoint, published);
+                let kept = with_ports(endpoint.clone(), published);
                 now.attached.insert(kept.container.clone(), kept);
             }
-            Err(_) => self.end_if_idle(&mut now).await,
+            Err(_) => {
+                now.attached.remove(&endpoint.container);
+                self.end_if_idle(&mut now).await;
+            }
         }
         published
     }
 
-    /// Lets a VM go; the switch ends with its last.
-    pub(crate) async fn detach(self: &Arc<Self>, container: &str) {
+    /// Lets a VM go, and the switch end with its last; whether it was there.
+    pub(crate) async fn detach(self: &Arc<Self>, container: &str) -> bool {
         let mut now = self.now.lock().await;
         if now.attached.remove(container).is_none() {
-            return;
+            return false;
         }
         let request = Request::Detach { container: container.to_owned() };
         if let Err(error) = self.ask(request).await {
             tracing::warn!(error = error.chain(), network = self.record.name, "not detached");
         }
         self.end_if_idle(&mut now).await;
+        true
+    }
+
+    /// Whether a VM takes a connection to this TCP port, which the gateway tries once.
+    pub(crate) async fn probe(&self, container: &str, port: u16) -> Result<bool> {
+        match self.ask(Request::Probe { container: container.to_owned(), port }).await? {
+            Answer::Probed { open } => Ok(open),
+            Answer::Refused { message } => Err(Error::internal(message)),
+            other => Err(unexpected(&other)),
+        }
     }
 
     /// Takes over what a former daemon left: `endpoints` are those of containers that run.
@@ -295,16 +308,5 @@ fn unexpected(answer: &Answer) -> Error {
 
 /// The same endpoint, asking for just the ports that it got.
 fn with_ports(endpoint: Endpoint, published: &[Published]) -> Endpoint {
-    Endpoint { publish: as_published(published), ..endpoint }
-}
-
-/// A wish for just these ports.
-pub(crate) fn as_published(published: &[Published]) -> Vec<Publish> {
-    let wish = |one: &Published| Publish {
-        protocol: one.protocol,
-        guest_port: one.guest_port,
-        host_address: Some(one.host.ip()),
-        host_ports: (one.host.port(), one.host.port()),
-    };
-    published.iter().map(wish).collect()
+    Endpoint { publish: published.iter().map(Publish::from).collect(), ..endpoint }
 }

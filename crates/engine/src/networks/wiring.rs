@@ -4,13 +4,14 @@ use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::networks::endpoints::names;
-use crate::networks::state::NetworkRecord;
-use crate::networks::switch::as_published;
-use crate::plan::hostname;
-use crate::state::ContainerRecord;
+use crate::networks::state::{EndpointRecord, NetworkRecord};
+use crate::plan::{files, hostname};
+use crate::shim_client::GUEST;
+use crate::state::{ContainerRecord, RunState};
 use ireko_protocol::agent::Interface;
-use ireko_protocol::network::{Endpoint, Mode, Publish};
+use ireko_protocol::network::{Endpoint, Mode, Publish, Published};
 use ireko_protocol::plan::Nic;
+use ireko_protocol::shim::{Request, Wiring};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -49,33 +50,78 @@ impl Engine {
         }
         let record = container.record();
         let wired = self.wires(&record, vm, wanted_ports(&record))?;
-        let mut published = Vec::new();
-        for (_, endpoint, network) in &wired {
-            let attached = match self.networks.get(&network.id) {
-                Ok(network) => network.switch.attach(endpoint.clone()).await,
-                Err(error) => Err(error),
-            };
-            match attached {
-                Ok(ports) => published.extend(ports),
-                Err(error) => {
-                    self.unwire(container).await;
-                    return Err(error);
-                }
+        match self.attach_all(&wired).await {
+            Ok(published) if published.is_empty() => {}
+            Ok(published) => {
+                container.update(move |record| record.published = published).await?;
             }
+            Err(error) => {
+                self.unwire(container).await;
+                return Err(error);
+            }
+        }
+        for (_, _, network) in &wired {
             self.emit_network(network, "connect", Some(&record.id));
         }
-        if !published.is_empty() {
+        Ok(wired.into_iter().map(|(wire, ..)| wire).collect())
+    }
+
+    async fn attach_all(&self, wired: &Wired) -> Result<Vec<Published>> {
+        let mut published = Vec::new();
+        for (_, endpoint, network) in wired {
+            let network = self.networks.get(&network.id)?;
+            published.extend(network.switch.attach(endpoint.clone()).await?);
+        }
+        Ok(published)
+    }
+
+    /// Tells the switches and the VM of a container that runs what its record says of its networks;
+    /// nothing where it does not run. The caller holds the container's verb lock.
+    pub(crate) async fn rewire(&self, container: &Arc<Container>) -> Result<()> {
+        let record = container.record();
+        let RunState::Running { vm, .. } = &record.state else { return Ok(()) };
+        let wired = self.wires(&record, vm, self.published_ports(&record))?;
+        let published = self.attach_all(&wired).await?;
+        if published != record.published {
             container.update(move |record| record.published = published).await?;
         }
-        Ok(wired.into_iter().map(|(wire, ..)| wire).collect())
+        let wires: Vec<_> = wired.into_iter().map(|(wire, ..)| wire).collect();
+        let wiring = Wiring {
+            nics: wires.iter().map(|wire| wire.nic.clone()).collect(),
+            interfaces: wires.iter().map(|wire| wire.interface.clone()).collect(),
+            files: files(&record, &wires),
+        };
+        let shim = container.running_shim(self.places())?;
+        match shim.ask(Request::Rewire(Box::new(wiring)), GUEST).await {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                Err(error
+                    .into_error(|| format!("change the networks of container {}", record.name)))
+            }
+        }
+    }
+
+    /// The ports that a container keeps, with other networks than before: those that it has, or that
+    /// it asks for where none of its networks could publish them. None while none can.
+    fn published_ports(&self, record: &ContainerRecord) -> Vec<Publish> {
+        let publishes = |endpoint: &EndpointRecord| {
+            let network = self.networks.get(&endpoint.network);
+            network.is_ok_and(|network| network.record.mode != Mode::Internal)
+        };
+        match record.published.is_empty() {
+            _ if !record.endpoints.iter().any(publishes) => Vec::new(),
+            true => wanted_ports(record),
+            false => record.published.iter().map(Publish::from).collect(),
+        }
     }
 
     /// Lets a VM that is gone, or never came, go.
     pub(crate) async fn unwire(&self, container: &Arc<Container>) {
         for endpoint in &container.record().endpoints {
             let Ok(network) = self.networks.get(&endpoint.network) else { continue };
-            network.switch.detach(&container.id).await;
-            self.emit_network(&network.record, "disconnect", Some(&container.id));
+            if network.switch.detach(&container.id).await {
+                self.emit_network(&network.record, "disconnect", Some(&container.id));
+            }
         }
     }
 
@@ -84,7 +130,7 @@ impl Engine {
         let mut endpoints: BTreeMap<String, Vec<Endpoint>> = BTreeMap::new();
         for record in self.containers() {
             let Some(vm) = record.vm() else { continue };
-            match self.wires(&record, vm, as_published(&record.published)) {
+            match self.wires(&record, vm, record.published.iter().map(Publish::from).collect()) {
                 Ok(wired) => {
                     for (_, endpoint, network) in wired {
                         endpoints.entry(network.id.clone()).or_default().push(endpoint);
@@ -106,7 +152,7 @@ impl Engine {
         let folder = self.places().vm_dir(vm);
         let mut wired = Vec::new();
         let mut ports = Some(ports);
-        let mut has_route = false;
+        let by = self.way_out(record);
         for (number, endpoint) in record.endpoints.iter().enumerate() {
             let network = Arc::clone(&self.networks.get(&endpoint.network)?.record);
             let Some(address) = endpoint.lease else { continue };
@@ -115,9 +161,8 @@ impl Engine {
                 Mode::Internal if number + 1 < record.endpoints.len() => None,
                 _ => ports.take(),
             };
-            let leads_out = network.leads_outside() && !has_route;
-            has_route |= leads_out;
-            let socket = folder.join(format!("net{number}.sock"));
+            let leads_out = by == Some(number);
+            let socket = folder.join(format!("{}.net", &endpoint.id[..8]));
             wired.push((
                 wire(endpoint.mac, address, leads_out, &network, &socket),
                 Endpoint {
@@ -127,18 +172,26 @@ impl Engine {
                     socket,
                     hostname: hostname(record),
                     names: names(record, endpoint, &network.name),
-                    // In the default network these are the container's own business.
-                    dns: if network.has_names() {
-                        record.spec.dns.servers.clone()
-                    } else {
-                        Vec::new()
-                    },
+                    default_route: leads_out,
+                    dns: record.spec.dns.servers.clone(),
                     publish: publish.unwrap_or_default(),
                 },
                 network,
             ));
         }
         Ok(wired)
+    }
+}
+
+impl Engine {
+    /// By which of its endpoints a container goes outside.
+    fn way_out(&self, record: &ContainerRecord) -> Option<usize> {
+        let leads = |endpoint: &EndpointRecord| {
+            self.networks.get(&endpoint.network).is_ok_and(|network| network.record.leads_outside())
+        };
+        let mut all = record.endpoints.iter();
+        let chosen = all.position(|endpoint| endpoint.default_route && leads(endpoint));
+        chosen.or_else(|| record.endpoints.iter().position(leads))
     }
 }
 

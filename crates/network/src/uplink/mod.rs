@@ -6,10 +6,12 @@
 //! and in all.
 
 pub mod ping;
+pub mod probe;
 pub mod publish;
 pub mod resolver;
 pub mod tcp;
 pub mod udp;
+pub mod view;
 
 use std::net::Ipv4Addr;
 

@@ -94,6 +94,7 @@ impl Network {
             socket: self.folder.path().join(format!("guest{last}.sock")),
             hostname: format!("guest{last}"),
             names: vec![format!("guest{last}.net"), format!("guest{last}")],
+            default_route: true,
             dns: Vec::new(),
             publish: Vec::new(),
         }

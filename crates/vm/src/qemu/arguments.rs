@@ -5,9 +5,8 @@
 
 use crate::accel::Accel;
 use crate::qemu::machine;
-use crate::spec::{
-    Boot, Console, DiskAttachment, DiskSource, GuestPort, Hardware, KernelBoot, Nic, VmSpec,
-};
+use crate::qemu::nics::{self, NicKind};
+use crate::spec::{Boot, Console, DiskAttachment, DiskSource, GuestPort, KernelBoot, VmSpec};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::RawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -66,13 +65,7 @@ pub fn arguments(spec: &VmSpec, control: RawFd) -> Vec<OsString> {
             },
         );
     }
-    for (number, nic) in spec.nics.iter().enumerate() {
-        let model = match &spec.boot {
-            Boot::Firmware(boot) if boot.hardware == Hardware::Compatible => "e1000",
-            _ => "virtio-net-pci",
-        };
-        line.nic(number, model, nic);
-    }
+    nics::add(&mut line, NicKind::of(&spec.boot), &spec.nics);
     line.0
 }
 
@@ -130,21 +123,6 @@ impl Line {
             port_id(number)
         ));
         self.option("-device", device.value(&port.name));
-    }
-
-    /// Adds a network device and the socket it listens on. QEMU is the one that listens, since it
-    /// takes a new connection after a lost one but makes none itself; until it has one, the guest's
-    /// frames are dropped. There is no boot ROM: nothing is booted from the network.
-    fn nic(&mut self, number: usize, model: &str, nic: &Nic) {
-        let wire =
-            Fields::new(format!("stream,id=net{number},server=on,addr.type=unix,addr.path="));
-        self.option("-netdev", wire.value(&nic.socket));
-        let mac: Vec<_> = nic.mac.iter().map(|byte| format!("{byte:02x}")).collect();
-        let mac = mac.join(":");
-        self.option(
-            "-device",
-            format!("{model},id=nic{number},netdev=net{number},mac={mac},romfile="),
-        );
     }
 
     /// Adds a block node; returns its name. A guest's flush reaches the node and a discard is passed
@@ -206,7 +184,7 @@ impl From<Fields> for OsString {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::{Firmware, Hardware, MachineBoot, Uefi};
+    use crate::spec::{Firmware, Hardware, MachineBoot, Nic, Uefi};
 
     fn spec(accel: Accel) -> VmSpec {
         VmSpec {

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 const MAX_MESSAGE: u64 = 1 << 20;
 
 /// How long a command may take. QEMU answers in a millisecond unless its host is starved.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
+pub(super) const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long `quit` may take before the process is killed instead.
 const QUIT_DEADLINE: Duration = Duration::from_secs(2);
@@ -75,6 +75,8 @@ struct State {
     resets: VecDeque<Instant>,
     /// Devices of ports that somebody in the guest has open.
     open_ports: BTreeSet<String>,
+    /// Devices that the guest has let go of, and nobody has asked about since.
+    deleted: BTreeSet<String>,
     /// Nothing will come any more.
     closed: bool,
 }
@@ -87,6 +89,7 @@ enum Message {
     Shutdown(ExitCause),
     GuestReset,
     Port { device: String, is_open: bool },
+    Deleted(String),
     Other,
 }
 
@@ -197,6 +200,13 @@ impl Control {
         opened.is_ok()
     }
 
+    /// Waits until the guest has let go of a device that was taken from it.
+    pub(super) fn await_deleted(&self, device: &str, limit: Duration) -> Result<()> {
+        self.shared.wait_for("take a device from the guest", limit, |state| {
+            state.deleted.remove(device).then_some(())
+        })
+    }
+
     /// Whether the VM has ended, or is about to.
     pub fn has_ended(&self) -> bool {
         self.shared.state().closed
@@ -224,9 +234,19 @@ impl Control {
     }
 
     fn execute(&self, command: &str, deadline: Duration) -> Result<Value> {
+        self.execute_with(command, &json!({}), deadline)
+    }
+
+    pub(super) fn execute_with(
+        &self,
+        command: &str,
+        arguments: &Value,
+        deadline: Duration,
+    ) -> Result<Value> {
         let what = format!("ask the VM for {command:?}");
         let id = self.shared.state().expect_answer();
-        let answer = self.shared.send(&json!({ "execute": command, "id": id })).map_or_else(
+        let message = json!({ "execute": command, "arguments": arguments, "id": id });
+        let answer = self.shared.send(&message).map_or_else(
             |error| Err(Error::new(ErrorKind::Control, &what).because(error)),
             |()| self.shared.wait_for(&what, deadline, |state| state.waiting.get_mut(&id)?.take()),
         );
@@ -307,6 +327,7 @@ impl State {
             }
             Message::Port { device, is_open: true } => drop(self.open_ports.insert(device)),
             Message::Port { device, is_open: false } => drop(self.open_ports.remove(&device)),
+            Message::Deleted(device) => drop(self.deleted.insert(device)),
             Message::Other => {}
         }
     }
@@ -338,6 +359,11 @@ impl Message {
         if value["event"] == "VSERPORT_CHANGE" {
             let device = value["data"]["id"].as_str().unwrap_or_default().to_owned();
             return Self::Port { device, is_open: value["data"]["open"] == true };
+        }
+        if let ("DEVICE_DELETED", Some(device)) =
+            (value["event"].as_str().unwrap_or_default(), value["data"]["device"].as_str())
+        {
+            return Self::Deleted(device.to_owned());
         }
         let Some(id) = value["id"].as_u64() else { return Self::Other };
         if let Some(result) = value.get_mut("return") {
