@@ -10,18 +10,13 @@ use rustix::mount::{MountFlags, UnmountFlags, mount_remount, unmount};
 use rustix::system::{RebootCommand, reboot};
 
 use crate::configure::DISK;
-use crate::{cgroup, freeze, kmsg, view};
+use crate::{cgroup, kmsg, view};
 
 /// How long killed processes may take to be gone; they may be waiting for the disk.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Kills what runs, writes everything out, closes the disk and powers off.
 pub fn power_off() -> ! {
-    let open = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    if let Ok(disk) = rustix::fs::open(DISK, open, Mode::empty()) {
-        // Where nothing is frozen this fails, and that is well.
-        let _ = freeze::thaw_now(&disk);
-    }
     kill_all();
     rustix::fs::sync();
     let _ = unmount(view::VIEW, UnmountFlags::DETACH);

@@ -19,7 +19,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use crate::apply_tar;
 use crate::configure::{Machine, configure};
 use crate::failure::{During, Failure, Result};
-use crate::freeze::Freezer;
+use crate::freeze::{Freezer, mounted_disks};
 use crate::port::{Event, Port};
 use crate::process::{Part, Process};
 use crate::spawn::{self, Child, Target};
@@ -214,10 +214,8 @@ impl Agent {
                 return Ok(None);
             }
             RequestBody::Thaw => {
-                let (machine, freezer) = (self.machine()?, Arc::clone(&self.freezer));
-                self.work(id, move || {
-                    Ok(Reply::Thawed { was_frozen: freezer.thaw(&machine.disk)? })
-                });
+                let freezer = Arc::clone(&self.freezer);
+                self.work(id, move || Ok(Reply::Thawed { was_frozen: freezer.thaw()? }));
                 return Ok(None);
             }
             RequestBody::Rewire { interfaces, files } => {
@@ -237,7 +235,11 @@ impl Agent {
                 });
                 return Ok(None);
             }
-            RequestBody::PowerOff => power_off::power_off(),
+            RequestBody::PowerOff => {
+                // What is frozen could not be written out.
+                let _ = self.freezer.thaw();
+                power_off::power_off()
+            }
         }
         Ok(Some(Reply::Done))
     }
@@ -283,14 +285,21 @@ impl Agent {
 
     fn freeze(&self, request: u64) -> Result<()> {
         let (machine, freezer) = (self.machine()?, Arc::clone(&self.freezer));
+        let first = self.processes.get(&ProcessId::INIT).and_then(Process::running);
+        let first = first.map(|(_, pid)| pid);
         let reporter = self.reporter.clone();
         in_thread(move || {
-            let frozen = guarded(|| freezer.freeze(&machine.disk));
+            let frozen = guarded(|| {
+                let root = machine.disk.try_clone().during(|| "hold the root disk")?;
+                let mut disks = first.map(|pid| mounted_disks(pid, &root)).unwrap_or_default();
+                disks.push(root);
+                freezer.freeze(disks)
+            });
             let failed = frozen.is_err();
             let reply = frozen.map_or_else(Reply::from, |()| Reply::Done);
             reporter.report(Outcome::Replied { request, reply });
             if !failed {
-                freezer.guard(&machine.disk);
+                freezer.guard();
             }
         })
     }

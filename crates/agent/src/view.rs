@@ -15,11 +15,12 @@ use std::fs;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 
-use ireko_protocol::agent::{FailureKind, GuestFile};
+use ireko_protocol::agent::{DiskSerial, FailureKind, GuestFile};
 use rustix::fs::{FileType, Mode, OFlags, makedev, mknodat, symlinkat};
 use rustix::mount::{MountFlags, mount, mount_bind, mount_remount};
 
 use crate::configure::{DISK, Machine};
+use crate::disks;
 use crate::failure::{During, Failure, Result};
 use crate::rooted::{Root, by_descriptor};
 
@@ -51,6 +52,7 @@ pub fn build(machine: &Machine) -> Result<()> {
     mount_bind(DISK, VIEW).during(|| "bind the root disk")?;
     let root = Root::open(VIEW).during(|| "open the view")?;
     mount_devices(&root)?;
+    show_disks(&root, &machine.configure.disks)?;
     mount_in(&root, "/sys", "sysfs", MountFlags::RDONLY | NOTHING_SPECIAL, "")?;
     ensure_folder(&root, "/proc")?;
     for (path, options) in &machine.configure.tmpfs {
@@ -86,6 +88,27 @@ fn mount_devices(root: &Root) -> Result<()> {
     mount_in(root, "/dev/pts", "devpts", no_exec, "newinstance,ptmxmode=0666,mode=0620,gid=5")?;
     mount_in(root, "/dev/shm", "tmpfs", NOTHING_SPECIAL, "mode=1777,size=65536k")?;
     mount_in(root, "/dev/mqueue", "mqueue", NOTHING_SPECIAL, "")
+}
+
+/// Shows the container's further disks as a Linux machine does: by the kernel's name, and by serial.
+fn show_disks(root: &Root, disks: &[DiskSerial]) -> Result<()> {
+    if disks.is_empty() {
+        return Ok(());
+    }
+    let open = OFlags::PATH | OFlags::DIRECTORY;
+    let dev = root.open_at(b"/dev", open).during(|| "open the container's /dev")?;
+    let by_id = ensure_folder(root, "/dev/disk/by-id")?;
+    for serial in disks {
+        let node = disks::find(serial)?.node;
+        let showing = || format!("show the container's disk \"{}\"", serial.0);
+        let device = rustix::fs::stat(&node).during(showing)?.st_rdev;
+        let name = node.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let mode = Mode::from_raw_mode(0o660);
+        mknodat(&dev, name, FileType::BlockDevice, mode, device).during(showing)?;
+        symlinkat(format!("../../{name}"), &by_id, format!("virtio-{}", serial.0))
+            .during(showing)?;
+    }
+    Ok(())
 }
 
 fn ensure_folder(root: &Root, path: &str) -> Result<OwnedFd> {

@@ -5,6 +5,7 @@
 use crate::error::{Error, Result};
 use crate::publish::{PortBinding, Publish};
 use crate::{quantity, terminal};
+use ireko_protocol::disks::{ANNOTATION, DiskWish, WishedContent};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,10 @@ pub struct ContainerOptions {
     /// Number of CPUs, such as 2
     #[arg(long, value_name = "decimal", value_parser = quantity::nano_cpus)]
     cpus: Option<i64>,
+
+    /// Add a disk: [NAME=]SIZE, blank, or [NAME=]FILE, a copy of any disk file
+    #[arg(long, value_name = "disk")]
+    disk: Vec<DiskWish>,
 
     /// Set custom DNS servers
     #[arg(long, value_name = "list")]
@@ -337,17 +342,40 @@ impl ContainerOptions {
                 .iter()
                 .map(|publish| (publish.container.clone(), BTreeMap::new()))
                 .collect(),
-            host_config: self.host_config(),
+            host_config: self.host_config(&self.disks()?),
             networking_config: self.networking_config(),
         })
     }
 
-    fn host_config(&self) -> HostConfig {
+    /// The further disks, whose files the daemon finds wherever it runs.
+    fn disks(&self) -> Result<Vec<DiskWish>> {
+        let absolute = |wish: &DiskWish| {
+            let content = match &wish.content {
+                WishedContent::File(file) => {
+                    WishedContent::File(std::path::absolute(file).map_err(|error| {
+                        Error::local(format!("cannot tell where {} is", file.display()))
+                            .because(error)
+                    })?)
+                }
+                blank => blank.clone(),
+            };
+            Ok(DiskWish { name: wish.name.clone(), content })
+        };
+        self.disk.iter().map(absolute).collect()
+    }
+
+    fn host_config(&self, disks: &[DiskWish]) -> HostConfig {
         let mut port_bindings = BTreeMap::<_, Vec<_>>::new();
         for Publish { container, host } in self.publish.iter().cloned() {
             port_bindings.entry(container).or_default().push(host);
         }
-        let machine = [("ireko.firmware", &self.firmware), ("ireko.hardware", &self.hardware)];
+        let disks: Vec<_> = disks.iter().map(DiskWish::to_string).collect();
+        let disks = Some(disks.join(",")).filter(|list| !list.is_empty());
+        let machine = [
+            ("ireko.firmware", &self.firmware),
+            ("ireko.hardware", &self.hardware),
+            (ANNOTATION, &disks),
+        ];
         let chosen = machine.into_iter().filter_map(|(name, word)| Some((name, word.clone()?)));
         HostConfig {
             annotations: chosen.collect(),
@@ -487,6 +515,9 @@ mod tests {
             "-1",
             "--restart",
             "on-failure:3",
+            "--disk",
+            "data=1g",
+            "--disk=/x.vhdx",
             "--rm",
             "-p",
             "127.0.0.1:8080:80",
@@ -509,6 +540,7 @@ mod tests {
         assert_eq!(body["StdinOnce"], true);
         assert_eq!(body["ExposedPorts"], json!({"80/tcp": {}}));
         let host = &body["HostConfig"];
+        assert_eq!(host["Annotations"], json!({"ireko.disks": "data=1073741824,/x.vhdx"}));
         assert_eq!(host["Memory"], 512 << 20);
         assert_eq!(host["NanoCpus"], 1_500_000_000);
         assert_eq!(host["NetworkMode"], "none");

@@ -18,7 +18,9 @@ use crate::shim_client::{AskError, COMMIT, unexpected};
 use crate::state::{ContainerRecord, RunState};
 use crate::store::oci::RunConfig;
 use crate::store::{ImageInfo, Name, NewImage};
-use ireko_protocol::shim::{Answer, CommitRequest, Request};
+use ireko_images::{DataDisk, PendingCommit};
+use ireko_protocol::agent::DiskSerial;
+use ireko_protocol::shim::{Answer, CommitRequest, DiskCommit, Request};
 use jiff::Timestamp;
 use std::sync::Arc;
 
@@ -33,8 +35,10 @@ pub struct CommitOptions {
     pub author: String,
     /// Lines of a Dockerfile that change the configuration.
     pub changes: Vec<String>,
-    /// Hold the guest's file system still around it; without, the image is as after a power cut.
+    /// Hold the guest's file systems still around it; without, the image is as after a power cut.
     pub freeze_guest: bool,
+    /// Its data disks become the image's too, all as they are at one moment.
+    pub all_disks: bool,
 }
 
 /// What a commit made.
@@ -44,6 +48,8 @@ pub struct CommitReport {
     pub image: ImageInfo,
     /// Its file system was still: cleanly unmounted, or frozen by the guest.
     pub is_consistent: bool,
+    /// Data disks that are not in it.
+    pub left_out: Vec<String>,
     /// For how long the guest's writes were held back, in microseconds; 0 where it did not run.
     pub hold_micros: u64,
 }
@@ -78,15 +84,17 @@ impl Engine {
         }
         let new = self.new_image(&record, &options).await?;
         let (store, leaf) = (Arc::clone(&self.store), container.scratch());
-        let pending = blocking(move || Ok(store.begin_commit(&leaf, new)?)).await?;
+        let (data, left_out) = match options.all_disks {
+            true => (container.data_disks()?, Vec::new()),
+            false => (Vec::new(), record.disks.iter().map(|disk| disk.name.clone()).collect()),
+        };
+        let pending = {
+            let data = data.clone();
+            blocking(move || Ok(store.begin_commit(&leaf, &data, new)?)).await?
+        };
 
         let (pending, frozen) = if record.is_running() {
-            let request = CommitRequest {
-                frozen: pending.frozen.clone(),
-                frozen_parent: pending.frozen_parent.clone(),
-                next_parent: pending.next_parent.clone(),
-                freeze_guest: options.freeze_guest,
-            };
+            let request = request(&pending, &data, options.freeze_guest);
             (pending, self.freeze_running(container, request).await)
         } else {
             let store = Arc::clone(&self.store);
@@ -105,7 +113,7 @@ impl Engine {
         blocking(move || match frozen {
             Freeze::Done(Frozen { is_consistent, hold_micros }) => {
                 let image = store.publish_commit(pending)?;
-                Ok(CommitReport { image, is_consistent, hold_micros })
+                Ok(CommitReport { image, is_consistent, left_out, hold_micros })
             }
             Freeze::InDoubt(error) => {
                 drop(pending);
@@ -156,6 +164,25 @@ impl Engine {
             created_by: record.process.argv().join(" "),
             created: Timestamp::now(),
         })
+    }
+}
+
+/// What the shim is asked to freeze.
+fn request(pending: &PendingCommit, data: &[DataDisk], freeze_guest: bool) -> CommitRequest {
+    let disks = data.iter().zip(&pending.data).map(|(disk, freeze)| DiskCommit {
+        serial: DiskSerial(disk.name.to_string()),
+        frozen: freeze.frozen.clone(),
+        frozen_parent: freeze.frozen_parent.clone(),
+        next_parent: freeze.next_parent.clone(),
+    });
+    let own = &pending.own;
+    CommitRequest {
+        frozen: own.frozen.clone(),
+        // A container's own disk stands on its image.
+        frozen_parent: own.frozen_parent.clone().unwrap_or_default(),
+        next_parent: own.next_parent.clone(),
+        freeze_guest,
+        disks: disks.collect(),
     }
 }
 

@@ -9,8 +9,9 @@ use crate::blocking::{blocking, lock};
 use crate::durable;
 use crate::error::{Error, Result};
 use crate::shim_client::ShimSocket;
-use crate::state::{ContainerRecord, LastRun, RunState};
+use crate::state::{ContainerRecord, DiskRecord, LastRun, RunState};
 use crate::streams::Pump;
+use ireko_images::{DataDisk, DiskName};
 use ireko_protocol::places::Places;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -102,6 +103,23 @@ impl Container {
     /// Where its scratch disk is.
     pub(crate) fn scratch(&self) -> PathBuf {
         self.folder.join(&self.record().scratch)
+    }
+
+    /// Its data disks, in the order in which its guest finds them.
+    pub(crate) fn data_disks(&self) -> Result<Vec<DataDisk>> {
+        let record = self.record();
+        let disk = |disk: &DiskRecord| {
+            let name = disk.name.parse::<DiskName>()?;
+            Ok(DataDisk { name, path: self.folder.join(&disk.file) })
+        };
+        record.disks.iter().map(disk).collect()
+    }
+
+    /// The files of all its disks, the scratch disk first.
+    pub(crate) fn disk_files(&self) -> Vec<PathBuf> {
+        let record = self.record();
+        let files = record.disks.iter().map(|disk| &disk.file);
+        [&record.scratch].into_iter().chain(files).map(|file| self.folder.join(file)).collect()
     }
 
     /// Where its output is kept.

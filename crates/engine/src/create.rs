@@ -2,12 +2,14 @@
 
 use crate::blocking::{blocking, to_its_end};
 use crate::container::{Container, config_path};
+use crate::data_disks::{self, NewDisk};
 use crate::durable;
 use crate::engine::Engine;
 use crate::error::{Attempt, Error, Result};
 use crate::machine;
 use crate::names::{check_name, random_hex, random_name};
 use crate::networks::state::{EndpointRecord, EndpointSpec};
+use crate::progress::{Watcher, progress};
 use crate::signal::parse_signal;
 use crate::spec::{ContainerSpec, LEAST_MEMORY, Resources};
 use crate::state::{ContainerRecord, ProcessRecord, RunState, VERSION};
@@ -33,7 +35,9 @@ impl Engine {
         endpoints: Vec<EndpointSpec>,
     ) -> Result<String> {
         let engine = self.clone();
-        to_its_end(async move { engine.create_whole(name, spec, endpoints).await }).await
+        // A client that goes away ends the copying of disks.
+        let (watcher, _watched) = progress();
+        to_its_end(async move { engine.create_whole(name, spec, endpoints, watcher).await }).await
     }
 
     async fn create_whole(
@@ -41,6 +45,7 @@ impl Engine {
         name: Option<String>,
         mut spec: ContainerSpec,
         endpoints: Vec<EndpointSpec>,
+        watcher: Watcher,
     ) -> Result<String> {
         check_resources(&spec.resources)?;
         let endpoints = self.resolve_endpoints(&spec.network, endpoints)?;
@@ -65,9 +70,14 @@ impl Engine {
                 Runs::Machine(self.machine_for(&spec, &image).await?)
             }
         };
+        let hardware = match &runs {
+            Runs::Process(_) => None,
+            Runs::Machine(machine) => Some(machine.hardware),
+        };
+        let disks = self.fill_disks(&image, &spec.disks, hardware, watcher).await?;
         let id = random_hex(64);
         let name = self.take_name(name, &id)?;
-        let made = self.make(&id, &name, (spec, endpoints), image, runs).await;
+        let made = self.make(&id, &name, (spec, endpoints), (image, disks), runs).await;
         if made.is_err() {
             self.release_name(&name);
         }
@@ -97,7 +107,7 @@ impl Engine {
         id: &str,
         name: &str,
         (mut spec, endpoints): (ContainerSpec, Vec<EndpointRecord>),
-        image: ImageInfo,
+        (image, disks): (ImageInfo, Vec<NewDisk>),
         runs: Runs,
     ) -> Result<Arc<Container>> {
         let folder = self.containers_folder().join(id);
@@ -122,6 +132,7 @@ impl Engine {
             spec,
             image_id: image.id.hex(),
             scratch: String::new(),
+            disks: Vec::new(),
             process,
             machine,
             labels,
@@ -141,6 +152,7 @@ impl Engine {
             let made =
                 store.create_scratch(&image.id, &folder).map_err(Error::from).and_then(|scratch| {
                     record.scratch = file_name(&scratch)?;
+                    record.disks = data_disks::make(&store, &image, &folder, disks)?;
                     durable::write_json(&config_path(&folder), &record)?;
                     durable::sync_folder(folder.parent().unwrap_or(&folder))?;
                     Ok(Container::new(folder.clone(), record))

@@ -10,8 +10,9 @@ use crate::engine::Engine;
 use crate::error::{Attempt, Error, Result};
 use crate::names::random_hex;
 use crate::spec::ContainerSpec;
-use crate::state::{ContainerRecord, ProcessRecord, RunState, VERSION};
+use crate::state::{ContainerRecord, DiskRecord, ProcessRecord, RunState, VERSION};
 use crate::store::Store;
+use ireko_images::FoundDisks;
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::fs;
@@ -55,7 +56,7 @@ impl Engine {
 
 /// What is known of a container from its folder; `None` where that holds no disk.
 fn record_of(store: &Store, folder: &Path) -> Result<Option<ContainerRecord>> {
-    let Some(leaf) = store.leaf_in(folder)? else { return Ok(None) };
+    let Some(FoundDisks { own: leaf, data }) = store.disks_in(folder)? else { return Ok(None) };
     let utf8 = |path: &Path| {
         let name = path.file_name().and_then(|name| name.to_str());
         name.map(str::to_owned)
@@ -83,6 +84,10 @@ fn record_of(store: &Store, folder: &Path) -> Result<Option<ContainerRecord>> {
         spec,
         image_id: image.map(|image| image.id.hex()).unwrap_or_default(),
         scratch: utf8(&leaf)?,
+        disks: data
+            .iter()
+            .map(|disk| Ok(DiskRecord { name: disk.name.to_string(), file: utf8(&disk.path)? }))
+            .collect::<Result<_>>()?,
         process: ProcessRecord::of_machine(),
         machine: None,
         labels: BTreeMap::new(),

@@ -75,6 +75,7 @@ impl Engine {
         Ok(VmPlan {
             version: VERSION,
             chain: self.store.chain(leaf)?,
+            disks: Vec::new(),
             runtime_dir: self.places().vm_dir(&vm),
             state_dir: work_dir.to_owned(),
             cache: self.places().cache.clone(),

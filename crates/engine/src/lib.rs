@@ -34,6 +34,7 @@ mod store;
 
 mod attach;
 mod create;
+mod data_disks;
 mod exec;
 mod foreign;
 mod logs;
@@ -84,9 +85,9 @@ pub use export::ZipPieces;
 pub use import::{ImportOptions, ImportProgress};
 pub use import_file::{FileImported, ImportFile};
 pub use ireko_images::{
-    Broken, Depth, Doomed, DoomedTree, ExportFormat, ExportTo, Exported, Garbage, ImageUsage,
-    ImageUser, Layers, MergeFiles, Merged, ParentCheck, Relinked, Repaired, Sources, Usage,
-    Verified,
+    Broken, Depth, DiskName, Doomed, DoomedTree, ExportFormat, ExportTo, Exported, Garbage,
+    ImageUsage, ImageUser, Layers, MergeFiles, Merged, ParentCheck, Relinked, Repaired, Sources,
+    Usage, Verified,
 };
 pub use ireko_protocol::network::{MacAddress, Mode, Protocol, Publish, Published};
 pub use load::{LoadStep, Loaded};
@@ -99,10 +100,10 @@ pub use plan::hostname;
 pub use progress::{Done, Progress, Watcher, progress};
 pub use signal::parse_signal;
 pub use spec::{
-    ContainerSpec, DEFAULT_MACHINE_MEMORY, DEFAULT_MEMORY, Dns, ExtraHost, LEAST_MEMORY,
-    LEAST_VM_MEMORY, Resources, RestartPolicy, StdioSpec,
+    ContainerSpec, DEFAULT_MACHINE_MEMORY, DEFAULT_MEMORY, DiskContent, DiskSpec, Dns, ExtraHost,
+    LEAST_MEMORY, LEAST_VM_MEMORY, Resources, RestartPolicy, StdioSpec,
 };
-pub use state::{ContainerRecord, LastRun, ProcessRecord, RunState};
+pub use state::{ContainerRecord, DiskRecord, LastRun, ProcessRecord, RunState};
 pub use store::{HistoryStep, ImageInfo, Name, Removed, oci};
 pub use streams::{InputWriter, Output, OutputReader, OutputStream, Streams};
 pub use usage::ContainerUsage;

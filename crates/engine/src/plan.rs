@@ -8,7 +8,7 @@ use crate::networks::wiring::Wire;
 use crate::spec::ContainerSpec;
 use crate::state::ContainerRecord;
 use ireko_protocol::agent::{self, Configure, DiskSerial, GuestFile, ProcessId, Spawn};
-use ireko_protocol::plan::{VERSION, VmPlan, Work};
+use ireko_protocol::plan::{PlanDisk, VERSION, VmPlan, Work};
 use std::fmt::Write;
 use std::path::PathBuf;
 
@@ -32,7 +32,14 @@ impl Engine {
             true => self.machine_work(container, &record, log)?,
             false => Work::Container { process: Box::new(first_process(&record)), log },
         };
-        Ok(plan(&self.settings, (&record, wires), vm, chain, container.folder.clone(), work))
+        let mut plan =
+            plan(&self.settings, (&record, wires), vm, chain, container.folder.clone(), work);
+        for disk in container.data_disks()? {
+            let serial = DiskSerial(disk.name.to_string());
+            plan.configure.disks.push(serial.clone());
+            plan.disks.push(PlanDisk { serial, chain: self.store.chain(&disk.path)? });
+        }
+        Ok(plan)
     }
 }
 
@@ -54,6 +61,7 @@ fn plan(
         version: VERSION,
         vm: vm.to_owned(),
         chain,
+        disks: Vec::new(),
         runtime_dir: settings.places.vm_dir(vm),
         state_dir,
         cache: settings.places.cache.clone(),
@@ -82,6 +90,7 @@ pub(crate) fn bare_guest(hostname: String) -> Configure {
         unix_nanos: 0,
         hostname,
         root: DiskSerial::root(),
+        disks: Vec::new(),
         read_only: false,
         files: Vec::new(),
         tmpfs: Vec::new(),

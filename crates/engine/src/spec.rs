@@ -7,6 +7,7 @@ use crate::store::oci::{Firmware, Hardware};
 use ireko_protocol::network::Publish;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// Bytes in one MiB.
 pub(crate) const MIB: u64 = 1024 * 1024;
@@ -82,6 +83,30 @@ pub struct ContainerSpec {
     /// The devices of a whole operating system; `None` is what its image says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hardware: Option<Hardware>,
+    /// Disks beside the image's, in this order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<DiskSpec>,
+}
+
+/// A disk that a container is to have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskSpec {
+    /// What it is called; `None` is `disk` and a number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// What is on it.
+    #[serde(flatten)]
+    pub content: DiskContent,
+}
+
+/// What is on a disk that a container is to have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskContent {
+    /// Nothing: so many bytes, rounded up to whole MiB.
+    Blank(u64),
+    /// What a disk file holds, of any format that can be imported: its absolute path. It is copied.
+    File(PathBuf),
 }
 
 /// Where a process's standard streams lead.

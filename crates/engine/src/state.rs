@@ -30,6 +30,9 @@ pub struct ContainerRecord {
     pub image_id: String,
     /// File name of the scratch disk inside the container's folder.
     pub scratch: String,
+    /// Its data disks, in the order in which its guest finds them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<DiskRecord>,
     /// What `spec` and the image's configuration make together.
     pub process: ProcessRecord,
     /// What boots it, where it is a whole operating system. One that another program made has none.
@@ -53,6 +56,15 @@ pub struct ContainerRecord {
     /// Where the host listens for it, while it runs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub published: Vec<Published>,
+}
+
+/// A data disk of a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskRecord {
+    /// What it is called.
+    pub name: String,
+    /// File name inside the container's folder.
+    pub file: String,
 }
 
 /// A container's process, resolved.
@@ -220,6 +232,7 @@ pub(crate) mod tests {
             spec: ContainerSpec { image: "base".into(), keep_log: true, ..Default::default() },
             image_id: "cd".repeat(32),
             scratch: "base.vhdx".into(),
+            disks: Vec::new(),
             process: ProcessRecord {
                 entrypoint: Vec::new(),
                 command: vec!["sh".into()],

@@ -52,10 +52,10 @@ impl Engine {
         .await
     }
 
-    /// Bytes that a container's own disk takes on the host.
+    /// Bytes that a container's own disks take on the host.
     pub async fn scratch_bytes(&self, container: &str) -> Result<u64> {
-        let (store, scratch) = (Arc::clone(&self.store), self.find(container)?.scratch());
-        blocking(move || Ok(store.parent_of(&scratch)?.map_or(0, |parent| parent.own_bytes))).await
+        let (store, disks) = (Arc::clone(&self.store), self.find(container)?.disk_files());
+        blocking(move || Ok(disks.iter().map(|disk| store.allocated(disk)).sum())).await
     }
 }
 
@@ -111,6 +111,7 @@ fn node(image: ImageInfo, guids: &BTreeMap<ImageId, String>) -> Node {
         total_bytes: image.total_bytes,
         virtual_size: image.virtual_size,
         depth: image.depth,
+        disks: image.disks.iter().map(|disk| disk.name.to_string()).collect(),
         path: image.file,
         parent_path: image.parent_file,
         damage: image.damage,
@@ -132,6 +133,7 @@ fn leaf(
             .and_then(|below| below.image)
             .and_then(|image| guids.get(&image).cloned()),
         own_bytes: below.as_ref().map_or(0, |below| below.own_bytes),
+        disks: record.disks.iter().map(|disk| disk.name.clone()).collect(),
         path: scratch.to_owned(),
         parent_path: below.map(|below| below.file),
     }
@@ -154,6 +156,7 @@ mod tests {
             total_bytes: 0,
             virtual_size: 0,
             depth: 1,
+            disks: Vec::new(),
             path: "/i".into(),
             parent_path: None,
             damage: None,
@@ -164,6 +167,7 @@ mod tests {
             state: "created".into(),
             parent: Some(parent.into()),
             own_bytes: 0,
+            disks: Vec::new(),
             path: "/c".into(),
             parent_path: None,
         };

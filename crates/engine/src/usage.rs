@@ -12,7 +12,7 @@ use std::sync::Arc;
 pub struct ContainerUsage {
     /// The container.
     pub record: Arc<ContainerRecord>,
-    /// What its disk takes.
+    /// What its disks take.
     pub disk: DiskUsage,
 }
 
@@ -31,15 +31,17 @@ impl Engine {
     pub async fn usage(&self) -> Result<(Usage, Vec<ContainerUsage>)> {
         let store = Arc::clone(&self.store);
         let mut containers: Vec<_> =
-            self.all_containers().iter().map(|one| (one.record(), one.scratch())).collect();
+            self.all_containers().iter().map(|one| (one.record(), one.disk_files())).collect();
         containers.sort_by(|(a, _), (b, _)| b.created.cmp(&a.created).then(a.id.cmp(&b.id)));
         blocking(move || {
-            let (records, disks): (Vec<_>, Vec<_>) = containers.into_iter().unzip();
+            let disks: Vec<_> = containers.iter().flat_map(|(_, disks)| disks.clone()).collect();
             let usage = store.usage(&disks)?;
-            let containers = records.into_iter().zip(&usage.disks);
-            let containers = containers
-                .map(|(record, disk)| ContainerUsage { record, disk: disk.clone() })
-                .collect();
+            let mut each = usage.disks.iter();
+            let containers = containers.into_iter().map(|(record, disks)| {
+                let disk = each.by_ref().take(disks.len()).fold(DiskUsage::default(), add);
+                ContainerUsage { record, disk }
+            });
+            let containers = containers.collect();
             Ok((usage, containers))
         })
         .await
@@ -55,5 +57,12 @@ impl Engine {
     pub async fn collect_garbage(&self) -> Result<Vec<Garbage>> {
         let store = Arc::clone(&self.store);
         to_its_end(blocking(move || Ok(store.collect_garbage()?))).await
+    }
+}
+
+fn add(sum: DiskUsage, one: &DiskUsage) -> DiskUsage {
+    DiskUsage {
+        own_bytes: sum.own_bytes + one.own_bytes,
+        layer_bytes: sum.layer_bytes + one.layer_bytes,
     }
 }

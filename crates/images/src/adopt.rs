@@ -138,5 +138,6 @@ fn common_root(file: &Path) -> Result<Sidecar> {
         name: COMMON_ROOT.to_owned(),
         chain: None,
         role: Role::Layer(None),
+        disks: Vec::new(),
     })
 }

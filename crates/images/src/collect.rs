@@ -107,10 +107,11 @@ fn garbage(store: &Store, index: &Index) -> Result<Vec<Garbage>> {
 /// leaves no child without one.
 fn unneeded(store: &Store, index: &Index) -> Result<Vec<Layer>> {
     let mut needed = BTreeSet::new();
-    for image in index.images() {
-        mark(index, &image.layer.file, &mut needed)?;
-    }
-    for guid in index.pinned() {
+    let of_images = index.images().flat_map(|image| {
+        let disks = image.layer.sidecar.disks.iter().map(|disk| disk.guid);
+        std::iter::once(image.layer.sidecar.guid).chain(disks)
+    });
+    for guid in of_images.chain(index.pinned()) {
         if let Some(layer) = index.layer(guid) {
             mark(index, &layer.file, &mut needed)?;
         }

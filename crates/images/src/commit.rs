@@ -14,15 +14,20 @@
 //!   containers/ leaf         ──►   containers/        leaf (new, empty)
 //! ```
 //!
+//! Data disks that go into the image are frozen first, the container's own disk last: it alone decides
+//! whether there is an image. A data disk that was frozen becomes a layer in any case, which the image,
+//! or only the container, stands on.
+//!
 //! The container stands on the image's layer afterwards but was not made from the image.
 
 use crate::compose::{NewImage, compose};
+use crate::data_disks::DataDisk;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::LayerGuid;
 use crate::index::{Index, Pin};
-use crate::journal::{Prepared, Work};
+use crate::journal::{IMAGE, LAYER, Work};
 use crate::name::Name;
-use crate::state::{Intent, Role, Sidecar};
+use crate::state::{DataLayer, FrozenDisk, Intent, Kind, Role, Sidecar};
 use crate::store::{ImageInfo, Store};
 use crate::tag::check_spelling;
 use crate::{chain, durable, layer_file, names};
@@ -44,28 +49,60 @@ const DEEP: usize = 64;
 #[derive(Debug)]
 #[must_use]
 pub struct PendingCommit {
-    /// Where the frozen file goes; nothing is there yet.
-    pub frozen: PathBuf,
-    /// The path in the frozen file's parent locator: `.\parent.vhdx`.
-    pub frozen_parent: String,
-    /// The path in the next scratch disk's parent locator: `..\..\images\frozen.vhdx`.
-    pub next_parent: String,
-    leaf: PathBuf,
+    /// The data disks, which are frozen before,
+    pub data: Vec<DiskFreeze>,
+    /// … the container's own disk.
+    pub own: DiskFreeze,
     guid: LayerGuid,
     _held: Arc<()>,
+}
+
+impl PendingCommit {
+    /// All disks in the order in which they are to be frozen.
+    pub fn disks(&self) -> impl Iterator<Item = &DiskFreeze> {
+        self.data.iter().chain([&self.own])
+    }
+}
+
+/// Where the parts of a disk that is to be frozen go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskFreeze {
+    /// The container's disk.
+    pub leaf: PathBuf,
+    /// Where the frozen file goes; nothing is there yet.
+    pub frozen: PathBuf,
+    /// The path in the frozen file's parent locator: `.\parent.vhdx`; `None` for one without a parent.
+    pub frozen_parent: Option<String>,
+    /// The path in the next disk's parent locator: `..\..\images\frozen.vhdx`.
+    pub next_parent: String,
 }
 
 /// What the store remembers of a commit until it ends.
 #[derive(Clone, Debug)]
 pub(crate) struct CommitUnderWay {
-    pub leaf: PathBuf,
     pub work: Work,
-    pub file: String,
+    pub own: DiskUnderWay,
+    pub data: Vec<DiskUnderWay>,
     pub reference: Option<Name>,
-    /// The layer the disk stood on when the commit began, and its pin.
-    pub parent: Option<(LayerGuid, Pin)>,
     /// Lives while somebody holds the [`PendingCommit`].
     pub held: Weak<()>,
+}
+
+/// One disk of it.
+#[derive(Clone, Debug)]
+pub(crate) struct DiskUnderWay {
+    pub leaf: PathBuf,
+    /// The frozen file's base name in `images/`.
+    pub file: String,
+    /// The layer the disk stood on when the commit began, and its pin.
+    pub parent: Option<(LayerGuid, Pin)>,
+}
+
+/// A disk that is about to be frozen, and the keys and names that are chosen for it.
+struct Planned {
+    leaf: PathBuf,
+    file: String,
+    parent: Option<(LayerGuid, String)>,
 }
 
 /// How far the freezing of a disk got.
@@ -80,29 +117,33 @@ pub(crate) enum Freezing {
 }
 
 impl Store {
-    /// Records that the disk at `leaf` is about to become an image, durably.
+    /// Records that the disk at `leaf` is about to become an image, with `data` as its data disks,
+    /// durably.
     ///
-    /// `leaf` is a container's disk, `<root>/containers/<id>/<file>`. Fails with
-    /// [`ErrorKind::Conflict`] while another commit of it is under way or when its chain is
-    /// [`MAX_DEPTH`] files deep.
-    pub fn begin_commit(&self, leaf: &Path, new: NewImage) -> Result<PendingCommit> {
-        let relative = self.container_disk(leaf)?;
+    /// All are containers' disks, `<root>/containers/<id>/<file>`. Fails with [`ErrorKind::Conflict`]
+    /// while another commit of it is under way or when a chain is [`MAX_DEPTH`] files deep.
+    pub fn begin_commit(
+        &self,
+        leaf: &Path,
+        data: &[DataDisk],
+        new: NewImage,
+    ) -> Result<PendingCommit> {
         let mut index = self.index();
         check_spelling(&index, new.name.as_ref())?;
         self.settle_orphans(&mut index, leaf)?;
-        if index.commits.values().any(|commit| commit.leaf == leaf) {
+        if index.commits.values().any(|commit| commit.own.leaf == leaf) {
             return Err(Error::conflict(format!(
                 "a commit of {} is already under way",
                 leaf.display()
             ))
             .hint("try again when it has ended"));
         }
-        self.refuse_checkpoint(&index, leaf)?;
+        for disk in data.iter().map(|disk| disk.path.as_path()).chain([leaf]) {
+            self.refuse_checkpoint(&index, disk)?;
+        }
         let parent = chain::parent(&index, leaf)?
             .ok_or_else(|| Error::bad_input(format!("{} stands on no image", leaf.display())))?;
         let lineage = index.lineage(&parent.file)?;
-        check_depth(lineage.len() + 1, leaf)?;
-
         let guid = LayerGuid::random();
         let name = match &new.name {
             Some(name) => name.short(),
@@ -111,47 +152,88 @@ impl Store {
         let below = lineage.iter().find_map(|layer| layer.sidecar.config());
         let kind = parent.sidecar.kind;
         let config = compose(below.map(|config| config.document()), kind, guid, &new)?;
-        let file = names::disk_file(&name, guid);
-        let sidecar = Sidecar { guid, kind, name, chain: None, role: Role::Image(config) };
-        let (frozen_parent, parent) = (names::sibling_locator(&parent.file), parent.sidecar.guid);
+        let own = self.plan_freeze(&index, leaf, names::disk_file(&name, guid))?;
+        let (mut planned, mut sidecars, mut layers) = (Vec::new(), Vec::new(), Vec::new());
+        for disk in data {
+            let (called, guid) = (format!("{name}_{}", disk.name), LayerGuid::random());
+            let file = names::disk_file(&called, guid);
+            let role = Role::Layer(None);
+            let (kind, chain, disks) = (Kind::Machine, None, Vec::new());
+            let sidecar = Sidecar { guid, kind, name: called, chain, role, disks };
+            sidecars.push((names::sidecar_file(&file), sidecar));
+            planned.push(self.plan_freeze(&index, &disk.path, file)?);
+            layers.push(DataLayer { name: disk.name.clone(), guid });
+        }
+        let sidecar =
+            Sidecar { guid, kind, name, chain: None, role: Role::Image(config), disks: layers };
         let intent = Intent::Commit {
-            file: file.clone(),
-            leaf: relative,
+            file: own.file.clone(),
+            leaf: self.container_disk(leaf)?,
             reference: new.name.as_ref().map(Name::to_string),
+            disks: planned
+                .iter()
+                .map(|one| {
+                    Ok(FrozenDisk { file: one.file.clone(), leaf: self.container_disk(&one.leaf)? })
+                })
+                .collect::<Result<_>>()?,
         };
-        let prepared = Prepared { image: Some(&sidecar), layer: Some(&sidecar.as_layer()) };
-        let work = self.journal.begin(guid, &intent, prepared)?;
+        let layer = sidecar.as_layer();
+        let prepared = [(IMAGE, &sidecar), (LAYER, &layer)].into_iter();
+        let of_data = sidecars.iter().map(|(file, sidecar)| (file.as_str(), sidecar));
+        let work = self.journal.begin_with(guid, &intent, prepared.chain(of_data))?;
         let held = Arc::default();
+        let pending = PendingCommit {
+            data: planned.iter().map(|one| self.freeze_of(one)).collect(),
+            own: self.freeze_of(&own),
+            guid,
+            _held: Arc::clone(&held),
+        };
+        let mut under_way = |planned: Planned| {
+            let Planned { leaf, file, parent } = planned;
+            DiskUnderWay { leaf, file, parent: parent.map(|(guid, _)| (guid, index.pin(guid))) }
+        };
         let commit = CommitUnderWay {
-            leaf: leaf.to_owned(),
             work,
-            file: file.clone(),
+            own: under_way(own),
+            data: planned.into_iter().map(&mut under_way).collect(),
             reference: new.name,
-            parent: Some((parent, index.pin(parent))),
             held: Arc::downgrade(&held),
         };
         index.commits.insert(guid, commit);
-        let pending = PendingCommit {
-            frozen: self.image_path(&file),
-            frozen_parent,
-            next_parent: names::scratch_locator(self.places.images_name(), &file),
-            leaf: leaf.to_owned(),
-            guid,
-            _held: held,
-        };
         Ok(pending)
     }
 
-    /// Freezes the disk of a container that does not run.
+    /// Looks whether a disk may be frozen as `file`.
+    fn plan_freeze(&self, index: &Index, leaf: &Path, file: String) -> Result<Planned> {
+        let parent = chain::parent(index, leaf)?;
+        let below = parent.map(|parent| index.lineage(&parent.file)).transpose()?;
+        check_depth(below.map_or(0, |below| below.len()) + 1, leaf)?;
+        let parent = parent.map(|parent| (parent.sidecar.guid, parent.file.clone()));
+        Ok(Planned { leaf: leaf.to_owned(), file, parent })
+    }
+
+    fn freeze_of(&self, planned: &Planned) -> DiskFreeze {
+        DiskFreeze {
+            leaf: planned.leaf.clone(),
+            frozen: self.image_path(&planned.file),
+            frozen_parent: planned.parent.as_ref().map(|(_, file)| names::sibling_locator(file)),
+            next_parent: names::scratch_locator(self.places.images_name(), &planned.file),
+        }
+    }
+
+    /// Freezes the disks of a container that does not run.
     ///
-    /// Fails with [`ErrorKind::InUse`] if it does; a failure leaves the disk as it was.
+    /// Fails with [`ErrorKind::InUse`] if it does; a failure leaves the container's own disk as it was.
     pub fn freeze_stopped(&self, pending: &PendingCommit) -> Result<()> {
-        let plan = FreezePlan {
-            frozen: pending.frozen.clone(),
-            frozen_parent: Some(pending.frozen_parent.clone()),
-            next_parent: pending.next_parent.clone(),
-        };
-        layer_file::freeze(&self.chain(&pending.leaf)?, &plan)
+        for disk in pending.disks() {
+            let plan = FreezePlan {
+                frozen: disk.frozen.clone(),
+                frozen_parent: disk.frozen_parent.clone(),
+                next_parent: disk.next_parent.clone(),
+            };
+            layer_file::freeze(&self.chain(&disk.leaf)?, &plan)?;
+        }
+        Ok(())
     }
 
     /// Makes the frozen file an image, verified and durable, and returns it.
@@ -178,10 +260,13 @@ impl Store {
     pub fn abort_commit(&self, pending: PendingCommit) -> Result<()> {
         let mut index = self.index();
         let commit = under_way(&index, pending.guid)?;
-        match self.look(&commit)? {
-            Freezing::Done => self.take_back(&mut index, &commit.work, &commit.file)?,
-            Freezing::NotDone => commit.work.end()?,
-            Freezing::Undecided => self.not_frozen(&commit)?,
+        match self.look(&commit.own)? {
+            Freezing::Done => {
+                self.keep_data(&mut index, &commit)?;
+                self.take_back(&mut index, &commit.work, &commit.own.file)?;
+            }
+            Freezing::NotDone => self.forget(&mut index, &commit)?,
+            Freezing::Undecided => self.not_frozen(&mut index, &commit)?,
         }
         index.commits.remove(&pending.guid);
         Ok(())
@@ -196,15 +281,15 @@ impl Store {
         let commits: Vec<_> = index
             .commits
             .iter()
-            .filter(|(_, commit)| commit.leaf == leaf)
+            .filter(|(_, commit)| commit.own.leaf == leaf)
             .map(|(guid, commit)| (*guid, commit.clone()))
             .collect();
         let mut images = Vec::new();
         for (guid, commit) in commits {
-            match self.look(&commit)? {
+            match self.look(&commit.own)? {
                 Freezing::Done => images.push(self.land_commit(&mut index, guid, &commit)?),
-                Freezing::NotDone => commit.work.end()?,
-                Freezing::Undecided => self.not_frozen(&commit)?,
+                Freezing::NotDone => self.forget(&mut index, &commit)?,
+                Freezing::Undecided => self.not_frozen(&mut index, &commit)?,
             }
             index.commits.remove(&guid);
         }
@@ -216,14 +301,14 @@ impl Store {
         let orphans: Vec<_> = index
             .commits
             .iter()
-            .filter(|(_, commit)| commit.leaf == leaf && commit.held.strong_count() == 0)
+            .filter(|(_, commit)| commit.own.leaf == leaf && commit.held.strong_count() == 0)
             .map(|(guid, commit)| (*guid, commit.clone()))
             .collect();
         for (guid, commit) in orphans {
-            match self.look(&commit)? {
+            match self.look(&commit.own)? {
                 Freezing::Done => drop(self.land_commit(index, guid, &commit)?),
                 Freezing::NotDone => {
-                    commit.work.end()?;
+                    self.forget(index, &commit)?;
                     index.commits.remove(&guid);
                 }
                 Freezing::Undecided => {}
@@ -233,16 +318,14 @@ impl Store {
     }
 
     /// Finds out how far a freeze got, finishing or undoing it if nobody has the disk open.
-    pub(crate) fn look(&self, commit: &CommitUnderWay) -> Result<Freezing> {
-        let frozen = self.image_path(&commit.file);
-        match layer_file::recover_freeze(&commit.leaf, &frozen) {
+    pub(crate) fn look(&self, disk: &DiskUnderWay) -> Result<Freezing> {
+        let frozen = self.image_path(&disk.file);
+        match layer_file::recover_freeze(&disk.leaf, &frozen) {
             Ok(Recovered::Forward) => Ok(Freezing::Done),
             Ok(Recovered::Back) => Ok(Freezing::NotDone),
             Err(error) if error.kind() == ErrorKind::InUse => Ok(Freezing::Undecided),
             // The container was removed while its commit was in doubt. It needs no child any more.
-            Err(error)
-                if error.kind() == ErrorKind::NotFound && !durable::exists(&commit.leaf)? =>
-            {
+            Err(error) if error.kind() == ErrorKind::NotFound && !durable::exists(&disk.leaf)? => {
                 match durable::exists(&frozen)? {
                     true => Ok(Freezing::Done),
                     false => Ok(Freezing::NotDone),
@@ -252,15 +335,38 @@ impl Store {
         }
     }
 
-    /// The disk is held by a shim which, says the caller, is in no commit: it was not frozen.
-    fn not_frozen(&self, commit: &CommitUnderWay) -> Result<()> {
-        if durable::exists(&self.image_path(&commit.file))? {
-            return Err(Error::new(
-                ErrorKind::InUse,
-                format!("{} is being frozen by its shim", commit.leaf.display()),
-            ));
+    /// Makes layers of the data disks that were frozen, whatever becomes of the commit.
+    fn keep_data(&self, index: &mut Index, commit: &CommitUnderWay) -> Result<()> {
+        for disk in &commit.data {
+            match self.look(disk)? {
+                Freezing::Done => self.put_layer_in_place(index, &commit.work, &disk.file)?,
+                Freezing::NotDone => {}
+                Freezing::Undecided => self.refuse_frozen(disk)?,
+            }
         }
+        Ok(())
+    }
+
+    /// Ends a commit whose container's own disk was not frozen.
+    pub(crate) fn forget(&self, index: &mut Index, commit: &CommitUnderWay) -> Result<()> {
+        self.keep_data(index, commit)?;
         commit.work.end()
+    }
+
+    /// The disk is held by a shim which, says the caller, is in no commit: it was not frozen.
+    fn not_frozen(&self, index: &mut Index, commit: &CommitUnderWay) -> Result<()> {
+        self.refuse_frozen(&commit.own)?;
+        self.forget(index, commit)
+    }
+
+    fn refuse_frozen(&self, disk: &DiskUnderWay) -> Result<()> {
+        match durable::exists(&self.image_path(&disk.file))? {
+            false => Ok(()),
+            true => Err(Error::new(
+                ErrorKind::InUse,
+                format!("{} is being frozen by its shim", disk.leaf.display()),
+            )),
+        }
     }
 
     pub(crate) fn land_commit(
@@ -269,19 +375,23 @@ impl Store {
         guid: LayerGuid,
         commit: &CommitUnderWay,
     ) -> Result<ImageInfo> {
-        let id = self.land(index, &commit.work, &commit.file, commit.reference.as_ref())?;
+        self.keep_data(index, commit)?;
+        let id = self.land(index, &commit.work, &commit.own.file, commit.reference.as_ref())?;
         index.commits.remove(&guid);
         match id {
             Some(id) => Ok(self.info(index, index.image(&id)?)),
-            None => Err(Error::conflict(format!("{} was committed as a layer", commit.file))),
+            None => Err(Error::conflict(format!("{} was committed as a layer", commit.own.file))),
         }
     }
 
     fn verify_frozen(&self, pending: &PendingCommit) -> Result<()> {
-        if !durable::exists(&pending.frozen)? {
-            return Err(Error::conflict(format!("{} was not frozen", pending.leaf.display())));
+        for disk in pending.disks() {
+            if !durable::exists(&disk.frozen)? {
+                return Err(Error::conflict(format!("{} was not frozen", disk.leaf.display())));
+            }
+            layer_file::verify(&self.chain(&disk.frozen)?)?;
         }
-        layer_file::verify(&self.chain(&pending.frozen)?)
+        Ok(())
     }
 
     /// Returns the path of a container's disk as the journal has it.

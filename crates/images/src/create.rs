@@ -12,13 +12,7 @@ impl Store {
     /// `folder` exists and is one of `<root>/containers/`, because the disk's locator is relative.
     /// Takes the same time and space whatever the image's size and depth.
     pub fn create_scratch(&self, image: &ImageId, folder: &Path) -> Result<PathBuf> {
-        if !self.places.is_containers(folder) {
-            return Err(Error::bad_input(format!(
-                "{} is not a folder in {}",
-                folder.display(),
-                self.places.containers.display()
-            )));
-        }
+        self.check_folder(folder)?;
         let (parent, scratch, _pin) = {
             let mut index = self.index();
             let image = index.image(image)?;
@@ -32,5 +26,17 @@ impl Store {
         let locator = names::scratch_locator(self.places.images_name(), &parent);
         layer_file::create_child(&scratch, &self.image_path(&parent), &locator)?;
         Ok(scratch)
+    }
+
+    /// Refuses a folder that is no container's.
+    pub(crate) fn check_folder(&self, folder: &Path) -> Result<()> {
+        match self.places.is_containers(folder) {
+            true => Ok(()),
+            false => Err(Error::bad_input(format!(
+                "{} is not a folder in {}",
+                folder.display(),
+                self.places.containers.display()
+            ))),
+        }
     }
 }

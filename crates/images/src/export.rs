@@ -6,6 +6,8 @@
 //!                                    export(web, qcow2)       web.qcow2 = the whole disk
 //! ```
 //!
+//! Data disks go into a zip as the image's own does; flattened, each is a file by itself.
+//!
 //! In a zip a layer is the very bytes of its file, beside its sidecar; InvokeV-Container takes such
 //! a zip and passes the sidecars over. Equal images make equal zips.
 //!
@@ -16,6 +18,7 @@ mod flatten;
 mod plan;
 
 use crate::conversion::{Filled, take_converted};
+use crate::data_disks::DiskName;
 use crate::error::{During, Error, ErrorKind, Result};
 use crate::id::{ImageId, LayerGuid};
 use crate::journal::{Prepared, Work};
@@ -24,7 +27,7 @@ use crate::store::Store;
 use crate::zip_writer::ZipWriter;
 use crate::{durable, names};
 use ireko_disk::{FileStorage, Lock, MemoryStorage, Storage, Watch};
-use plan::Plan;
+use plan::{Files, Plan};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::DirBuilderExt;
@@ -73,6 +76,8 @@ pub struct ExportTo {
     pub format: ExportFormat,
     /// A file that is there is replaced; it stays until the new one is whole.
     pub replace: bool,
+    /// The data disk that is exported in place of the image's own; not in a zip, which holds all.
+    pub disk: Option<DiskName>,
 }
 
 /// What was written.
@@ -84,6 +89,8 @@ pub struct Exported {
     pub bytes: u64,
     /// How many layers the zip holds; a flattened disk is made of so many.
     pub layers: usize,
+    /// Data disks of the image that are not in it.
+    pub left_out: Vec<DiskName>,
 }
 
 /// An image on its way to a file. Hand it to [`Store::publish_export`]; dropped, it is thrown away.
@@ -107,18 +114,22 @@ impl Store {
         out: &mut dyn Write,
         watch: &dyn Watch,
     ) -> Result<Exported> {
-        write_zip(&self.plan_export(image, layers)?, out, watch)
+        write_zip(&self.plan_export(image, Files::Zip(layers))?, out, watch)
     }
 
     /// Begins to write an image to a file, all of whose layers stay in place meanwhile.
     ///
     /// Fails with [`ErrorKind::Conflict`] where a file is there that is not to be replaced.
     pub fn begin_export(&self, image: &ImageId, to: &ExportTo) -> Result<PendingExport> {
-        let layers = match to.format {
-            ExportFormat::Zip(layers) => layers,
-            _ => Layers::Tree,
+        let files = match (to.format, &to.disk) {
+            (ExportFormat::Zip(layers), None) => Files::Zip(layers),
+            (ExportFormat::Zip(_), Some(_)) => {
+                return Err(Error::bad_input("a zip holds all disks of an image")
+                    .hint("one disk alone is exported in another format: vhdx, qcow2, …"));
+            }
+            (_, disk) => Files::Disk(disk.as_ref()),
         };
-        let plan = self.plan_export(image, layers)?;
+        let plan = self.plan_export(image, files)?;
         let target = Target::check(self, to)?;
         let guid = LayerGuid::random();
         let folder = target.folder.join(format!("{ASIDE}{guid}"));
@@ -141,12 +152,13 @@ impl Store {
     pub fn publish_export(&self, pending: PendingExport, watch: &dyn Watch) -> Result<Exported> {
         let outcome = pending.publish(watch);
         let bytes = outcome.map_err(|error| pending.target.explain(error))?;
-        Ok(Exported { image: pending.plan.image, bytes, layers: pending.plan.layers.len() })
+        let Plan { image, layers, left_out, .. } = pending.plan;
+        Ok(Exported { image, bytes, layers: layers.len(), left_out })
     }
 
-    fn plan_export(&self, image: &ImageId, layers: Layers) -> Result<Plan> {
+    fn plan_export(&self, image: &ImageId, files: Files<'_>) -> Result<Plan> {
         let mut index = self.index();
-        Plan::make(self, &mut index, image, layers)
+        Plan::make(self, &mut index, image, files)
     }
 }
 
@@ -195,7 +207,8 @@ fn write_zip(plan: &Plan, out: &mut dyn Write, watch: &dyn Watch) -> Result<Expo
         let sidecar = MemoryStorage::new(layer.sidecar.clone());
         zip.add(&names::sidecar_file(&layer.file), &sidecar, &mut |_| Ok(()))?;
     }
-    Ok(Exported { image: plan.image, bytes: zip.finish()?, layers: plan.layers.len() })
+    let (bytes, layers, left_out) = (zip.finish()?, plan.layers.len(), Vec::new());
+    Ok(Exported { image: plan.image, bytes, layers, left_out })
 }
 
 /// Removes what an export that a crash ended left.

@@ -93,5 +93,12 @@ fn make_sidecar(store: &Store, file: &str, slug: &str, guid: LayerGuid) -> Resul
     };
     let kind = Kind::Machine;
     let config = compose(None, kind, guid, &new)?;
-    Ok(Sidecar { guid, kind, name: slug.to_owned(), chain: None, role: Role::Image(config) })
+    Ok(Sidecar {
+        guid,
+        kind,
+        name: slug.to_owned(),
+        chain: None,
+        role: Role::Image(config),
+        disks: Vec::new(),
+    })
 }

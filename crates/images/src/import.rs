@@ -80,7 +80,7 @@ impl Store {
         self.arrive(pending, new.name.as_ref(), |guid, name| {
             let kind = Kind::App;
             let role = Role::Image(compose(None, kind, guid, &new)?);
-            Ok(Sidecar { guid, kind, name, chain: None, role })
+            Ok(Sidecar { guid, kind, name, chain: None, role, disks: Vec::new() })
         })?;
         let index = self.index();
         let image = index.layer(guid).and_then(Layer::as_image);

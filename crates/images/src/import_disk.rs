@@ -44,14 +44,8 @@ const CONVERTED: &str = "converted";
 #[derive(Debug)]
 #[must_use]
 pub struct PendingDisk {
-    source: PathBuf,
-    what: Recognised,
-    guid: LayerGuid,
+    filling: Filling,
     name: Name,
-    file: String,
-    work: Work,
-    /// The work is done, or left to the next start.
-    settled: bool,
     _claims: [Claim; 2],
 }
 
@@ -60,13 +54,68 @@ impl PendingDisk {
     pub fn name(&self) -> &Name {
         &self.name
     }
+}
 
-    fn leaf(&self) -> PathBuf {
-        self.work.path(&self.file)
+/// A file that is being filled with what another holds; dropped, it is thrown away.
+#[derive(Debug)]
+pub(crate) struct Filling {
+    source: PathBuf,
+    what: Recognised,
+    guid: LayerGuid,
+    file: String,
+    work: Work,
+    /// The work is done, or left to the next start.
+    settled: bool,
+}
+
+impl Filling {
+    /// Records durably that the file is being made: `called` is what its base name begins with.
+    pub(crate) fn begin(
+        store: &Store,
+        source: &Path,
+        what: Recognised,
+        guid: LayerGuid,
+        called: &str,
+    ) -> Result<Filling> {
+        let file = names::disk_file(called, guid);
+        let intent = Intent::Arrive { file: file.clone(), reference: None };
+        let work = store.journal.begin(guid, &intent, Prepared::default())?;
+        Ok(Filling { source: source.to_owned(), what, guid, file, work, settled: false })
+    }
+
+    /// Brings in what the source holds, as far as that can be done here.
+    pub(crate) fn fill(&self, watch: &dyn Watch) -> Result<Filled> {
+        match self.what {
+            Recognised::Disk(format) => {
+                // Held, so that none of our own programs writes to it meanwhile.
+                let opening = || format!("open {}", self.source.display());
+                let _held = FileStorage::open(&self.source, Lock::Read).during(opening)?;
+                fill(self, &self.source, format, Origin::Given, watch)
+            }
+            Recognised::Packed(packing, compression) => {
+                let to = self.work.path(UNPACKED);
+                unpack::the_disk(&self.source, packing, compression, &to, watch)?;
+                let what =
+                    recognise::recognise(&to, None).map_err(|error| inside(packing, &error))?;
+                match what {
+                    Recognised::Disk(format) => fill(self, &to, format, Origin::Unpacked, watch),
+                    other => Err(Error::bad_input(format!("the {packing} holds a {other}"))),
+                }
+            }
+            other => Err(Error::bad_input(format!("a {other} is no disk"))),
+        }
+    }
+
+    /// Returns the file, whole and checked.
+    pub(crate) fn whole(&self) -> Result<PathBuf> {
+        let leaf = self.work.path(&self.file);
+        conversion::take_converted(&self.work.path(CONVERTED), &leaf)?;
+        layer_file::make_sound(&leaf)?;
+        Ok(leaf)
     }
 }
 
-impl Drop for PendingDisk {
+impl Drop for Filling {
     fn drop(&mut self) {
         if !self.settled {
             end(&self.work);
@@ -94,36 +143,15 @@ impl Store {
         let index = self.index();
         check_free(&index, guid, &name)?;
         drop(index);
-        let file = names::disk_file(&name.short(), guid);
-        let intent = Intent::Arrive { file: file.clone(), reference: None };
-        let work = self.journal.begin(guid, &intent, Prepared::default())?;
-        let source = source.to_owned();
-        Ok(PendingDisk { source, what, guid, name, file, work, settled: false, _claims: claims })
+        let filling = Filling::begin(self, source, what, guid, &name.short())?;
+        Ok(PendingDisk { filling, name, _claims: claims })
     }
 
     /// Brings in what the disk holds, as far as that can be done here.
     ///
     /// Takes as long as it is large; `watch` is told how far it is, and stops it.
     pub fn fill_disk(&self, pending: &PendingDisk, watch: &dyn Watch) -> Result<Filled> {
-        match pending.what {
-            Recognised::Disk(format) => {
-                // Held, so that none of our own programs writes to it meanwhile.
-                let opening = || format!("open {}", pending.source.display());
-                let _held = FileStorage::open(&pending.source, Lock::Read).during(opening)?;
-                fill(pending, &pending.source, format, Origin::Given, watch)
-            }
-            Recognised::Packed(packing, compression) => {
-                let to = pending.work.path(UNPACKED);
-                unpack::the_disk(&pending.source, packing, compression, &to, watch)?;
-                let what =
-                    recognise::recognise(&to, None).map_err(|error| inside(packing, &error))?;
-                match what {
-                    Recognised::Disk(format) => fill(pending, &to, format, Origin::Unpacked, watch),
-                    other => Err(Error::bad_input(format!("the {packing} holds a {other}"))),
-                }
-            }
-            other => Err(Error::bad_input(format!("a {other} is no disk"))),
-        }
+        pending.filling.fill(watch)
     }
 
     /// Makes the disk an image, verified and durable, and returns it. A failure throws it away.
@@ -132,15 +160,15 @@ impl Store {
     pub fn publish_disk(&self, mut pending: PendingDisk, comment: &str) -> Result<ImageInfo> {
         let _parent = self.make_ready(&pending, comment)?;
         let mut index = self.index();
-        check_free(&index, pending.guid, &pending.name)?;
-        pending.settled = true;
-        let name = Some(&pending.name);
-        let landed = self.land(&mut index, &pending.work, &pending.file, name);
+        let PendingDisk { filling, name, .. } = &mut pending;
+        check_free(&index, filling.guid, name)?;
+        filling.settled = true;
+        let landed = self.land(&mut index, &filling.work, &filling.file, Some(name));
         let landed = landed.and_then(|id| id.ok_or_else(|| Error::corrupt("the image is none")));
         match landed {
             Ok(id) => Ok(self.info(&index, index.image(&id)?)),
             Err(error) => {
-                if let Err(second) = self.take_back(&mut index, &pending.work, &pending.file) {
+                if let Err(second) = self.take_back(&mut index, &filling.work, &filling.file) {
                     tracing::warn!(error = %crate::error::chain(&second), "left to the next start");
                 }
                 Err(error)
@@ -150,21 +178,14 @@ impl Store {
 
     /// Verifies the disk, links it to its parent and writes down what it is going to be.
     fn make_ready(&self, pending: &PendingDisk, comment: &str) -> Result<Option<Pin>> {
-        let leaf = pending.leaf();
-        conversion::take_converted(&pending.work.path(CONVERTED), &leaf)?;
-        layer_file::make_sound(&leaf)?;
+        let filling = &pending.filling;
+        let leaf = filling.whole()?;
         let place = self.place_for(&leaf)?;
-        if let Some(below) = &place.parent {
-            layer_file::link(&leaf, &self.image_path(below), &names::sibling_locator(below))?;
-        }
-        let chain = self.chain(&leaf)?;
-        layer_file::verify(&chain).map_err(|error| {
-            error.hint("the file is damaged, or was made over another version of its parent")
-        })?;
+        let chain = self.link_to(&leaf, &place, names::sibling_locator)?;
         let config = compose(
             place.below.as_ref().map(|config| config.document()),
             place.kind,
-            pending.guid,
+            filling.guid,
             &NewImage {
                 config: place.config(),
                 machine: place.machine(&chain)?,
@@ -176,16 +197,43 @@ impl Store {
             },
         )?;
         let sidecar = Sidecar {
-            guid: pending.guid,
+            guid: filling.guid,
             kind: place.kind,
             name: pending.name.short(),
             chain: None,
             role: Role::Image(config),
+            disks: Vec::new(),
         };
-        let file = pending.file.clone();
+        let file = filling.file.clone();
         let intent = Intent::Arrive { file, reference: Some(pending.name.to_string()) };
-        pending.work.complete(&intent, &sidecar)?;
+        filling.work.complete(&intent, &sidecar)?;
         Ok(place.pin)
+    }
+
+    /// Links a data disk of a container at `leaf` to its parent, if it has one, which is kept from being
+    /// swept while the pin lives.
+    pub(crate) fn link_data_disk(&self, leaf: &Path) -> Result<Option<Pin>> {
+        let place = self.place_for(leaf)?;
+        let images = self.places.images_name();
+        self.link_to(leaf, &place, |below| names::scratch_locator(images, below))?;
+        Ok(place.pin)
+    }
+
+    /// Links a disk to what it stands on and returns its files, verified, leaf first.
+    fn link_to(
+        &self,
+        leaf: &Path,
+        place: &Place,
+        locator: impl Fn(&str) -> String,
+    ) -> Result<Vec<PathBuf>> {
+        if let Some(below) = &place.parent {
+            layer_file::link(leaf, &self.image_path(below), &locator(below))?;
+        }
+        let chain = self.chain(leaf)?;
+        layer_file::verify(&chain).map_err(|error| {
+            error.hint("the file is damaged, or was made over another version of its parent")
+        })?;
+        Ok(chain)
     }
 
     /// Finds where in the tree the disk at `leaf` belongs, and keeps that from being swept.
@@ -274,13 +322,13 @@ enum Origin {
 }
 
 fn fill(
-    pending: &PendingDisk,
+    filling: &Filling,
     source: &Path,
     format: DiskFormat,
     origin: Origin,
     watch: &dyn Watch,
 ) -> Result<Filled> {
-    let leaf = pending.leaf();
+    let leaf = filling.work.path(&filling.file);
     match format {
         DiskFormat::Vhdx if origin == Origin::Unpacked => durable::rename(source, &leaf)?,
         DiskFormat::Vhdx => copy_unchanged(source, &leaf, watch)?,
@@ -291,7 +339,7 @@ fn fill(
         DiskFormat::Raw => convert_here(source, Format::Raw, &leaf, watch)?,
         DiskFormat::Qcow2 | DiskFormat::Vmdk | DiskFormat::Vdi => {
             let virtual_size = vet::vet(source, format)?;
-            let folder = pending.work.path(CONVERTED);
+            let folder = filling.work.path(CONVERTED);
             return Ok(Filled::ToConvert(Conversion::plan(
                 (source, format),
                 (&folder, DiskFormat::Vhdx),

@@ -114,8 +114,13 @@ impl Store {
         self.link_members(&members, &order)?;
         self.verify_members(&members)?;
         go_on(watch)?;
-        let Arrivals { arriving, names_taken } =
-            arrivals::of(&self.index(), zip, &members, &order, name)?;
+        let Arrivals { arriving, names_taken } = {
+            let mut index = self.index();
+            let arrivals = arrivals::of(&index, zip, &members, &order, name)?;
+            let disks = arrivals.arriving.iter().flat_map(|one| &one.sidecar.disks);
+            pins.extend(disks.map(|disk| index.pin(disk.guid)));
+            arrivals
+        };
         complete(work, &arriving)?;
         go_on(watch)?;
         let mut members: Vec<_> = members.into_iter().map(Some).collect();

@@ -3,7 +3,7 @@
 //! A parent is known by the base name that its child's locator carries; the linkage itself is
 //! verified by `ireko-disk` whenever a chain is opened.
 
-use crate::commit::CommitUnderWay;
+use crate::commit::{CommitUnderWay, DiskUnderWay};
 use crate::error::{Error, Result};
 use crate::id::{ImageId, LayerGuid};
 use crate::name::Name;
@@ -228,9 +228,10 @@ impl Index {
         self.names(id).first().map_or_else(|| id.short(), Name::familiar)
     }
 
-    /// Finds the commit under way whose frozen file is, or will be, called `file`.
-    pub(crate) fn commit_of(&self, file: &str) -> Option<&CommitUnderWay> {
-        self.commits.values().find(|commit| commit.file == file)
+    /// Finds the disk of a commit under way whose frozen file is, or will be, called `file`.
+    pub(crate) fn commit_of(&self, file: &str) -> Option<&DiskUnderWay> {
+        let mut disks = self.commits.values().flat_map(|it| it.data.iter().chain([&it.own]));
+        disks.find(|disk| disk.file == file)
     }
 
     /// Keeps a layer, and all it stands on, from being swept until the pin and its clones are gone.

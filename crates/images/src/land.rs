@@ -66,6 +66,22 @@ impl Store {
         Ok(image)
     }
 
+    /// Gives a file in `images/` its sidecar as a mere layer, which lies in `work` under its own name.
+    pub(crate) fn put_layer_in_place(
+        &self,
+        index: &mut Index,
+        work: &Work,
+        file: &str,
+    ) -> Result<()> {
+        let prepared = work.path(&names::sidecar_file(file));
+        durable::protect(&self.image_path(file))?;
+        if durable::exists(&prepared)? {
+            durable::rename(&prepared, &self.sidecar_path(file))?;
+        }
+        index.insert(self.load(file)?);
+        Ok(())
+    }
+
     /// Takes a landing back: the file becomes a mere layer if something stands on it, else it goes.
     pub(crate) fn take_back(&self, index: &mut Index, work: &Work, file: &str) -> Result<()> {
         let sidecar = self.sidecar_path(file);

@@ -60,7 +60,14 @@ impl Store {
         }
         let guid = pending.guid();
         self.arrive(pending, None, |guid, name| {
-            Ok(Sidecar { guid, kind: Kind::App, name, chain: Some(chain), role: Role::Layer(None) })
+            Ok(Sidecar {
+                guid,
+                kind: Kind::App,
+                name,
+                chain: Some(chain),
+                role: Role::Layer(None),
+                disks: Vec::new(),
+            })
         })?;
         let pin = self.index().pin(guid);
         Ok(Ground { guid, chain: Some(chain), pin })
@@ -97,7 +104,7 @@ impl Store {
             let pending = self.begin_layer(top, name)?;
             self.arrive(pending, names.first(), |guid, name| {
                 let role = Role::Image(config.clone());
-                Ok(Sidecar { guid, kind: Kind::App, name, chain, role })
+                Ok(Sidecar { guid, kind: Kind::App, name, chain, role, disks: Vec::new() })
             })?;
         }
         names.iter().try_for_each(|name| self.tag(&id, name))?;

@@ -186,6 +186,8 @@ impl Store {
                 name: request.name.short(),
                 chain: None,
                 role: Role::Image(config),
+                // Layers of their own, which are never merged.
+                disks: top.layer.sidecar.disks.clone(),
             };
             let reference = Some(request.name.to_string());
             work.complete(&Intent::Arrive { file: file.to_owned(), reference }, &sidecar)
@@ -248,11 +250,12 @@ impl Store {
         let top = index.image(&plan.top)?;
         let deletion = deletion(index, top, plan.files, users)?;
         let new = new_image(index, top, plan.files, request);
-        let Sidecar { kind, guid, name, .. } = top.layer.sidecar.clone();
+        let Sidecar { kind, guid, name, disks, .. } = top.layer.sidecar.clone();
         // What stands for the layer's digest must not be what it was before the merge.
         let (document, fresh) = (top.config.document(), LayerGuid::random());
         let config = compose_merged(document, kind, fresh, plan.files, &new)?;
-        let sidecar = Sidecar { guid, kind, name, chain: None, role: Role::Image(config) };
+        let role = Role::Image(config);
+        let sidecar = Sidecar { guid, kind, name, chain: None, role, disks };
         let mut images = Vec::new();
         for id in &deletion.images {
             let (gone, layer) = gone(index, id)?;

@@ -13,7 +13,7 @@
 //! ```
 
 use crate::collect::sweep;
-use crate::commit::{CommitUnderWay, Freezing};
+use crate::commit::{CommitUnderWay, DiskUnderWay, Freezing};
 use crate::error::Result;
 use crate::index::Index;
 use crate::journal::{UNDONE, Work};
@@ -117,19 +117,24 @@ fn settle(store: &Store, index: &mut Index, work: &Work, intent: &Intent) -> Res
         Intent::Arrive { file, .. } | Intent::Commit { file, .. }
             if durable::exists(&work.path(UNDONE))? =>
         {
+            // Data disks were made layers before.
             store.take_back(index, work, file)
         }
         Intent::Arrive { file, reference } => match durable::exists(&store.image_path(file))? {
             true => store.land(index, work, file, named(reference)?.as_ref()).map(drop),
             false => work.end(),
         },
-        Intent::Commit { file, leaf, reference } => {
-            let commit = CommitUnderWay {
+        Intent::Commit { file, leaf, reference, disks } => {
+            let under_way = |file: &String, leaf: &String| DiskUnderWay {
                 leaf: store.places.root.join(leaf),
-                work: work.clone(),
                 file: file.clone(),
-                reference: named(reference)?,
                 parent: None,
+            };
+            let commit = CommitUnderWay {
+                own: under_way(file, leaf),
+                data: disks.iter().map(|disk| under_way(&disk.file, &disk.leaf)).collect(),
+                work: work.clone(),
+                reference: named(reference)?,
                 held: Weak::new(),
             };
             settle_commit(store, index, commit)
@@ -156,30 +161,38 @@ fn settle(store: &Store, index: &mut Index, work: &Work, intent: &Intent) -> Res
 fn leave(index: &mut Index, intent: &Intent, reason: &str) {
     tracing::error!(?intent, reason, "an interrupted verb cannot be settled; it is left");
     let files: Vec<&String> = match intent {
-        Intent::Arrive { file, .. } | Intent::Commit { file, .. } => vec![file],
+        Intent::Arrive { file, .. } => vec![file],
+        Intent::Commit { file, disks, .. } => {
+            disks.iter().map(|disk| &disk.file).chain([file]).collect()
+        }
         Intent::ArriveAll { arrivals } => arrivals.iter().map(|arrival| &arrival.file).collect(),
         _ => Vec::new(),
     };
     index.damaged.extend(files.into_iter().map(|file| (file.clone(), reason.to_owned())));
 }
 
-fn settle_commit(store: &Store, index: &mut Index, commit: CommitUnderWay) -> Result<()> {
-    match store.look(&commit)? {
-        Freezing::NotDone => commit.work.end(),
+fn settle_commit(store: &Store, index: &mut Index, mut commit: CommitUnderWay) -> Result<()> {
+    match store.look(&commit.own)? {
+        Freezing::NotDone => store.forget(index, &commit),
         Freezing::Done => {
-            store.land(index, &commit.work, &commit.file, commit.reference.as_ref()).map(drop)
-        }
-        Freezing::Undecided => {
-            let Some((_, guid)) = names::parse_disk_file(&commit.file) else {
+            let Some((_, guid)) = names::parse_disk_file(&commit.own.file) else {
                 return commit.work.end();
             };
-            tracing::info!(file = commit.file, "a living shim may still commit");
-            // What the disk stands on must stay, whichever of its two names the disk now has.
-            let frozen = store.image_path(&commit.file);
-            let disk = if durable::exists(&frozen)? { &frozen } else { &commit.leaf };
-            let parent = chain::parent(index, disk)?.map(|parent| parent.sidecar.guid);
-            let parent = parent.map(|guid| (guid, index.pin(guid)));
-            index.commits.insert(guid, CommitUnderWay { parent, ..commit });
+            store.land_commit(index, guid, &commit).map(drop)
+        }
+        Freezing::Undecided => {
+            let Some((_, guid)) = names::parse_disk_file(&commit.own.file) else {
+                return commit.work.end();
+            };
+            tracing::info!(file = commit.own.file, "a living shim may still commit");
+            for disk in commit.data.iter_mut().chain([&mut commit.own]) {
+                // What a disk stands on must stay, whichever of its two names the disk now has.
+                let frozen = store.image_path(&disk.file);
+                let path = if durable::exists(&frozen)? { &frozen } else { &disk.leaf };
+                let parent = chain::parent(index, path)?.map(|parent| parent.sidecar.guid);
+                disk.parent = parent.map(|guid| (guid, index.pin(guid)));
+            }
+            index.commits.insert(guid, commit);
             Ok(())
         }
     }

@@ -5,6 +5,7 @@
 //! and a reader for the old one. A field that may be missing, and that an older program may ignore,
 //! is no change.
 
+use crate::data_disks::DiskName;
 use crate::error::{During, Error, Result};
 use crate::id::{ImageId, LayerGuid};
 use crate::name::Name;
@@ -14,8 +15,10 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// The version of all files here that this program reads and writes.
+/// The version of all files here that this program writes, but those with data disks.
 const VERSION: u32 = 1;
+/// The version of files that speak of data disks: whoever passed over these would lose them.
+const WITH_DISKS: u32 = 2;
 
 /// The longest file that is read.
 const MAX_BYTES: u64 = 64 << 20;
@@ -53,6 +56,16 @@ pub(crate) struct Sidecar {
     /// The chain id of the OCI layers whose files this file and those below it hold, where it is known.
     pub chain: Option<Digest>,
     pub role: Role,
+    /// An image's data disks, in the order in which its containers have them.
+    pub disks: Vec<DataLayer>,
+}
+
+/// A data disk of an image: a layer of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DataLayer {
+    pub name: DiskName,
+    /// The key of its topmost file.
+    pub guid: LayerGuid,
 }
 
 /// One verb under way: `journal/<guid>/entry.json`.
@@ -74,6 +87,9 @@ pub(crate) enum Intent {
         leaf: String,
         /// The name it then gets, in full.
         reference: Option<String>,
+        /// Its data disks, which are frozen before it. What was frozen becomes a layer in any case.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        disks: Vec<FrozenDisk>,
     },
     /// An image is becoming a mere layer.
     Remove {
@@ -105,6 +121,15 @@ pub(crate) enum Intent {
         /// The folder in which that is done; it goes whatever happens.
         folder: String,
     },
+}
+
+/// A data disk that is being frozen. Its sidecar lies in the journal under the name that it gets.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct FrozenDisk {
+    /// The frozen file's base name in `images/`.
+    pub file: String,
+    /// The container's disk, relative to the root.
+    pub leaf: String,
 }
 
 /// A disk and the file that becomes its parent.
@@ -179,11 +204,16 @@ impl Sidecar {
 
     /// Returns what this becomes when it is no image any more.
     pub(crate) fn as_layer(&self) -> Sidecar {
-        Sidecar { role: Role::Layer(self.config().cloned()), ..self.clone() }
+        let role = Role::Layer(self.config().cloned());
+        Sidecar { role, disks: Vec::new(), ..self.clone() }
     }
 
     pub(crate) fn to_json(&self) -> Vec<u8> {
-        to_json(&Versioned { version: VERSION, body: self.form() })
+        to_json(&Versioned { version: self.version(), body: self.form() })
+    }
+
+    fn version(&self) -> u32 {
+        if self.disks.is_empty() { VERSION } else { WITH_DISKS }
     }
 
     fn form(&self) -> SidecarForm {
@@ -197,6 +227,11 @@ impl Sidecar {
             name: self.name.clone(),
             chain: self.chain.map(|chain| chain.to_string()),
             config: self.config().map(|config| config.text().to_owned()),
+            disks: self
+                .disks
+                .iter()
+                .map(|disk| DataForm { name: disk.name.to_string(), layer: disk.guid.to_string() })
+                .collect(),
         }
     }
 
@@ -216,7 +251,17 @@ impl Sidecar {
         };
         let chain = form.chain.as_deref().map(Digest::parse).transpose();
         let chain = chain.during(|| "read `chain`".to_owned())?;
-        Ok(Sidecar { guid: form.guid.parse()?, kind: form.kind, name: form.name, chain, role })
+        let disk = |form: DataForm| {
+            Ok::<_, Error>(DataLayer { name: form.name.parse()?, guid: form.layer.parse()? })
+        };
+        Ok(Sidecar {
+            guid: form.guid.parse()?,
+            kind: form.kind,
+            name: form.name,
+            chain,
+            role,
+            disks: form.disks.into_iter().map(disk).collect::<Result<_>>()?,
+        })
     }
 
     pub(crate) fn read(path: &Path) -> Result<Sidecar> {
@@ -231,7 +276,7 @@ impl Exported {
         let names = self.names.iter().map(Name::to_string).collect();
         let sidecar = SidecarForm { chain: None, ..self.sidecar.form() };
         let body = ExportedForm { sidecar, names: Some(names) };
-        to_json(&Versioned { version: VERSION, body })
+        to_json(&Versioned { version: self.sidecar.version(), body })
     }
 
     pub(crate) fn from_json(bytes: &[u8]) -> Result<Exported> {
@@ -251,7 +296,11 @@ impl Exported {
 
 impl Intent {
     pub(crate) fn to_json(&self) -> Vec<u8> {
-        to_json(&Versioned { version: VERSION, body: self.clone() })
+        let version = match self {
+            Intent::Commit { disks, .. } if !disks.is_empty() => WITH_DISKS,
+            _ => VERSION,
+        };
+        to_json(&Versioned { version, body: self.clone() })
     }
 
     pub(crate) fn read(path: &Path) -> Result<Intent> {
@@ -311,6 +360,14 @@ struct SidecarForm {
     /// JSON text within JSON: its bytes must come back exactly, because they are the image's id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     config: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    disks: Vec<DataForm>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct DataForm {
+    name: String,
+    layer: String,
 }
 
 /// A sidecar on its way to another store.
@@ -337,9 +394,9 @@ fn to_json(value: &impl Serialize) -> Vec<u8> {
 fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     let VersionOnly { version } =
         serde_json::from_slice(bytes).map_err(|error| Error::corrupt(error.to_string()))?;
-    if version != VERSION {
+    if !(VERSION..=WITH_DISKS).contains(&version) {
         return Err(Error::corrupt(format!(
-            "version {version} is unknown to this program, which knows {VERSION}"
+            "version {version} is unknown to this program, which knows {VERSION} and {WITH_DISKS}"
         )));
     }
     let versioned: Versioned<T> =
@@ -368,7 +425,14 @@ mod tests {
 
     fn sidecar(role: Role) -> Sidecar {
         let guid = GUID.parse().unwrap();
-        Sidecar { guid, kind: Kind::App, name: "日本/x:1".into(), chain: None, role }
+        Sidecar {
+            guid,
+            kind: Kind::App,
+            name: "日本/x:1".into(),
+            chain: None,
+            role,
+            disks: Vec::new(),
+        }
     }
 
     #[test]
@@ -399,6 +463,29 @@ mod tests {
 "#;
         assert_eq!(String::from_utf8(layer.to_json()).unwrap(), golden);
         assert_eq!(Sidecar::from_json(golden.as_bytes()).unwrap(), layer);
+    }
+
+    #[test]
+    fn what_has_data_disks_is_of_a_version_that_older_programs_refuse() {
+        let disk = DataLayer { name: "data".parse().unwrap(), guid: GUID.parse().unwrap() };
+        let config = ImageConfig::parse("{}").unwrap();
+        let image = Sidecar { disks: vec![disk], ..sidecar(Role::Image(config)) };
+        let json = String::from_utf8(image.to_json()).unwrap();
+        let disks = format!(
+            r#""disks": [
+    {{
+      "name": "data",
+      "layer": "{GUID}"
+    }}
+  ]"#
+        );
+        assert!(json.contains("\"version\": 2") && json.contains(&disks), "{json}");
+        assert_eq!(Sidecar::from_json(json.as_bytes()).unwrap(), image);
+        assert!(image.as_layer().disks.is_empty());
+        let frozen = FrozenDisk { file: "f".into(), leaf: "l".into() };
+        let (file, leaf, reference) = ("x".into(), "y".into(), None);
+        let commit = Intent::Commit { file, leaf, reference, disks: vec![frozen] };
+        assert!(String::from_utf8(commit.to_json()).unwrap().contains("\"version\": 2"));
     }
 
     #[test]
@@ -465,6 +552,7 @@ mod tests {
                     file: "f.vhdx".into(),
                     leaf: "containers/c/s.vhdx".into(),
                     reference: Some("docker.io/library/x:1".into()),
+                    disks: Vec::new(),
                 },
                 concat!(
                     r#"{"version":1,"verb":"commit","file":"f.vhdx","leaf":"containers/c/s.vhdx","#,
@@ -535,9 +623,9 @@ mod tests {
 
     #[test]
     fn a_newer_version_and_nonsense_are_refused() {
-        let newer = br#"{"version":2,"guid":7}"#;
+        let newer = br#"{"version":3,"guid":7}"#;
         let error = Sidecar::from_json(newer).unwrap_err().to_string();
-        assert_eq!(error, "version 2 is unknown to this program, which knows 1");
+        assert_eq!(error, "version 3 is unknown to this program, which knows 1 and 2");
         let no_config =
             format!(r#"{{"version":1,"guid":"{GUID}","role":"image","kind":"app","name":"x"}}"#);
         for text in ["", "[]", "{}", r#"{"version":1}"#, &no_config] {

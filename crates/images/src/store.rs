@@ -1,6 +1,7 @@
 //! The store itself: its folders, its one lock, and what it knows of an image.
 
 use crate::claims::Claims;
+use crate::data_disks::ImageDisk;
 use crate::error::Result;
 use crate::id::{ImageId, LayerGuid};
 use crate::index::{ImageRef, Index, Layer};
@@ -9,7 +10,7 @@ use crate::leaf_facts::LeafFacts;
 use crate::name::Name;
 use crate::places::Places;
 use crate::reserve::Reserve;
-use crate::state::{Kind, tags_to_json};
+use crate::state::{DataLayer, Kind, tags_to_json};
 use crate::{durable, recover};
 use ireko_oci::ImageConfig;
 use jiff::Timestamp;
@@ -61,9 +62,11 @@ pub struct ImageInfo {
     pub parent_image: Option<ImageId>,
     /// How many files its disk is made of, itself included.
     pub depth: usize,
-    /// Bytes that its own file takes on the host.
+    /// Its data disks, in the order in which its containers have them.
+    pub disks: Vec<ImageDisk>,
+    /// Bytes that its own file, and those of its data disks, take on the host.
     pub own_bytes: u64,
-    /// Bytes that its whole chain takes on the host.
+    /// Bytes that its whole chain, and those of its data disks, take on the host.
     pub total_bytes: u64,
     /// Bytes a guest sees.
     pub virtual_size: u64,
@@ -126,11 +129,23 @@ impl Store {
     pub(crate) fn info(&self, index: &Index, image: ImageRef<'_>) -> ImageInfo {
         let ImageRef { id, layer, config } = image;
         let lineage = index.lineage(&layer.file);
-        let damage = lineage.as_ref().err().map(|error| error.to_string());
-        let lineage = lineage.unwrap_or_default();
+        let files = index.files_of_image(layer);
+        let damage = files.as_ref().err().map(|error| error.to_string());
+        let (lineage, files) = (lineage.unwrap_or_default(), files.unwrap_or_default());
         let allocated =
             |layer: &Layer| layer.disk.as_ref().map(|facts| facts.allocated).unwrap_or_default();
+        let disks = layer.sidecar.disks.iter().map(|disk| index.data_layer(disk).ok());
+        let sizes = disks.clone().map(|layer| {
+            layer.and_then(|layer| layer.disk.as_ref().ok()).map_or(0, |facts| facts.virtual_size)
+        });
         ImageInfo {
+            disks: (layer.sidecar.disks.iter().zip(sizes))
+                .map(|(DataLayer { name, guid }, virtual_size)| ImageDisk {
+                    name: name.clone(),
+                    guid: *guid,
+                    virtual_size,
+                })
+                .collect(),
             id,
             guid: layer.sidecar.guid,
             file: self.image_path(&layer.file),
@@ -142,8 +157,8 @@ impl Store {
             parent_file: lineage.get(1).map(|parent| self.image_path(&parent.file)),
             parent_image: index.parent_image(layer).map(|parent| parent.id),
             depth: lineage.len(),
-            own_bytes: allocated(layer),
-            total_bytes: lineage.iter().map(|layer| allocated(layer)).sum(),
+            own_bytes: disks.clone().flatten().chain([layer]).map(allocated).sum(),
+            total_bytes: files.iter().map(|layer| allocated(layer)).sum(),
             virtual_size: layer.disk.as_ref().map(|facts| facts.virtual_size).unwrap_or_default(),
             damage,
             config: config.clone(),

@@ -1,6 +1,7 @@
 //! Tests of whole verbs on real files, and what they share.
 
 mod crash;
+mod data_disks;
 mod exports;
 mod foreign;
 mod full_disk;
@@ -19,8 +20,8 @@ mod zips;
 
 use crate::durable;
 use crate::{
-    Conversion, Error, ExportTo, Exported, Filled, ImageId, ImageInfo, ImageUser, MergeFiles,
-    MergeRequest, Merged, Name, NewImage, PendingLayer, Sources, Store, Watch,
+    Conversion, DataDisk, Error, ExportTo, Exported, Filled, ImageId, ImageInfo, ImageUser,
+    MergeFiles, MergeRequest, Merged, Name, NewImage, PendingLayer, Sources, Store, Watch,
 };
 use ireko_disk::vhdx::{self, CreateOptions};
 use ireko_disk::{Access, Chain, Disk};
@@ -222,9 +223,67 @@ pub(super) fn container(
 }
 
 pub(super) fn commit(store: &Store, leaf: &Path, name: &str) -> ImageInfo {
-    let pending = store.begin_commit(leaf, new_image(Some(name))).unwrap();
+    let pending = store.begin_commit(leaf, &[], new_image(Some(name))).unwrap();
     store.freeze_stopped(&pending).unwrap();
     store.publish_commit(pending).unwrap()
+}
+
+/// Commits a container with all its disks.
+pub(super) fn commit_all(
+    store: &Store,
+    leaf: &Path,
+    data: &[DataDisk],
+    name: &str,
+) -> Result<ImageInfo, Error> {
+    let pending = store.begin_commit(leaf, data, new_image(Some(name)))?;
+    if let Err(error) = store.freeze_stopped(&pending) {
+        store.abort_commit(pending)?;
+        return Err(error);
+    }
+    store.publish_commit(pending)
+}
+
+/// Gives a container a blank data disk and marks it.
+pub(super) fn data_disk(
+    store: &Store,
+    places: &Places,
+    image: &str,
+    id: &str,
+    mark: u8,
+) -> DataDisk {
+    let image = store.find(image).unwrap().id;
+    let name = DATA.parse().unwrap();
+    let disk = store.create_blank_disk(&image, &places.container(id), &name, 64 << 20).unwrap();
+    write(store, &disk.path, mark);
+    disk
+}
+
+/// The disks of a container of `image` that has a data disk.
+pub(super) fn disks_of(places: &Places, id: &str, image: &str) -> (PathBuf, Vec<DataDisk>) {
+    let folder = places.container(id);
+    let data = folder.join(format!("{image}_{DATA}.vhdx"));
+    let data = DataDisk { name: DATA.parse().unwrap(), path: data };
+    (folder.join(format!("{image}.vhdx")), vec![data])
+}
+
+/// What the tests' data disks are called.
+pub(super) const DATA: &str = "data";
+
+/// Makes the children of an image's data disks for a container.
+pub(super) fn data_children(
+    store: &Store,
+    places: &Places,
+    image: &str,
+    id: &str,
+) -> Result<Vec<DataDisk>, Error> {
+    store.create_data_disks(&store.find(image)?.id, &places.container(id))
+}
+
+/// Returns the file of an image's only data disk.
+pub(super) fn data_file(store: &Store, image: &ImageInfo) -> PathBuf {
+    let index = store.index();
+    let [disk] = &image.disks[..] else { panic!("{:?}", image.disks) };
+    store.image_path(&index.layer(disk.guid).unwrap().file)
 }
 
 pub(super) fn merge(
@@ -248,7 +307,9 @@ pub(super) fn user(store: &Store, image: &str, id: &str, running: bool) -> Image
 pub(super) struct Picture {
     /// Names, parent's names and mark of each image.
     pub images: Vec<(Vec<String>, Vec<String>, u8)>,
-    /// Mark of each container's disk.
+    /// Marks of images' data disks.
+    pub data: Vec<(Vec<String>, u8)>,
+    /// Mark of each container's disks.
     pub containers: BTreeMap<String, u8>,
     /// How many disk files are in `images/`.
     pub files: usize,
@@ -272,9 +333,14 @@ pub(super) fn picture(store: &Store, places: &Places) -> Picture {
     for id in durable::names_in(&places.root.join("containers")).unwrap() {
         for disk in durable::names_in(&places.container(&id)).unwrap() {
             assert!(disk.ends_with(".vhdx"), "debris: containers/{id}/{disk}");
-            containers.insert(id.clone(), read(store, &places.container(&id).join(disk)));
+            let mark = read(store, &places.container(&id).join(&disk));
+            containers.insert(format!("{id}/{disk}"), mark);
         }
     }
+    let with_data = list.iter().filter(|image| !image.disks.is_empty());
+    let mut data: Vec<_> =
+        with_data.map(|image| (names(image), read(store, &data_file(store, image)))).collect();
+    data.sort();
     let index = store.index();
     let mut expected: Vec<_> = index
         .layers()
@@ -284,5 +350,5 @@ pub(super) fn picture(store: &Store, places: &Places) -> Picture {
     assert_eq!(durable::names_in(&places.root.join("images")).unwrap(), expected);
     let journal = durable::names_in(&places.root.join("journal")).unwrap();
     assert!(journal.iter().all(|name| name == "reserve"), "debris in the journal: {journal:?}");
-    Picture { images, containers, files: index.layers().count() }
+    Picture { images, data, containers, files: index.layers().count() }
 }

@@ -8,7 +8,7 @@
 
 use crate::error::Result;
 use crate::id::LayerGuid;
-use crate::index::Index;
+use crate::index::{Index, Layer};
 use crate::layer_file;
 use crate::store::{ImageInfo, Store};
 use std::collections::BTreeMap;
@@ -63,7 +63,7 @@ impl Store {
         let index = self.index();
         let mut needs: BTreeMap<LayerGuid, Needs> = BTreeMap::new();
         for image in index.images() {
-            for guid in below(&index, &image.layer.file) {
+            for guid in files_of(&index, image.layer) {
                 needs.entry(guid).or_default().images += 1;
             }
         }
@@ -87,7 +87,7 @@ impl Store {
         let images = index
             .images()
             .map(|image| {
-                let chain = below(&index, &image.layer.file);
+                let chain = files_of(&index, image.layer);
                 ImageUsage {
                     shared_bytes: of(&chain, &|needs| needs.images > 1),
                     reclaimable_bytes: of(&chain, &|needs| needs.images == 1 && needs.disks == 0),
@@ -119,10 +119,10 @@ impl Store {
     }
 }
 
-/// Lists the keys of a file and those below it, as far as they are there.
-fn below(index: &Index, file: &str) -> Vec<LayerGuid> {
-    let lineage = index.lineage(file).unwrap_or_default();
-    lineage.iter().map(|layer| layer.sidecar.guid).collect()
+/// Lists the keys of an image's files; none of one that is damaged.
+fn files_of(index: &Index, image: &Layer) -> Vec<LayerGuid> {
+    let files = index.files_of_image(image).unwrap_or_default();
+    files.iter().map(|layer| layer.sidecar.guid).collect()
 }
 
 fn of_chain(index: &Index, chain: &[PathBuf]) -> Vec<LayerGuid> {

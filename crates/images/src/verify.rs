@@ -104,20 +104,29 @@ impl Store {
         let mut pinned = Vec::new();
         for id in &ids {
             let (label, layer) = (index.label(id), index.image(id)?.layer);
-            let lineage = match index.lineage(&layer.file) {
-                Ok(lineage) => lineage,
-                Err(error) => {
-                    targets.problems.push(error_of(&label, &error));
-                    continue;
+            let data = layer
+                .sidecar
+                .disks
+                .iter()
+                .map(|disk| (format!("disk {} of {label}", disk.name), index.data_layer(disk)));
+            for (label, layer) in std::iter::once((label.clone(), Ok(layer))).chain(data) {
+                let lineage = match layer.and_then(|layer| index.lineage(&layer.file)) {
+                    Ok(lineage) => lineage,
+                    Err(error) => {
+                        targets.problems.push(error_of(&label, &error));
+                        continue;
+                    }
+                };
+                let paths: Vec<_> =
+                    lineage.iter().map(|layer| self.image_path(&layer.file)).collect();
+                for (at, layer) in lineage.iter().enumerate() {
+                    let (path, parent) = (paths[at].clone(), paths.get(at + 1).cloned());
+                    let target = Target { path, parent };
+                    targets.files.insert(layer.sidecar.guid, (layer.file.clone(), target));
                 }
-            };
-            let paths: Vec<_> = lineage.iter().map(|layer| self.image_path(&layer.file)).collect();
-            for (at, layer) in lineage.iter().enumerate() {
-                let target = Target { path: paths[at].clone(), parent: paths.get(at + 1).cloned() };
-                targets.files.insert(layer.sidecar.guid, (layer.file.clone(), target));
+                pinned.extend(lineage.first().map(|layer| layer.sidecar.guid));
+                targets.chains.push((label, paths));
             }
-            pinned.push(layer.sidecar.guid);
-            targets.chains.push((label, paths));
         }
         targets.images = ids.len();
         targets._pins = pinned.into_iter().map(|guid| index.pin(guid)).collect();

@@ -102,7 +102,8 @@ pub enum RequestBody {
     },
     /// Lists the container's processes. Reply: `Processes`.
     ListProcesses,
-    /// `sync`, then FIFREEZE of the root disk. The agent thaws after [`FREEZE_LIMIT`]. Reply: `Done`.
+    /// `sync`, then FIFREEZE of the root disk and of every other disk's file system that the container
+    /// has mounted. The agent thaws after [`FREEZE_LIMIT`]. Reply: `Done`.
     Freeze,
     /// FITHAW; `Done` also where nothing was frozen (the limit had passed): `was_frozen` tells. Reply: `Thawed`.
     Thaw,
@@ -156,6 +157,9 @@ pub struct Configure {
     pub hostname: String,
     /// The disk mounted as the container's root (ext4, `noinit_itable,discard`).
     pub root: DiskSerial,
+    /// Further disks, which the container finds in /dev.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<DiskSerial>,
     /// The root is mounted read-only.
     pub read_only: bool,
     /// Files shown to the container without being on its disk (bind mounts from a tmpfs), such as

@@ -37,6 +37,8 @@ pub struct ExportRequest {
     pub format: Option<ExportFormat>,
     /// A file that is there is replaced.
     pub force: bool,
+    /// The data disk that is written in place of the image's own. Not for zips, which hold all.
+    pub disk: Option<String>,
 }
 
 /// Its result.
@@ -52,6 +54,9 @@ pub struct Exported {
     pub bytes: u64,
     /// How many layers it holds; a flattened disk is made of so many.
     pub layers: usize,
+    /// Data disks of the image that are not in it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
 }
 
 /// Why a format could not be read: for people.

@@ -15,6 +15,7 @@
 
 pub mod agent;
 pub mod confine;
+pub mod disks;
 pub mod export;
 pub mod frame;
 pub mod host;

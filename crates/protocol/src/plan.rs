@@ -4,7 +4,7 @@
 //! so that the shim never looks into the store. `shim.json` says which process that became,
 //! `exit.json` how it ended. Each is written aside, synced and renamed.
 
-use crate::agent::{Configure, Spawn};
+use crate::agent::{Configure, DiskSerial, Spawn};
 use crate::network::MacAddress;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -21,6 +21,9 @@ pub struct VmPlan {
     pub vm: String,
     /// The disk chain, leaf first. The leaf is opened for writing, the others read-only.
     pub chain: Vec<PathBuf>,
+    /// Further disks, in the order in which the guest finds them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<PlanDisk>,
     /// Folder for this VM's sockets; made by the shim with mode 0700, removed at its end.
     pub runtime_dir: PathBuf,
     /// Where `plan.json` lies and where `shim.json`, `exit.json` and `console.log` go.
@@ -40,6 +43,15 @@ pub struct VmPlan {
     pub configure: Configure,
     /// What is done in it.
     pub work: Work,
+}
+
+/// A disk beside the one that the container was made with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanDisk {
+    /// What the guest tells it by.
+    pub serial: DiskSerial,
+    /// Its files, as in [`VmPlan::chain`].
+    pub chain: Vec<PathBuf>,
 }
 
 /// One network device.

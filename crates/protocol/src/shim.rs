@@ -5,7 +5,9 @@
 //! streams (stream numbers below, `Data`, `Eof`, `Credit` with [`crate::frame::WINDOW`]), and an
 //! exec ends with a last message [`Answer::Exited`]; then the shim closes it.
 
-use crate::agent::{ExitStatus, FailureKind, GuestFile, Interface, ProcessId, ProcessInfo, Spawn};
+use crate::agent::{
+    DiskSerial, ExitStatus, FailureKind, GuestFile, Interface, ProcessId, ProcessInfo, Spawn,
+};
 use crate::plan::{ExitRecord, Nic};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -114,8 +116,24 @@ pub struct CommitRequest {
     pub frozen_parent: String,
     /// `relative_path` of the next scratch disk's parent locator: `..\..\images\frozen.vhdx`.
     pub next_parent: String,
-    /// Freeze the guest's file system around it, where the guest can.
+    /// Freeze the guest's file systems around it, where the guest can.
     pub freeze_guest: bool,
+    /// Further disks that are frozen at the same moment, in this order, before the scratch disk.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<DiskCommit>,
+}
+
+/// A further disk that is frozen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DiskCommit {
+    /// Which one.
+    pub serial: DiskSerial,
+    /// As in [`CommitRequest`].
+    pub frozen: PathBuf,
+    /// As in [`CommitRequest`]; `None` for one that has no parent.
+    pub frozen_parent: Option<String>,
+    /// As in [`CommitRequest`].
+    pub next_parent: String,
 }
 
 /// The shim's answers.

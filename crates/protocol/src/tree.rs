@@ -39,6 +39,9 @@ pub struct Node {
     pub virtual_size: u64,
     /// How many files its disk is made of.
     pub depth: usize,
+    /// What its data disks are called.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<String>,
     /// Its file.
     pub path: PathBuf,
     /// The file it stands on.
@@ -80,6 +83,9 @@ pub struct Leaf {
     pub parent: Option<String>,
     /// Bytes allocated for its disk alone.
     pub own_bytes: u64,
+    /// What its data disks are called.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<String>,
     /// Its disk's file.
     pub path: PathBuf,
     /// The file that one stands on; `None` where the disk cannot be read.
@@ -105,6 +111,7 @@ mod tests {
                 total_bytes: 4 << 20,
                 virtual_size: 64 << 30,
                 depth: 1,
+                disks: Vec::new(),
                 path: "/r/images/base_6f1c.vhdx".into(),
                 parent_path: None,
                 damage: None,
@@ -115,6 +122,7 @@ mod tests {
                 state: "running".into(),
                 parent: Some("6f1c".into()),
                 own_bytes: 1 << 20,
+                disks: vec!["data".into()],
                 path: "/r/containers/cd/base.vhdx".into(),
                 parent_path: Some("/r/images/base_6f1c.vhdx".into()),
             }],

@@ -1,4 +1,4 @@
-//! Committing a running container: its scratch disk becomes a layer, the VM goes on with a child.
+//! Committing a running container: its disks become layers, the VM goes on with a child of each.
 //!
 //! ```text
 //!   sync ──► guest freezes ──► hold ── leaf frozen, next child opened ── release ──► guest thaws
@@ -10,8 +10,9 @@
 use crate::guest::Guest;
 use crate::live_disk::LiveDisk;
 use ireko_disk::{Disk, FreezePlan};
-use ireko_protocol::agent::{FREEZE_LIMIT, Reply, RequestBody};
+use ireko_protocol::agent::{DiskSerial, FREEZE_LIMIT, Reply, RequestBody};
 use ireko_protocol::shim::{CommitRequest, Committed};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Somebody in the guest who can hold its file systems still.
@@ -22,31 +23,59 @@ pub trait Freezes {
     fn thaw(&self) -> bool;
 }
 
-/// Carries out a commit; afterwards it is durable.
+/// Carries out a commit; afterwards it is durable. `disks` are the VM's, the root disk among them.
 ///
-/// Fails without a change where the chain could not be frozen. A guest that cannot freeze its file
-/// system does not fail the commit: the layer is then crash-consistent, and the answer says so.
+/// Fails without an image where a chain could not be frozen; further disks may be frozen then. A guest
+/// that cannot freeze its file systems does not fail the commit: the layers are then
+/// crash-consistent, and the answer says so.
 pub fn commit(
-    disk: &LiveDisk,
+    disks: &[(DiskSerial, Arc<LiveDisk>)],
     guest: &dyn Freezes,
     request: CommitRequest,
 ) -> Result<Committed, ireko_disk::Error> {
+    let plans = plans(disks, &request)?;
     let started = Instant::now();
-    disk.flush()?;
+    for (disk, _) in &plans {
+        disk.flush()?;
+    }
     let sync_micros = started.elapsed().as_micros() as u64;
 
     let frozen = request.freeze_guest && guest.freeze();
     let hold = Instant::now();
-    let result = disk.freeze(&FreezePlan {
-        frozen: request.frozen,
-        frozen_parent: Some(request.frozen_parent),
-        next_parent: request.next_parent,
-    });
+    let result = LiveDisk::freeze_all(&plans);
     // Thawed even where the freeze was not confirmed: a late guest may freeze after all.
     let stayed_frozen = request.freeze_guest && guest.thaw() && frozen;
     let hold_micros = hold.elapsed().as_micros() as u64;
     result?;
     Ok(Committed { file_system_consistent: stayed_frozen, sync_micros, hold_micros })
+}
+
+/// Which disk goes where; the root disk last, since it decides whether there is an image.
+fn plans<'a>(
+    disks: &'a [(DiskSerial, Arc<LiveDisk>)],
+    request: &CommitRequest,
+) -> Result<Vec<(&'a LiveDisk, FreezePlan)>, ireko_disk::Error> {
+    let find = |serial: &DiskSerial| {
+        let found = disks.iter().find(|(one, _)| one == serial).map(|(_, disk)| &**disk);
+        found.ok_or_else(|| {
+            let message = format!("the VM has no disk {}", serial.0);
+            ireko_disk::Error::new(ireko_disk::ErrorKind::NotFound, message)
+        })
+    };
+    let further = request.disks.iter().map(|disk| {
+        let plan = FreezePlan {
+            frozen: disk.frozen.clone(),
+            frozen_parent: disk.frozen_parent.clone(),
+            next_parent: disk.next_parent.clone(),
+        };
+        Ok((find(&disk.serial)?, plan))
+    });
+    let root = FreezePlan {
+        frozen: request.frozen.clone(),
+        frozen_parent: Some(request.frozen_parent.clone()),
+        next_parent: request.next_parent.clone(),
+    };
+    further.chain([find(&DiskSerial::root()).map(|disk| (disk, root))]).collect()
 }
 
 impl Freezes for Guest {

@@ -10,7 +10,9 @@ use crate::machine_exec;
 use crate::nics::{self, Nics, Rewired};
 use crate::phase::Progress;
 use crate::streams::{AtEnd, Client, Fanout, copy_input, copy_typing, forward_output};
-use ireko_protocol::agent::{ExitStatus, FailureKind, ProcessId, Reply, RequestBody, Spawn};
+use ireko_protocol::agent::{
+    DiskSerial, ExitStatus, FailureKind, ProcessId, Reply, RequestBody, Spawn,
+};
 use ireko_protocol::frame::Frame;
 use ireko_protocol::shim::{self, Answer, Envelope, Phase, Request, STDERR, STDIN, STDOUT, Wiring};
 use ireko_vm::Control;
@@ -35,8 +37,8 @@ pub struct Shared {
     pub nics: Mutex<Option<Nics>>,
     /// Who can be asked in it.
     pub inside: Inside,
-    /// The disk while the VM has it.
-    pub disk: Mutex<Option<Arc<LiveDisk>>>,
+    /// The disks while the VM has them, the root disk first.
+    pub disks: Mutex<Vec<(DiskSerial, Arc<LiveDisk>)>>,
     /// The terminal's size: asked for before the process runs, it is what it starts with.
     pub terminal: Mutex<Option<(u16, u16)>>,
     /// Whether the container's process reads standard input.
@@ -140,8 +142,11 @@ fn simple(shared: &Arc<Shared>, request: Request) -> Result<Answer, Answer> {
                 Runs::Agent(guest) => &**guest,
                 Runs::Machine(machine) => &machine.agent,
             };
-            let Some(disk) = shared.disk.lock().clone() else { return Err(not_running()) };
-            commit(&disk, guest, request)
+            let disks = shared.disks.lock().clone();
+            if disks.is_empty() {
+                return Err(not_running());
+            }
+            commit(&disks, guest, request)
                 .map(Answer::Committed)
                 .map_err(|error| failed(FailureKind::Other, chain_of(&error)))
         }

@@ -48,9 +48,11 @@ impl LiveDisk {
         Ok(disk)
     }
 
-    /// Freezes the leaf and goes on with a new child; see [`Chain::freeze`].
-    pub fn freeze(&self, plan: &FreezePlan) -> Result<()> {
-        self.chain.write().freeze(plan)
+    /// Freezes the leaves of all these disks, at one moment of the guest's, and goes on with new
+    /// children; see [`Chain::freeze`]. Where one fails, those before it are frozen.
+    pub fn freeze_all(disks: &[(&LiveDisk, FreezePlan)]) -> Result<()> {
+        let mut held: Vec<_> = disks.iter().map(|(disk, _)| disk.chain.write()).collect();
+        held.iter_mut().zip(disks).try_for_each(|(chain, (_, plan))| chain.freeze(plan))
     }
 
     /// Ends the writeback thread and closes the chain; on return its files are clean and free.

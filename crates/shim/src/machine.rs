@@ -67,7 +67,7 @@ pub struct Machine {
 pub fn run(
     plan: &VmPlan,
     boot: &Boot<'_>,
-    root: DiskAttachment,
+    disks: Vec<DiskAttachment>,
     socket: &Path,
     shared: &Arc<Shared>,
 ) -> Result<i32, Failure> {
@@ -85,7 +85,7 @@ pub fn run(
                 plan::Hardware::Compatible => Hardware::Compatible,
             },
         }),
-        disks: vec![root],
+        disks,
         ports: vec![GuestPort { name: qemu_ga::PORT_NAME.to_owned(), socket: port.clone() }],
         nics: nics(plan),
         control: plan.runtime_dir.join("qmp.sock"),

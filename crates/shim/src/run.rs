@@ -65,7 +65,7 @@ fn run(plan_file: &Path, agent: &[u8]) -> io::Result<()> {
             Work::Machine { .. } => Inside::Machine(OnceLock::new()),
             Work::Container { .. } | Work::ApplyTar { .. } => Inside::Agent(OnceLock::new()),
         },
-        disk: Mutex::new(None),
+        disks: Mutex::default(),
         terminal: Mutex::new(tty),
         takes_stdin,
     });
@@ -104,50 +104,66 @@ fn open_runtime_dir(dir: &Path) -> io::Result<PathBuf> {
 
 /// Everything between the socket and the exit record; the container's exit code.
 fn live(plan: &VmPlan, socket: &Path, agent: &[u8], shared: &Arc<Shared>) -> Result<i32, Failure> {
-    let chain = Chain::open(&plan.chain, Access::ReadWrite)
-        .map_err(|error| Failure::before_start("cannot open the container's disk", &error))?;
-    let disk = LiveDisk::new(chain)
-        .map_err(|error| Failure::before_start("cannot serve the container's disk", &error))?;
-    *shared.disk.lock() = Some(Arc::clone(&disk));
+    let chains = std::iter::once((DiskSerial::root(), &plan.chain))
+        .chain(plan.disks.iter().map(|disk| (disk.serial.clone(), &disk.chain)));
+    let mut disks = Vec::new();
+    for (serial, chain) in chains {
+        let chain = Chain::open(chain, Access::ReadWrite).map_err(|error| {
+            Failure::before_start(&format!("cannot open the container's {} disk", serial.0), &error)
+        })?;
+        let disk = LiveDisk::new(chain)
+            .map_err(|error| Failure::before_start("cannot serve the container's disk", &error))?;
+        disks.push((serial, disk));
+    }
+    *shared.disks.lock() = disks.clone();
 
-    let result = with_export(plan, &disk, |root| match &plan.work {
+    let result = with_exports(plan, &disks, |disks| match &plan.work {
         Work::Container { .. } | Work::ApplyTar { .. } => {
-            utility::run(plan, root, socket, agent, shared)
+            utility::run(plan, disks, socket, agent, shared)
         }
         Work::Machine { firmware, hardware, nvram, .. } => {
             let boot = machine::Boot { firmware: *firmware, hardware: *hardware, nvram };
-            machine::run(plan, &boot, root, socket, shared)
+            machine::run(plan, &boot, disks, socket, shared)
         }
     });
-    *shared.disk.lock() = None;
-    if let Err(error) = disk.close() {
-        // What the guest flushed is safe in the file's log; the next open replays it.
-        tracing::error!("cannot close the container's disk cleanly: {}", chain_of(&error));
+    shared.disks.lock().clear();
+    for (_, disk) in disks {
+        if let Err(error) = disk.close() {
+            // What the guest flushed is safe in the file's log; the next open replays it.
+            tracing::error!("cannot close the container's disk cleanly: {}", chain_of(&error));
+        }
     }
     result
 }
 
-/// Serves the disk on a socket while `body` runs, which gets it as a VM does.
-fn with_export<T>(
+/// Serves the disks, each on a socket, while `body` runs, which gets them as a VM does.
+fn with_exports<T>(
     plan: &VmPlan,
-    disk: &Arc<LiveDisk>,
-    body: impl FnOnce(DiskAttachment) -> Result<T, Failure>,
+    disks: &[(DiskSerial, Arc<LiveDisk>)],
+    body: impl FnOnce(Vec<DiskAttachment>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    let socket = plan.runtime_dir.join("disk.sock");
-    let export = Export {
-        name: DiskSerial::root().0,
-        disk: Arc::clone(disk) as Arc<dyn ireko_disk::Disk>,
-        read_only: false,
-        description: format!("scratch disk of VM {}", plan.vm),
-    };
-    let server = UnixListener::bind(&socket)
-        .and_then(|listener| ireko_block_export::serve(listener, export))
-        .map_err(|error| Failure::before_start("cannot serve the container's disk", &error))?;
-    let result = body(DiskAttachment {
-        serial: DiskSerial::root().0,
-        source: DiskSource::Nbd { socket, export: DiskSerial::root().0 },
-        read_only: false,
-    });
-    server.shut_down();
+    let (mut servers, mut attachments) = (Vec::new(), Vec::new());
+    for (number, (DiskSerial(serial), disk)) in disks.iter().enumerate() {
+        let socket = plan.runtime_dir.join(format!("disk{number}.sock"));
+        let export = Export {
+            name: serial.clone(),
+            disk: Arc::clone(disk) as Arc<dyn ireko_disk::Disk>,
+            read_only: false,
+            description: format!("disk {serial} of VM {}", plan.vm),
+        };
+        let server = UnixListener::bind(&socket)
+            .and_then(|listener| ireko_block_export::serve(listener, export))
+            .map_err(|error| Failure::before_start("cannot serve the container's disk", &error))?;
+        servers.push(server);
+        attachments.push(DiskAttachment {
+            serial: serial.clone(),
+            source: DiskSource::Nbd { socket, export: serial.clone() },
+            read_only: false,
+        });
+    }
+    let result = body(attachments);
+    for server in servers {
+        server.shut_down();
+    }
     result
 }

@@ -36,12 +36,12 @@ const POWER_OFF_LIMIT: Duration = Duration::from_secs(120);
 /// Boots, works, powers off; the container's exit code.
 pub fn run(
     plan: &VmPlan,
-    root: DiskAttachment,
+    disks: Vec<DiskAttachment>,
     socket: &Path,
     agent: &[u8],
     shared: &Shared,
 ) -> Result<i32, Failure> {
-    let (vm, guest) = boot(plan, root, socket, agent, shared)?;
+    let (vm, guest) = boot(plan, disks, socket, agent, shared)?;
     let result = configure(plan, &guest).and_then(|()| work(plan, shared, &guest, &vm));
     shut_down(&guest, &vm);
     result
@@ -49,7 +49,7 @@ pub fn run(
 
 fn boot(
     plan: &VmPlan,
-    root: DiskAttachment,
+    mut disks: Vec<DiskAttachment>,
     socket: &Path,
     agent: &[u8],
     shared: &Shared,
@@ -60,7 +60,6 @@ fn boot(
     let initrd = kernel::initrd(&kernel, agent)
         .map_err(|error| Failure::of_vm("cannot make the VM's initramfs", &error))?;
     let port = plan.runtime_dir.join("agent.sock");
-    let mut disks = vec![root];
     if let Work::ApplyTar { archive } = &plan.work {
         disks.push(DiskAttachment {
             serial: DiskSerial::archive().0,

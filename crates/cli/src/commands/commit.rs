@@ -12,9 +12,14 @@ use crate::target::Target;
 /// Create a new image from a container's changes
 ///
 /// Nothing is copied: the container's disk is frozen as the image, and the container goes on with
-/// a new one. It may be running.
+/// a new one. It may be running. Data disks (--disk of run) stay out unless --all-disks is given; a
+/// container of an image that has some gets a child of each.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
+    /// Take the container's data disks in too, all as they are at the same moment
+    #[arg(long)]
+    all_disks: bool,
+
     /// Author (e.g., "John Hannibal Smith <hannibal@a-team.com>")
     #[arg(short, long, value_name = "string")]
     author: Option<String>,
@@ -27,7 +32,11 @@ pub struct Args {
     #[arg(short, long, value_name = "string")]
     message: Option<String>,
 
-    /// Freeze the container's file system during the commit
+    /// Take only the container's own disk in; others are named and left out (default)
+    #[arg(long, conflicts_with = "all_disks")]
+    os_only: bool,
+
+    /// Freeze the container's file systems during the commit
     #[arg(
         short, long, value_name = "bool", default_value_t = true, num_args = 0..=1,
         default_missing_value = "true", require_equals = true, hide_possible_values = true,
@@ -57,7 +66,8 @@ pub async fn execute(context: &Context, args: &Args) -> Result<Exit> {
         .with_some("tag", tag)
         .with_some("comment", args.message.as_deref())
         .with_some("author", args.author.as_deref())
-        .with("pause", if args.pause { "1" } else { "0" });
+        .with("pause", if args.pause { "1" } else { "0" })
+        .with_flag("alldisks", args.all_disks && !args.os_only);
     for change in &args.change {
         target = target.with("changes", change);
     }

@@ -22,6 +22,10 @@ use tokio::io::AsyncWriteExt;
 /// nothing; FILE appears once it is whole.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
+    /// Write this data disk in place of the image's own; not for a zip, which holds all disks
+    #[arg(long, value_name = "name")]
+    disk: Option<String>,
+
     /// Replace FILE where it exists
     #[arg(long)]
     force: bool,
@@ -66,11 +70,24 @@ pub async fn execute(context: &Context, args: &Args) -> Result<Exit> {
     let path = std::path::absolute(&args.file).map_err(|error| {
         Error::local(format!("cannot tell where {} is", args.file.display())).because(error)
     })?;
-    let request = ExportRequest { path, tree: args.tree, format: Some(format), force: args.force };
+    let request = ExportRequest {
+        path,
+        tree: args.tree,
+        format: Some(format),
+        force: args.force,
+        disk: args.disk.clone(),
+    };
     let client = context.connect().await?;
     let target = Target::ireko(["images", &args.image, "export"]);
     let exported: Exported =
         lines::follow(&client, &target, Content::json(&request)?, "exporting").await?;
+    if !exported.left_out.is_empty() {
+        output::note(format_args!(
+            "{} is one disk; left out: {} (--disk NAME writes one of them)",
+            args.file.display(),
+            exported.left_out.join(", ")
+        ));
+    }
     match args.json {
         true => output::json(&exported)?,
         false => output::line(args.file.display())?,
@@ -85,8 +102,10 @@ async fn stream(context: &Context, args: &Args) -> Result<Exit> {
         ))
         .hint("name a file instead of -"));
     }
-    if args.force || args.json {
-        return Err(Error::usage("--force and --json are for files, not for standard output"));
+    if args.force || args.json || args.disk.is_some() {
+        return Err(Error::usage(
+            "--disk, --force and --json are for files, not for standard output",
+        ));
     }
     if crate::terminal::stdout_is_terminal() {
         return Err(Error::local("a zip is not written to a terminal")

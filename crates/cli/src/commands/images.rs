@@ -182,6 +182,7 @@ mod tests {
             total_bytes: total,
             virtual_size: 64 << 30,
             depth: 1 + usize::from(parent.is_some()),
+            disks: Vec::new(),
             path: format!("/r/images/{guid}.vhdx").into(),
             parent_path: parent.map(|parent| format!("/r/images/{parent}.vhdx").into()),
             damage: None,

@@ -91,7 +91,7 @@ fn table(containers: &[ContainerSummary], tree: Option<&Tree>, now: i64, whole: 
     let mut heading =
         vec!["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"];
     if tree.is_some() {
-        heading.extend(["PATH", "PARENT PATH"]);
+        heading.extend(["PATH", "PARENT PATH", "DISKS"]);
     }
     let mut table = Table::titled(heading.into_iter().map(str::to_owned));
     for container in containers {
@@ -115,6 +115,7 @@ fn table(containers: &[ContainerSummary], tree: Option<&Tree>, now: i64, whole: 
             cells.push(leaf.map(|leaf| shown(&leaf.path)).unwrap_or_default());
             let parent = leaf.and_then(|leaf| leaf.parent_path.as_deref());
             cells.push(parent.map(shown).unwrap_or_default());
+            cells.push(leaf.map(|leaf| leaf.disks.join(", ")).unwrap_or_default());
         }
         table.row(cells);
     }

@@ -183,6 +183,14 @@ impl<'a> Drawing<'a> {
     }
 }
 
+/// ` + data, logs`: the disks beside the one that stands in the tree.
+fn with_disks(disks: &[String]) -> String {
+    match disks {
+        [] => String::new(),
+        disks => format!(" + {}", disks.join(", ")),
+    }
+}
+
 fn cells(branch: &str, entry: Entry) -> [String; 5] {
     match entry {
         Entry::Node(node) => {
@@ -192,7 +200,7 @@ fn cells(branch: &str, entry: Entry) -> [String; 5] {
                 (_, NodeRole::Layer) => (node.guid.as_str(), "layer"),
             };
             [
-                format!("{branch}{}", label(node)),
+                format!("{branch}{}{}", label(node), with_disks(&node.disks)),
                 short_id(id).to_owned(),
                 kind.to_owned(),
                 words::size(node.own_bytes),
@@ -200,7 +208,7 @@ fn cells(branch: &str, entry: Entry) -> [String; 5] {
             ]
         }
         Entry::Leaf(leaf) => [
-            format!("{branch}{}", leaf.name),
+            format!("{branch}{}{}", leaf.name, with_disks(&leaf.disks)),
             short_id(&leaf.id).to_owned(),
             leaf.state.clone(),
             words::size(leaf.own_bytes),
@@ -227,6 +235,7 @@ mod tests {
             total_bytes: 4_200_000,
             virtual_size: 64 << 30,
             depth: 1,
+            disks: Vec::new(),
             path: "/i".into(),
             parent_path: None,
             damage: None,
@@ -240,6 +249,7 @@ mod tests {
             state: "running".into(),
             parent: parent.map(Into::into),
             own_bytes: 1_000_000,
+            disks: Vec::new(),
             path: "/c".into(),
             parent_path: None,
         }

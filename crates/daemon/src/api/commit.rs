@@ -28,6 +28,7 @@ pub(crate) async fn commit(
         author: params.get("author").unwrap_or_default().to_owned(),
         changes: params.all("changes").map(str::to_owned).collect(),
         freeze_guest: params.flag_or("pause", true),
+        all_disks: params.flag("alldisks"),
     };
     let report = app.engine.commit(container, options).await?;
     tracing::info!(
@@ -37,9 +38,19 @@ pub(crate) async fn commit(
         "committed"
     );
     let mut answer = json!({ "Id": report.image.id.to_string() });
+    let mut warnings = Vec::new();
     if !report.is_consistent {
-        answer["Warnings"] =
-            json!(["the file system was not still: the image is as after a power cut"]);
+        warnings
+            .push("the file system was not still: the image is as after a power cut".to_owned());
+    }
+    if !report.left_out.is_empty() {
+        warnings.push(format!(
+            "disks that are not in the image: {} (ireko commit --all-disks takes them in)",
+            report.left_out.join(", ")
+        ));
+    }
+    if !warnings.is_empty() {
+        answer["Warnings"] = json!(warnings);
     }
     Ok((StatusCode::CREATED, Json(answer)).into_response())
 }

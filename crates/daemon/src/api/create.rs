@@ -12,7 +12,10 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use hyper::StatusCode;
 use ireko_engine::oci::{self, Firmware, Hardware};
-use ireko_engine::{ContainerSpec, Dns, EndpointSpec, ExtraHost, Resources, StdioSpec};
+use ireko_engine::{
+    ContainerSpec, DiskContent, DiskSpec, Dns, EndpointSpec, ExtraHost, Resources, StdioSpec,
+};
+use ireko_protocol::disks::{ANNOTATION as DISKS, DiskWish, WishedContent};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -93,10 +96,11 @@ fn spec(body: ContainerCreate) -> ApiResult<ContainerSpec> {
         attached: attached.map(Option::unwrap_or_default),
         console_size: host.console_size.unwrap_or_default(),
     };
-    let Machine { firmware, hardware } = machine(host.annotations.as_ref())?;
+    let Machine { firmware, hardware, disks } = machine(host.annotations.as_ref())?;
     Ok(ContainerSpec {
         firmware,
         hardware,
+        disks,
         image,
         command: body.cmd.map(|words| words.into_list()),
         entrypoint: body.entrypoint.map(|words| words.into_list()),
@@ -129,11 +133,12 @@ fn spec(body: ContainerCreate) -> ApiResult<ContainerSpec> {
     })
 }
 
-/// What is asked of a whole operating system's machine.
+/// What is asked of the machine.
 #[derive(Default)]
 struct Machine {
     firmware: Option<Firmware>,
     hardware: Option<Hardware>,
+    disks: Vec<DiskSpec>,
 }
 
 /// The one place for what Docker has no field for.
@@ -144,14 +149,39 @@ fn machine(annotations: Option<&BTreeMap<String, String>>) -> ApiResult<Machine>
         match name.as_str() {
             FIRMWARE => machine.firmware = Some(value.parse().map_err(wrong)?),
             HARDWARE => machine.hardware = Some(value.parse().map_err(wrong)?),
+            DISKS => {
+                let list = DiskWish::list(value);
+                let list = list.map_err(|error| ApiError::bad_request(error.to_string()))?;
+                machine.disks = list.into_iter().map(disk).collect();
+            }
             _ => {
                 return Err(ApiError::not_yet(&format!(
-                    "annotations other than {FIRMWARE} and {HARDWARE}"
+                    "annotations other than {FIRMWARE}, {HARDWARE} and {DISKS}"
                 )));
             }
         }
     }
     Ok(machine)
+}
+
+fn disk(wish: DiskWish) -> DiskSpec {
+    let content = match wish.content {
+        WishedContent::Blank(bytes) => DiskContent::Blank(bytes),
+        WishedContent::File(file) => DiskContent::File(file),
+    };
+    DiskSpec { name: wish.name, content }
+}
+
+/// The other way round, for inspect.
+pub(crate) fn disk_list(disks: &[DiskSpec]) -> String {
+    let wish = |disk: &DiskSpec| DiskWish {
+        name: disk.name.clone(),
+        content: match &disk.content {
+            DiskContent::Blank(bytes) => WishedContent::Blank(*bytes),
+            DiskContent::File(file) => WishedContent::File(file.clone()),
+        },
+    };
+    disks.iter().map(|disk| wish(disk).to_string()).collect::<Vec<_>>().join(",")
 }
 
 fn check_hostname(name: String) -> ApiResult<String> {

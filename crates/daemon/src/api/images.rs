@@ -175,6 +175,9 @@ async fn inspect(app: &App, name: &str) -> ApiResult<Json<Value>> {
             "Name": "vhdx",
             "Data": { "File": image.file, "DiskSize": image.virtual_size.to_string() },
         },
+        "Disks": image.disks.iter().map(|disk| {
+            json!({ "Name": disk.name.to_string(), "Size": disk.virtual_size })
+        }).collect::<Vec<_>>(),
         "RootFS": { "Type": "layers", "Layers": layers },
         "Metadata": { "LastTagTime": "0001-01-01T00:00:00Z" },
     })))

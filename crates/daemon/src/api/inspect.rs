@@ -1,7 +1,7 @@
 //! `GET /containers/{id}/json`: all there is to say about a container, in docker's shape.
 
 use crate::api::App;
-use crate::api::create::{FIRMWARE, HARDWARE};
+use crate::api::create::{FIRMWARE, HARDWARE, disk_list};
 use crate::api::endpoints;
 use crate::api::error::ApiResult;
 use crate::api::list::{network_mode, sizes};
@@ -9,6 +9,7 @@ use crate::api::query::Params;
 use axum::Json;
 use axum::extract::{Path, State};
 use ireko_engine::{ContainerRecord, DEFAULT_NETWORK, Engine, RestartPolicy, RunState, hostname};
+use ireko_protocol::disks::ANNOTATION as DISKS;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -61,6 +62,10 @@ fn container(engine: &Engine, record: &ContainerRecord) -> Value {
             "Name": "vhdx",
             "Data": { "File": folder.join(&record.scratch) },
         },
+        // Docker has no word for a machine's disks.
+        "Disks": record.disks.iter().map(|disk| {
+            json!({ "Name": disk.name, "File": folder.join(&disk.file) })
+        }).collect::<Vec<_>>(),
         "Mounts": [],
         "Config": config(record),
         "NetworkSettings": network_settings(engine, record),
@@ -139,14 +144,16 @@ fn host_config(record: &ContainerRecord) -> Value {
     let extra_hosts: Vec<_> = others.chain(of_gateway).collect();
     let tmpfs: Map<_, _> =
         spec.tmpfs.iter().map(|(path, options)| (path.clone(), json!(options))).collect();
-    let annotations = record.machine.map(|machine| {
-        json!({
-            FIRMWARE: machine.firmware.to_string(),
-            HARDWARE: machine.hardware.to_string(),
-        })
-    });
+    let mut annotations = Map::new();
+    if let Some(machine) = record.machine {
+        annotations.insert(FIRMWARE.to_owned(), machine.firmware.to_string().into());
+        annotations.insert(HARDWARE.to_owned(), machine.hardware.to_string().into());
+    }
+    if !spec.disks.is_empty() {
+        annotations.insert(DISKS.to_owned(), disk_list(&spec.disks).into());
+    }
     json!({
-        "Annotations": annotations,
+        "Annotations": Some(annotations).filter(|all| !all.is_empty()),
         "Binds": null,
         "ContainerIDFile": "",
         "LogConfig": {

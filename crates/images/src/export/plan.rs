@@ -1,10 +1,11 @@
 //! Which files an export reads, and what it says of them.
 
 use super::Layers;
-use crate::error::{During, Result};
+use crate::data_disks::DiskName;
+use crate::error::{During, Error, Result};
 use crate::id::ImageId;
 use crate::index::{Index, Pin};
-use crate::state::Exported;
+use crate::state::{DataLayer, Exported};
 use crate::store::Store;
 use jiff::Timestamp;
 use std::path::PathBuf;
@@ -17,7 +18,9 @@ pub(super) struct Plan {
     pub layers: Vec<PlannedLayer>,
     /// When the image was made.
     pub created: Timestamp,
-    _pin: Pin,
+    /// Data disks that are not exported.
+    pub left_out: Vec<DiskName>,
+    _pins: Vec<Pin>,
 }
 
 #[derive(Debug)]
@@ -29,19 +32,47 @@ pub(super) struct PlannedLayer {
     pub sidecar: Vec<u8>,
 }
 
+/// Which files are exported.
+#[derive(Clone, Copy)]
+pub(super) enum Files<'a> {
+    /// Those of the image's disk and of all its data disks.
+    Zip(Layers),
+    /// Those of one disk: the image's own, or a data disk.
+    Disk(Option<&'a DiskName>),
+}
+
+fn no_such_disk(name: &DiskName, known: &[DataLayer]) -> Error {
+    let names: Vec<_> = known.iter().map(|disk| disk.name.as_str()).collect();
+    let error = Error::not_found(format!("the image has no data disk {name}"));
+    match names[..] {
+        [] => error.hint("it has no data disks at all"),
+        _ => error.hint(format!("it has {}", names.join(", "))),
+    }
+}
+
 impl Plan {
     pub(super) fn make(
         store: &Store,
         index: &mut Index,
         image: &ImageId,
-        layers: Layers,
+        files: Files<'_>,
     ) -> Result<Self> {
         let found = index.image(image)?;
-        let (guid, own) = (found.layer.sidecar.guid, found.layer.file.clone());
         let created = found.config.document().created.unwrap_or_default();
-        let mut lineage = match layers {
-            Layers::Own => vec![found.layer],
-            Layers::Tree => index.lineage(&own)?,
+        let data = found.layer.sidecar.disks.iter();
+        let data = data.map(|disk| index.data_layer(disk)).collect::<Result<Vec<_>>>()?;
+        let tops = std::iter::once(found.layer).chain(data.iter().copied());
+        let pinned: Vec<_> = tops.clone().map(|layer| layer.sidecar.guid).collect();
+        let mut lineage = match files {
+            Files::Zip(Layers::Own) => tops.collect(),
+            Files::Zip(Layers::Tree) => index.files_of_tree(found.layer)?,
+            Files::Disk(None) => index.lineage(&found.layer.file)?,
+            Files::Disk(Some(name)) => {
+                let known = &found.layer.sidecar.disks;
+                let at = known.iter().position(|disk| disk.name.is_same(name));
+                let at = at.ok_or_else(|| no_such_disk(name, known))?;
+                index.lineage(&data[at].file)?
+            }
         };
         lineage.reverse();
         let planned = |layer: &&crate::index::Layer| {
@@ -54,7 +85,16 @@ impl Plan {
             }
         };
         let layers = lineage.iter().map(planned).collect();
-        Ok(Self { image: *image, layers, created, _pin: index.pin(guid) })
+        let left_out = match files {
+            Files::Zip(_) => Vec::new(),
+            Files::Disk(only) => {
+                let disks = found.layer.sidecar.disks.iter().map(|disk| &disk.name);
+                let others = disks.filter(|name| only.is_none_or(|only| !only.is_same(name)));
+                others.cloned().collect()
+            }
+        };
+        let _pins = pinned.into_iter().map(|guid| index.pin(guid)).collect();
+        Ok(Self { image: *image, layers, created, left_out, _pins })
     }
 
     /// Returns the length of all disk files.

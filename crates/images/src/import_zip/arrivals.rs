@@ -45,11 +45,25 @@ pub(super) fn of(
             None if zipped.is_keyless => Names::Given(&said),
             None => Names::Said(&said),
         };
+        check_disks(index, members, &sidecar, &member.called)?;
         sidecars.insert(number, sidecar.clone());
         arriving.extend(arrive(index, member, sidecar, wanted, &mut names_taken)?);
     }
     name_once(&mut arriving, &mut names_taken);
     Ok(Arrivals { arriving, names_taken })
+}
+
+/// Refuses an image whose data disks are neither in the zip nor here.
+fn check_disks(index: &Index, members: &[Member], sidecar: &Sidecar, called: &str) -> Result<()> {
+    let is_known = |guid| members.iter().any(|it| it.guid == guid) || index.layer(guid).is_some();
+    match sidecar.disks.iter().find(|disk| !is_known(disk.guid)) {
+        None => Ok(()),
+        Some(missing) => Err(Error::bad_input(format!(
+            "the data disk {} of {called} is neither in the zip nor in the store: layer {}",
+            missing.name, missing.guid
+        ))
+        .hint("export the image once more where it comes from: its zip holds all its disks")),
+    }
 }
 
 /// Returns which layer a given name is for: the one image that no other of the zip stands on.
@@ -114,8 +128,14 @@ fn describe(
     };
     let (guid, kind) = (zipped.guid, below.map_or(Kind::Machine, |below| below.kind));
     let config = compose(config.map(|config| config.document()), kind, guid, &new)?;
-    let sidecar =
-        Sidecar { guid, kind, name: slug.to_owned(), chain: None, role: Role::Image(config) };
+    let sidecar = Sidecar {
+        guid,
+        kind,
+        name: slug.to_owned(),
+        chain: None,
+        role: Role::Image(config),
+        disks: Vec::new(),
+    };
     Ok((sidecar, Name::parse(slug).into_iter().collect()))
 }
 

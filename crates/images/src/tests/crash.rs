@@ -38,6 +38,11 @@ fn run(verb: &str, store: &Store, places: &Places) {
             store.create_scratch(&image, &places.container("new")).map(drop).unwrap();
         }
         "commit" => drop(commit(store, &leaf, "base")),
+        "commit all" => {
+            let (leaf, data) = disks_of(places, "f", "mid");
+            drop(commit_all(store, &leaf, &data, "all").unwrap());
+        }
+        "create data" => drop(data_children(store, places, "api", "new").unwrap()),
         "import" => drop(import(store, places, "web", 9)),
         "import disk" => {
             let file = places.cache.join(DISK);
@@ -106,7 +111,7 @@ fn export_to(places: &Places, verb: &str) -> ExportTo {
         "export" => ExportFormat::Zip(Layers::Tree),
         _ => ExportFormat::Qcow2,
     };
-    ExportTo { file: places.cache.join("exported"), format, replace: true }
+    ExportTo { file: places.cache.join("exported"), format, replace: true, disk: None }
 }
 
 /// A store with something for every verb to do.
@@ -127,16 +132,25 @@ pub(super) fn prepare(folder: &Path) {
     let leaf = container(&store, &places, "layer", "e", 7);
     let top = commit(&store, &leaf, "top");
     let (file, format) = (places.cache.join("top.zip"), ExportFormat::Zip(Layers::Tree));
-    export(&store, &top.id, &ExportTo { file, format, replace: false }, &(), no_program).unwrap();
+    export(
+        &store,
+        &top.id,
+        &ExportTo { file, format, replace: false, disk: None },
+        &(),
+        no_program,
+    )
+    .unwrap();
     std::fs::remove_dir_all(places.container("e")).unwrap();
     store.remove("top", false, &[]).unwrap();
     store.remove("kept", false, &[]).unwrap();
     container(&store, &places, "layer", "d", 6);
     store.remove("layer", true, &[]).unwrap();
-    // app-root ◄─ lone ◄─ mid ◄─ api ◄─ top, with containers on mid and api.
+    // app-root ◄─ lone ◄─ mid ◄─ api ◄─ top, with containers on mid and api; api has a data disk.
     for (image, id, mark) in [("lone", "e", 7), ("mid", "f", 8), ("api", "g", 9)] {
         let leaf = container(&store, &places, image, id, mark);
-        commit(&store, &leaf, ["mid", "api", "top"][usize::from(mark) - 7]);
+        let data: Vec<_> =
+            (id == "f").then(|| data_disk(&store, &places, image, id, 10)).into_iter().collect();
+        commit_all(&store, &leaf, &data, ["mid", "api", "top"][usize::from(mark) - 7]).unwrap();
     }
     std::fs::remove_dir_all(places.container("g")).unwrap();
 }
@@ -167,6 +181,12 @@ fn run_child(verb: &str, folder: &Path, step: u32) -> bool {
 /// Kills a verb before each of its steps.
 #[track_caller]
 fn check(verb: &str) {
+    check_with(verb, |seen| seen);
+}
+
+/// The same where only a part of the picture tells the old tree from the new.
+#[track_caller]
+fn check_with(verb: &str, part: impl Fn(Picture) -> Picture) {
     let folder = temporary();
     let (template, whole) = (folder.path().join("template"), folder.path().join("whole"));
     {
@@ -177,7 +197,7 @@ fn check(verb: &str) {
     let look = |folder: &Path| {
         let _nobody = nobody_forks();
         let places = Places::under(folder);
-        picture(&places.open(), &places)
+        part(picture(&places.open(), &places))
     };
     let old = look(&whole);
     assert!(run_child(verb, &whole, u32::MAX));
@@ -214,6 +234,17 @@ fn create_leaves_the_old_tree_or_the_new() {
 #[test]
 fn commit_leaves_the_old_tree_or_the_new() {
     check("commit");
+}
+
+/// Where only data disks were frozen the images are the old ones, and every disk reads as before.
+#[test]
+fn a_commit_of_all_disks_leaves_the_old_images_or_the_new() {
+    check_with("commit all", |seen| Picture { files: 0, ..seen });
+}
+
+#[test]
+fn creating_data_disks_leaves_the_old_tree_or_the_new() {
+    check("create data");
 }
 
 #[test]
@@ -369,7 +400,7 @@ fn a_freeze_cut_between_its_renames_goes_forward() {
     let places = Places::under(folder.path());
     let leaf = places.container("c").join("base.vhdx");
     let store = places.open();
-    let pending = store.begin_commit(&leaf, new_image(Some("web"))).unwrap();
+    let pending = store.begin_commit(&leaf, &[], new_image(Some("web"))).unwrap();
     store.freeze_stopped(&pending).unwrap();
     drop(store);
     std::fs::rename(&leaf, leaf.with_file_name("base.vhdx.next")).unwrap();
@@ -387,7 +418,7 @@ fn a_freeze_cut_before_its_renames_goes_back() {
     let leaf = places.container("c").join("base.vhdx");
     let store = places.open();
     let before = picture(&store, &places);
-    let _lost = store.begin_commit(&leaf, new_image(Some("web"))).unwrap();
+    let _lost = store.begin_commit(&leaf, &[], new_image(Some("web"))).unwrap();
     drop(store);
     std::fs::copy(&leaf, leaf.with_file_name("base.vhdx.next")).unwrap();
     assert_eq!(picture(&places.open(), &places), before);
@@ -400,7 +431,7 @@ fn a_frozen_disk_whose_container_is_gone_becomes_an_image() {
     let places = Places::under(folder.path());
     let leaf = places.container("c").join("base.vhdx");
     let store = places.open();
-    let pending = store.begin_commit(&leaf, new_image(Some("web"))).unwrap();
+    let pending = store.begin_commit(&leaf, &[], new_image(Some("web"))).unwrap();
     store.freeze_stopped(&pending).unwrap();
     drop(store);
     std::fs::remove_dir_all(places.container("c")).unwrap();
@@ -416,7 +447,7 @@ fn a_verb_that_cannot_be_settled_stays_and_the_store_opens() {
     let places = Places::under(folder.path());
     let leaf = places.container("c").join("base.vhdx");
     let store = places.open();
-    let pending = store.begin_commit(&leaf, new_image(Some("web"))).unwrap();
+    let pending = store.begin_commit(&leaf, &[], new_image(Some("web"))).unwrap();
     store.freeze_stopped(&pending).unwrap();
     let sidecar = store.journal.entries().unwrap()[0].0.path(crate::journal::IMAGE);
     drop(store);

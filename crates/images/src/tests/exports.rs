@@ -31,7 +31,7 @@ impl World {
     }
 
     fn to(&self, name: &str, format: ExportFormat) -> ExportTo {
-        ExportTo { file: self.out.join(name), format, replace: false }
+        ExportTo { file: self.out.join(name), format, replace: false, disk: None }
     }
 
     fn try_export(&self, to: &ExportTo, watch: &dyn Watch) -> Result<Exported, Error> {
@@ -208,7 +208,8 @@ fn what_is_no_place_for_an_export_is_refused() {
         (world.out.join("folder"), ErrorKind::BadInput),
         (world.out.join("no/x.zip"), ErrorKind::NotFound),
     ] {
-        let to = ExportTo { file, format: ExportFormat::Zip(Layers::Own), replace: true };
+        let to =
+            ExportTo { file, format: ExportFormat::Zip(Layers::Own), replace: true, disk: None };
         let error = world.try_export(&to, &()).unwrap_err();
         assert_eq!(error.kind(), kind, "{error}");
     }

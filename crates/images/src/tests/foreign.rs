@@ -95,7 +95,7 @@ fn a_parent_that_is_not_the_right_one_is_refused_when_a_commit_is_published() {
     let store = places.open();
     let base = import(&store, &places, "base", 1);
     let leaf = container(&store, &places, "base", "c", 2);
-    let pending = store.begin_commit(&leaf, new_image(Some("web"))).unwrap();
+    let pending = store.begin_commit(&leaf, &[], new_image(Some("web"))).unwrap();
     store.freeze_stopped(&pending).unwrap();
     // Another disk takes the parent's name.
     std::fs::remove_file(&base.file).unwrap();

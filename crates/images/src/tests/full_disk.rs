@@ -33,7 +33,10 @@ fn check_after(
             Err(error) => assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}"),
         }
         let after = picture(&store, &places);
-        assert_eq!((&after.images, &after.containers), (&before.images, &before.containers));
+        assert_eq!(
+            (&after.images, &after.data, &after.containers),
+            (&before.images, &before.data, &before.containers)
+        );
     }
     assert_ne!(picture(&store, &places), before);
     drop(store);
@@ -44,12 +47,43 @@ fn check_after(
 fn while_committing() {
     check(|store, places| {
         let leaf = places.container("c").join("base.vhdx");
-        let pending = store.begin_commit(&leaf, new_image(Some("web")))?;
+        let pending = store.begin_commit(&leaf, &[], new_image(Some("web")))?;
         if let Err(error) = store.freeze_stopped(&pending) {
             store.abort_commit(pending)?;
             return Err(error);
         }
         store.publish_commit(pending).map(drop)
+    });
+}
+
+#[test]
+fn while_committing_all_disks() {
+    let prepare = |store: &Store, places: &Places| drop(data_disk(store, places, "base", "c", 3));
+    check_after(prepare, |store, places| {
+        let (leaf, data) = disks_of(places, "c", "base");
+        commit_all(store, &leaf, &data, "web").map(drop)
+    });
+}
+
+#[test]
+fn while_creating_data_disks() {
+    let prepare = |store: &Store, places: &Places| {
+        let data = [data_disk(store, places, "base", "c", 3)];
+        let leaf = places.container("c").join("base.vhdx");
+        commit_all(store, &leaf, &data, "web").unwrap();
+        std::fs::create_dir_all(places.container("d")).unwrap();
+    };
+    check_after(prepare, |store, places| data_children(store, places, "web", "d").map(drop));
+    check_after(prepare, |store, places| {
+        let (web, name) = (store.find("web")?.id, "more".parse()?);
+        store.create_blank_disk(&web, &places.container("d"), &name, 64 << 20).map(drop)
+    });
+    check_after(prepare, |store, places| {
+        let file = places.cache.join("base.vhdx");
+        let pending = store.begin_data_disk(&file, crate::recognise(&file, None)?)?;
+        store.fill_data_disk(&pending, &())?;
+        let (web, name) = (store.find("web")?.id, "more".parse()?);
+        store.place_data_disk(pending, &web, &places.container("d"), &name).map(drop)
     });
 }
 
@@ -201,7 +235,7 @@ fn on_a_real_file_system_that_is_full_images_can_still_be_removed() {
     while std::io::Write::write_all(&mut &file, &[1; 4096]).is_ok() {}
     drop(file);
     for verb in [
-        store.begin_commit(&leaf, new_image(None)).map(drop),
+        store.begin_commit(&leaf, &[], new_image(None)).map(drop),
         store.tag(&store.find("base").unwrap().id, &named("other")),
         store.begin_app_layer(&places.common_root(), "web").map(drop),
     ] {

@@ -122,24 +122,44 @@ fn an_invokev_containers_disk_is_found_and_so_are_its_parents() {
     let places = Places::under(folder.path());
     let root = InvokeV::make(&places);
     let store = places.open();
-    let web = store.leaf_in(&root.containers.join("web")).unwrap().unwrap();
+    let web = store.disks_in(&root.containers.join("web")).unwrap().unwrap().own;
     assert_eq!((file_name(&web), read(&store, &web)), ("web.vhdx", 3));
     let below = store.parent_of(&web).unwrap().unwrap();
     assert_eq!(below.image, Some(store.find("iis_sql").unwrap().id));
 
     // A checkpoint is the disk; the copy is told from what it is a copy of.
-    let db = store.leaf_in(&root.containers.join("db")).unwrap().unwrap();
+    let db = store.disks_in(&root.containers.join("db")).unwrap().unwrap().own;
     assert_eq!((&db, read(&store, &db)), (&root.checkpoint(), 4));
     let chain = store.chain(&db).unwrap();
     assert_eq!(chain[2], root.image("Win2016-copy", 4));
     let below = store.parent_of(&db).unwrap().unwrap();
     assert_eq!((below.image, below.depth), (Some(store.find("win2016-copy").unwrap().id), 3));
 
-    child(&root.containers.join("web/other.vhdx"), &root.image("Win2016", 0), r".\x", None);
-    let error = store.leaf_in(&root.containers.join("web")).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Conflict);
     std::fs::create_dir(root.containers.join("empty")).unwrap();
-    assert!(store.leaf_in(&root.containers.join("empty")).unwrap().is_none());
+    assert!(store.disks_in(&root.containers.join("empty")).unwrap().is_none());
+}
+
+#[test]
+fn further_disks_in_an_invokev_containers_folder_are_its_data_disks() {
+    let folder = folder();
+    let places = Places::under(folder.path());
+    let root = InvokeV::make(&places);
+    let store = places.open();
+    let web = root.containers.join("web");
+    vhdx::create(&web.join("Data.vhdx"), &CreateOptions::new(64 << 20)).unwrap();
+    vhdx::create(&web.join("日本語.vhdx"), &CreateOptions::new(64 << 20)).unwrap();
+    child(&web.join("Data_1.avhdx"), &web.join("Data.vhdx"), r".\DATA.vhdx", None);
+    let found = store.disks_in(&web).unwrap().unwrap();
+    assert_eq!(file_name(&found.own), "web.vhdx");
+    let data: Vec<_> =
+        found.data.iter().map(|disk| (disk.name.as_str(), file_name(&disk.path))).collect();
+    assert_eq!(data, [("Data", "Data_1.avhdx"), ("disk1", "日本語.vhdx")]);
+
+    // Without its name, it is the one that stands on an image; of two such none is known.
+    std::fs::rename(web.join("web.vhdx"), web.join("x.vhdx")).unwrap();
+    assert_eq!(file_name(&store.disks_in(&web).unwrap().unwrap().own), "x.vhdx");
+    child(&web.join("y.vhdx"), &root.image("Win2016", 0), r".\x", None);
+    assert_eq!(store.disks_in(&web).unwrap_err().kind(), ErrorKind::Conflict);
 }
 
 #[test]
@@ -148,13 +168,13 @@ fn an_invokev_container_is_committed_but_a_checkpoint_is_not() {
     let places = Places::under(folder.path());
     let root = InvokeV::make(&places);
     let store = places.open();
-    let web = store.leaf_in(&root.containers.join("web")).unwrap().unwrap();
+    let web = store.disks_in(&root.containers.join("web")).unwrap().unwrap().own;
     let image = commit(&store, &web, "IIS_App");
     assert_eq!((read(&store, &image.file), read(&store, &web)), (3, 3));
     let link = vhdx::info(&web).unwrap().parent.unwrap();
     assert_eq!(link.relative_path.unwrap(), format!(r"..\..\Images\{}", file_name(&image.file)));
 
-    let error = store.begin_commit(&root.checkpoint(), new_image(Some("db"))).unwrap_err();
+    let error = store.begin_commit(&root.checkpoint(), &[], new_image(Some("db"))).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
     assert!(error.to_string().contains("checkpoint"), "{error}");
 }

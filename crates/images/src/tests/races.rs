@@ -10,9 +10,10 @@ use std::thread;
 type Verb = fn(&Store, &Places, client: &str) -> Result<(), Error>;
 
 /// Each verb, and how many of two clients succeed with it. A name that is given to another image moves, as docker's do.
-const VERBS: [(&str, Verb, RangeInclusive<usize>); 14] = [
+const VERBS: [(&str, Verb, RangeInclusive<usize>); 15] = [
     ("create", create, 2..=2),
     ("commit one container", |store, places, _| commit_c(store, places, "new"), 1..=2),
+    ("commit all disks of one container", |store, places, _| commit_f(store, places), 1..=2),
     ("import under one name", |store, places, _| import_as(store, places, "new"), 1..=2),
     ("import", import_as, 2..=2),
     ("import one disk", import_disk, 1..=1),
@@ -36,12 +37,18 @@ fn create(store: &Store, places: &Places, client: &str) -> Result<(), Error> {
 
 fn commit_c(store: &Store, places: &Places, name: &str) -> Result<(), Error> {
     let leaf = places.container("c").join("base.vhdx");
-    let pending = store.begin_commit(&leaf, new_image(Some(name)))?;
+    let pending = store.begin_commit(&leaf, &[], new_image(Some(name)))?;
     if let Err(error) = store.freeze_stopped(&pending) {
         store.abort_commit(pending)?;
         return Err(error);
     }
     store.publish_commit(pending).map(drop)
+}
+
+/// The container has a data disk, and so has the image it was made from.
+fn commit_f(store: &Store, places: &Places) -> Result<(), Error> {
+    let (leaf, data) = disks_of(places, "f", "mid");
+    commit_all(store, &leaf, &data, "new").map(drop)
 }
 
 fn import_as(store: &Store, places: &Places, name: &str) -> Result<(), Error> {

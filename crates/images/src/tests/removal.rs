@@ -187,7 +187,7 @@ fn nothing_is_swept_while_a_containers_disk_cannot_be_read() {
 fn a_layer_under_a_commit_that_is_under_way_stays() {
     let Fixture { places, store, .. } = &with_base();
     let leaf = container(store, places, "base", "c", 2);
-    let pending = store.begin_commit(&leaf, new_image(Some("web"))).unwrap();
+    let pending = store.begin_commit(&leaf, &[], new_image(Some("web"))).unwrap();
     // Between the two renames of a freeze the container has no disk at its usual place.
     store.freeze_stopped(&pending).unwrap();
     store.remove("base", true, &[]).unwrap();

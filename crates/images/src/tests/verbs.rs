@@ -166,7 +166,7 @@ fn another_spelling_of_a_name_that_is_taken_is_refused() {
     let before = picture(&store, &places);
     let base = store.find("base").unwrap().id;
     assert_eq!(store.tag(&base, &named("BASE")).unwrap_err().kind(), ErrorKind::Conflict);
-    let error = store.begin_commit(&leaf, new_image(Some("Base"))).unwrap_err();
+    let error = store.begin_commit(&leaf, &[], new_image(Some("Base"))).unwrap_err();
     assert_eq!(
         error.to_string(),
         "Base and base are one name to docker, and an image is called base:latest"
@@ -195,7 +195,7 @@ fn equal_commits_differ_in_id() {
         (container(&store, &places, "base", "c1", 2), container(&store, &places, "base", "c2", 2));
     let new = new_image(None);
     let commit = |leaf: &Path| {
-        let pending = store.begin_commit(leaf, new.clone()).unwrap();
+        let pending = store.begin_commit(leaf, &[], new.clone()).unwrap();
         store.freeze_stopped(&pending).unwrap();
         store.publish_commit(pending).unwrap()
     };
@@ -227,8 +227,8 @@ fn one_disk_has_one_commit_at_a_time() {
     let (_folder, places, store) = with_base();
     let leaf = container(&store, &places, "base", "c1", 2);
     let before = picture(&store, &places);
-    let pending = store.begin_commit(&leaf, new_image(None)).unwrap();
-    let error = store.begin_commit(&leaf, new_image(None)).unwrap_err();
+    let pending = store.begin_commit(&leaf, &[], new_image(None)).unwrap();
+    let error = store.begin_commit(&leaf, &[], new_image(None)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
     store.abort_commit(pending).unwrap();
     assert_eq!(picture(&store, &places), before);
@@ -240,7 +240,7 @@ fn a_commit_that_fails_after_the_freeze_leaves_a_layer_the_container_stands_on()
     let (_folder, places, store) = with_base();
     let leaf = container(&store, &places, "base", "c1", 2);
     let before = picture(&store, &places);
-    let pending = store.begin_commit(&leaf, new_image(Some("api"))).unwrap();
+    let pending = store.begin_commit(&leaf, &[], new_image(Some("api"))).unwrap();
     store.freeze_stopped(&pending).unwrap();
     store.abort_commit(pending).unwrap();
     let after = picture(&store, &places);
@@ -260,7 +260,7 @@ fn a_disk_that_is_in_use_is_not_frozen_behind_its_users_back() {
     let (_folder, places, store) = with_base();
     let leaf = container(&store, &places, "base", "c1", 2);
     let running = Chain::open(&store.chain(&leaf).unwrap(), Access::ReadWrite).unwrap();
-    let pending = store.begin_commit(&leaf, new_image(None)).unwrap();
+    let pending = store.begin_commit(&leaf, &[], new_image(None)).unwrap();
     assert_eq!(store.freeze_stopped(&pending).unwrap_err().kind(), ErrorKind::InUse);
     store.abort_commit(pending).unwrap();
     running.flush().unwrap();
@@ -273,17 +273,17 @@ fn a_commit_begun_before_a_restart_is_left_to_the_living_shim_and_then_settled()
     let (_folder, places, store) = with_base();
     let leaf = container(&store, &places, "base", "c1", 2);
     let mut shim = Chain::open(&store.chain(&leaf).unwrap(), Access::ReadWrite).unwrap();
-    let pending = store.begin_commit(&leaf, new_image(Some("api"))).unwrap();
+    let pending = store.begin_commit(&leaf, &[], new_image(Some("api"))).unwrap();
     let plan = ireko_disk::FreezePlan {
-        frozen: pending.frozen.clone(),
-        frozen_parent: Some(pending.frozen_parent.clone()),
-        next_parent: pending.next_parent.clone(),
+        frozen: pending.own.frozen.clone(),
+        frozen_parent: pending.own.frozen_parent.clone(),
+        next_parent: pending.own.next_parent.clone(),
     };
     drop(store);
 
     let store = places.open();
     assert!(store.find("api").is_err());
-    let error = store.begin_commit(&leaf, new_image(None)).unwrap_err();
+    let error = store.begin_commit(&leaf, &[], new_image(None)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
     shim.freeze(&plan).unwrap();
     let images = store.settle_commits(&leaf).unwrap();
@@ -299,7 +299,7 @@ fn a_commit_that_a_living_shim_never_began_is_forgotten_when_settled() {
     let leaf = container(&store, &places, "base", "c1", 2);
     let before = picture(&store, &places);
     let shim = Chain::open(&store.chain(&leaf).unwrap(), Access::ReadWrite).unwrap();
-    let _lost = store.begin_commit(&leaf, new_image(Some("api"))).unwrap();
+    let _lost = store.begin_commit(&leaf, &[], new_image(Some("api"))).unwrap();
     drop(store);
     let store = places.open();
     assert!(store.settle_commits(&leaf).unwrap().is_empty());
@@ -311,8 +311,8 @@ fn a_commit_that_a_living_shim_never_began_is_forgotten_when_settled() {
 fn a_commit_that_was_dropped_is_settled_by_the_next() {
     let (_folder, places, store) = with_base();
     let leaf = container(&store, &places, "base", "c1", 2);
-    drop(store.begin_commit(&leaf, new_image(Some("never"))).unwrap());
-    let dropped = store.begin_commit(&leaf, new_image(Some("frozen"))).unwrap();
+    drop(store.begin_commit(&leaf, &[], new_image(Some("never"))).unwrap());
+    let dropped = store.begin_commit(&leaf, &[], new_image(Some("frozen"))).unwrap();
     store.freeze_stopped(&dropped).unwrap();
     drop(dropped);
     assert_eq!(store.parent_of(&leaf).unwrap().unwrap().depth, 4);
@@ -357,11 +357,11 @@ fn a_chain_of_250_files_is_not_committed_again() {
         if store.chain(&leaf).unwrap().len() > crate::MAX_DEPTH {
             break;
         }
-        let pending = store.begin_commit(&leaf, new_image(None)).unwrap();
+        let pending = store.begin_commit(&leaf, &[], new_image(None)).unwrap();
         store.freeze_stopped(&pending).unwrap();
         store.publish_commit(pending).unwrap();
     }
-    let error = store.begin_commit(&leaf, new_image(None)).unwrap_err();
+    let error = store.begin_commit(&leaf, &[], new_image(None)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
     assert_eq!(store.tree().nodes.len(), crate::MAX_DEPTH - 1);
 }

@@ -37,7 +37,7 @@ impl World {
     fn export(&self, image: &str, layers: Layers) -> PathBuf {
         let file = self.files.join(format!("{}-{layers:?}.zip", image));
         let format = ExportFormat::Zip(layers);
-        let to = ExportTo { file: file.clone(), format, replace: true };
+        let to = ExportTo { file: file.clone(), format, replace: true, disk: None };
         let id = self.store.find(image).unwrap().id;
         export(&self.store, &id, &to, &(), no_program).unwrap();
         file

@@ -7,7 +7,7 @@ use crate::api::query::{Params, read_json};
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use hyper::header::CONTENT_TYPE;
-use ireko_engine::{ExportTo, Layers, progress};
+use ireko_engine::{DiskName, ExportTo, Layers, progress};
 use ireko_protocol::export::{ExportFormat, ExportRequest, Exported};
 
 /// `POST`: the body says where to and what; the answer is how far it is, then the result.
@@ -22,6 +22,12 @@ pub(super) async fn to_file(app: App, image: &str, body: Body) -> ApiResult<Resp
         file: request.path.clone(),
         format: stored(format, request.tree)?,
         replace: request.force,
+        disk: request
+            .disk
+            .as_deref()
+            .map(str::parse::<DiskName>)
+            .transpose()
+            .map_err(|error| ApiError::bad_request(error.to_string()))?,
     };
     let (watcher, progress) = progress();
     let image = image.to_owned();
@@ -33,6 +39,7 @@ pub(super) async fn to_file(app: App, image: &str, body: Body) -> ApiResult<Resp
             format,
             bytes: exported.bytes,
             layers: exported.layers,
+            left_out: exported.left_out.iter().map(ToString::to_string).collect(),
         })
     };
     lines::answer("Exporting", progress, work).await
