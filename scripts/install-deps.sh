@@ -8,7 +8,7 @@ set -euo pipefail
 
 run_packages=(e2fsprogs ovmf qemu-system-x86 qemu-utils)
 test_packages=(
-    7zip busybox-static cpio dosfstools fdisk fio jq libnbd-bin libvhdi-utils mmdebstrap mtools
+    7zip busybox-static cpio docker-compose dosfstools fdisk fio iproute2 jq libnbd-bin libvhdi-utils mmdebstrap mtools
     python3 python3-libvhdi skopeo umoci unzip xz-utils zip
 )
 bench_packages=(fio time)

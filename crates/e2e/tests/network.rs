@@ -1,13 +1,12 @@
 //! Networks with real guests, by the real docker clients and by `ireko`.
 
 use ireko_e2e::docker::{self, client, docker};
+use ireko_e2e::outside::{HOST, OUTSIDE, Outside};
 use ireko_e2e::programs::{await_death, kill};
 use ireko_e2e::slots::Vms;
 use ireko_e2e::talk::{ask, host_server, read_from, read_soon, serve};
 use ireko_e2e::{World, run};
-use std::io::Read;
 use std::net::TcpListener;
-use std::process::Command;
 use std::thread;
 
 #[test]
@@ -152,72 +151,12 @@ fn switch_of(world: &World, other_than: Option<u32>) -> u32 {
     panic!("there is no switch: {:?}", world.processes("switch"));
 }
 
-/// The host as another machine sees it: a network namespace behind a pair of devices.
-struct Outside {
-    name: String,
-}
-
-const OUTSIDE: &str = "198.18.77.2";
-const HOST: &str = "198.18.77.1";
-
-impl Outside {
-    /// `None`, having said why, where that takes privilege.
-    fn new() -> Option<Self> {
-        let name = format!("ireko-out-{}", std::process::id());
-        let outside = Self { name };
-        let (name, near) = (outside.name.as_str(), format!("irk{}", std::process::id() % 100_000));
-        let steps = [
-            format!("netns add {name}"),
-            format!("link add {near} type veth peer name far0 netns {name}"),
-            format!("addr add {HOST}/24 dev {near}"),
-            format!("link set {near} up"),
-            format!("-n {name} addr add {OUTSIDE}/24 dev far0"),
-            format!("-n {name} link set far0 up"),
-            format!("-n {name} route add default via {HOST}"),
-        ];
-        for step in steps {
-            let ran = run(Command::new("ip").args(step.split(' ')));
-            if ran.code != 0 {
-                eprintln!("skipped: ip {step}: {}", ran.stderr.trim());
-                return None;
-            }
-        }
-        Some(outside)
-    }
-
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.name, program]);
-        command
-    }
-}
-
-impl Drop for Outside {
-    fn drop(&mut self) {
-        // The devices go with it.
-        let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
-    }
-}
-
-/// Says one word to everybody who connects to its first argument's port.
-const SPEAKER: &str = "import socket,sys\n\
-    s=socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)\n\
-    s.bind(('', int(sys.argv[1]))); s.listen(16); print('up', flush=True)\n\
-    while True:\n    c,_=s.accept(); c.sendall(b'outside'); c.close()\n";
-
 #[test]
 fn each_mode_leads_where_its_row_of_the_table_says() {
     let world = World::new("modes", Vms::Two);
     world.ok(&["version"]);
-    let Some(outside) = Outside::new() else { return };
-    let mut speaker = outside
-        .command("python3")
-        .args(["-c", SPEAKER, "7000"])
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .expect("python3");
-    let mut up = [0; 3];
-    speaker.stdout.take().expect("its output").read_exact(&mut up).expect("the speaker is up");
+    let Some(outside) = Outside::routed() else { return };
+    outside.speak(7000);
     let host = host_server("host");
 
     // guest→host, host→guest, guest→outside, outside→guest, guest↔guest
@@ -254,15 +193,8 @@ fn each_mode_leads_where_its_row_of_the_table_says() {
         };
         let from_outside = [HOST, "10.79.0.8"].iter().any(|address| {
             let port = if *address == HOST { port } else { "80" };
-            let ask = format!(
-                "import socket; s=socket.create_connection(('{address}', {port}), 3); \
-                 s.shutdown(1); print(s.recv(9).decode())"
-            );
             let tries = if expected[3] && *address == HOST { 20 } else { 1 };
-            (0..tries).any(|_| {
-                let ran = run(outside.command("python3").args(["-c", &ask]));
-                ran.stdout.trim() == "guest"
-            })
+            (0..tries).any(|_| outside.ask(address, port) == "guest")
         });
         let found = [to_host, from_host, to_outside, from_outside, to_guest];
         assert_eq!(found, expected, "{driver}: {said:?}, ports {ports:?}");
@@ -272,10 +204,6 @@ fn each_mode_leads_where_its_row_of_the_table_says() {
 
     let nothing = world.ok(&["run", "--rm", "--network", "none", "base", "ls", "/sys/class/net"]);
     assert_eq!(nothing, "lo");
-    let refused = run(&mut world.ireko(&["network", "create", "-d", "bridged", "b"]));
-    refused.fails_with(1, "does not support bridged networks yet");
-    speaker.kill().expect("end the speaker");
-    speaker.wait().expect("end the speaker");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use crate::shim_client::GUEST;
 use crate::state::{ContainerRecord, RunState};
 use ireko_protocol::shim::Request;
 use regex_lite::Regex;
+use std::net::SocketAddrV4;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
@@ -103,7 +104,8 @@ impl Engine {
         loop {
             for endpoint in &container.record().endpoints {
                 let Ok(network) = self.networks.get(&endpoint.network) else { continue };
-                match network.switch.probe(&container.id, port).await {
+                let Some(address) = endpoint.lease else { continue };
+                match network.probe(&container.id, SocketAddrV4::new(address, port)).await {
                     Ok(true) => return,
                     Ok(false) => {}
                     // Such as a switch that is being replaced.
@@ -164,7 +166,7 @@ fn has_address(record: &ContainerRecord) -> Result<()> {
     match record.endpoints.iter().any(|endpoint| endpoint.lease.is_some()) {
         true => Ok(()),
         false => Err(Error::conflict(format!(
-            "container {} has no network, and will have no address",
+            "container {} has no network in which Ireko gives it an address",
             record.name
         ))),
     }

@@ -142,7 +142,7 @@ pub(crate) fn files(record: &ContainerRecord, wires: &[Wire]) -> Vec<GuestFile> 
     vec![
         file("/etc/hostname", format!("{}\n", hostname(record))),
         file("/etc/hosts", hosts(record, wires)),
-        file("/etc/resolv.conf", resolv_conf(&record.spec, wires)),
+        file("/etc/resolv.conf", resolv_conf(&record.spec, wires, host_servers)),
     ]
 }
 
@@ -158,9 +158,9 @@ fn hosts(record: &ContainerRecord, wires: &[Wire]) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{}\t{}", host.address, host.name);
     }
-    if let Some(wire) = wires.first() {
+    if let Some(gateway) = wires.iter().find_map(|wire| wire.gateway) {
         for name in &record.spec.gateway_hosts {
-            let _ = writeln!(text, "{}\t{name}", wire.gateway);
+            let _ = writeln!(text, "{gateway}\t{name}");
         }
     }
     for wire in wires {
@@ -173,20 +173,43 @@ fn hosts(record: &ContainerRecord, wires: &[Wire]) -> String {
     text
 }
 
+/// Whom the host asks for names, as far as others can ask them too.
+fn host_servers() -> Vec<String> {
+    // The second is systemd-resolved's own list, where the first names it alone.
+    ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"]
+        .iter()
+        .map(|file| outside_servers(&std::fs::read_to_string(file).unwrap_or_default()))
+        .find(|servers| !servers.is_empty())
+        .unwrap_or_default()
+}
+
+fn outside_servers(text: &str) -> Vec<String> {
+    let server = |line: &str| {
+        let address: std::net::IpAddr =
+            line.trim().strip_prefix("nameserver")?.trim().parse().ok()?;
+        (!address.is_loopback()).then(|| address.to_string())
+    };
+    text.lines().filter_map(server).collect()
+}
+
 /// The name servers are the container's own, unless its network has names of its own: then that
-/// network's gateway is asked, which asks them.
-fn resolv_conf(spec: &ContainerSpec, wires: &[Wire]) -> String {
+/// network's gateway is asked, which asks them. Where no gateway is ours, the host's are asked.
+fn resolv_conf(
+    spec: &ContainerSpec,
+    wires: &[Wire],
+    of_host: impl FnOnce() -> Vec<String>,
+) -> String {
     let mut text = String::new();
-    let gateway = wires.iter().find(|wire| wire.has_names || spec.dns.servers.is_empty());
-    match gateway {
-        Some(wire) => {
-            let _ = writeln!(text, "nameserver {}", wire.gateway);
-        }
-        None => {
-            for server in &spec.dns.servers {
-                let _ = writeln!(text, "nameserver {server}");
-            }
-        }
+    let own: Vec<_> = spec.dns.servers.iter().map(ToString::to_string).collect();
+    let asks = |wire: &&Wire| wire.has_names || own.is_empty();
+    let gateway = wires.iter().filter(asks).find_map(|wire| wire.gateway);
+    let servers = match gateway {
+        Some(gateway) => vec![gateway.to_string()],
+        None if own.is_empty() && !wires.is_empty() => of_host(),
+        None => own,
+    };
+    for server in servers {
+        let _ = writeln!(text, "nameserver {server}");
     }
     if !spec.dns.search.is_empty() {
         let _ = writeln!(text, "search {}", spec.dns.search.join(" "));
@@ -248,7 +271,7 @@ mod tests {
         let hosts = hosts(&record, &[]);
         assert!(hosts.contains("10.0.0.2\tdb\n") && hosts.ends_with("127.0.1.1\tweb\n"));
         assert_eq!(
-            resolv_conf(&record.spec, &[]),
+            resolv_conf(&record.spec, &[], Vec::new),
             "nameserver 1.1.1.1\nsearch a.org b.org\noptions ndots:2\n"
         );
     }

@@ -59,8 +59,19 @@ pub struct PlanDisk {
 pub struct Nic {
     /// Its address.
     pub mac: MacAddress,
-    /// The unix socket on which the VM waits for its network's switch.
-    pub socket: PathBuf,
+    /// Where its cable leads.
+    #[serde(flatten)]
+    pub cable: Cable,
+}
+
+/// Where a network device's cable leads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cable {
+    /// To the unix socket on which the VM waits for its network's switch.
+    Socket(PathBuf),
+    /// To this device of the host's.
+    Tap(String),
 }
 
 /// What a VM is started for.

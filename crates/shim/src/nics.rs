@@ -2,7 +2,7 @@
 
 use crate::failure::chain_of;
 use ireko_protocol::agent::{GuestFile, Interface};
-use ireko_protocol::plan::{Nic, VmPlan};
+use ireko_protocol::plan::{Cable, Nic, VmPlan};
 use ireko_protocol::shim::Wiring;
 use ireko_vm::{Control, NicKind};
 use std::collections::BTreeMap;
@@ -117,5 +117,9 @@ pub fn flap(vm: &Control, numbers: &[usize]) -> ireko_vm::Result<()> {
 
 /// A device as the VM's driver knows it.
 pub fn as_spec(nic: &Nic) -> ireko_vm::Nic {
-    ireko_vm::Nic { mac: nic.mac.0, socket: nic.socket.clone() }
+    let cable = match &nic.cable {
+        Cable::Socket(path) => ireko_vm::Cable::Socket(path.clone()),
+        Cable::Tap(name) => ireko_vm::Cable::Tap(name.clone()),
+    };
+    ireko_vm::Nic { mac: nic.mac.0, cable }
 }

@@ -42,6 +42,6 @@ pub use driver::{RunningVm, VmDriver, VmExit};
 pub use error::{Error, ErrorKind, Result};
 pub use qemu::{Control, NicKind, Qemu};
 pub use spec::{
-    Boot, Console, DiskAttachment, DiskSource, Firmware, GuestPort, Hardware, KernelBoot,
+    Boot, Cable, Console, DiskAttachment, DiskSource, Firmware, GuestPort, Hardware, KernelBoot,
     MachineBoot, Nic, Uefi, VmSpec,
 };

@@ -11,6 +11,9 @@ pub const MAX_SERIAL: usize = 20;
 /// The longest path a unix socket can be bound to, in bytes. Source: unix(7).
 const MAX_SOCKET_PATH: usize = 107;
 
+/// The longest name of a network device of the host's, in bytes. Source: netdevice(7), IFNAMSIZ.
+const MAX_DEVICE: usize = 15;
+
 /// One virtual machine, resolved: every path absolute, every choice made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VmSpec {
@@ -144,9 +147,18 @@ pub enum DiskSource {
 pub struct Nic {
     /// Its address: six bytes, the first one even.
     pub mac: [u8; 6],
-    /// The unix socket on which the VM listens for whoever passes its frames on, each after its
+    /// Where its cable leads.
+    pub cable: Cable,
+}
+
+/// Where a network device's cable leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cable {
+    /// To the unix socket on which the VM listens for whoever passes its frames on, each after its
     /// length as a big-endian u32. One that hangs up may be followed by another.
-    pub socket: PathBuf,
+    Socket(PathBuf),
+    /// To the host's TAP device of this name, which the VM's user may open.
+    Tap(String),
 }
 
 /// One byte channel between host and guest.
@@ -195,7 +207,12 @@ impl Nic {
     /// Checks what the types leave open.
     pub(crate) fn check(&self) -> Result<()> {
         require(self.mac[0] & 1 == 0, || "a MAC address is that of a group".into())?;
-        check_socket(&self.socket)
+        match &self.cable {
+            Cable::Socket(socket) => check_socket(socket),
+            Cable::Tap(name) => require((1..=MAX_DEVICE).contains(&name.len()), || {
+                format!("a network device of the host cannot be called {name:?}")
+            }),
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use crate::blocking::to_its_end;
 use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
+use crate::networks::endpoints::nobody_to_tell;
 use crate::networks::state::{EndpointRecord, EndpointSpec, NetworkRecord};
 use crate::state::ContainerRecord;
 use std::net::{IpAddr, Ipv4Addr};
@@ -55,7 +56,7 @@ impl Engine {
                 let _one = engine.networks.addressing.lock().await;
                 let mut endpoint = engine.endpoint(&network, wish)?;
                 if record.vm().is_some() {
-                    endpoint.lease = Some(engine.choose_address(&record, &endpoint)?);
+                    endpoint.lease = engine.choose_address(&record, &endpoint)?;
                 }
                 container.update(move |record| record.endpoints.push(endpoint)).await?;
             }
@@ -84,7 +85,7 @@ impl Engine {
                 .update(move |record| record.endpoints.retain(|one| one.network != id))
                 .await?;
             if record.vm().is_some() {
-                network.switch.detach(&container.id).await;
+                network.detach(&container.id).await;
             }
             engine.apply(&container, &record).await?;
             engine.emit_network(&network.record, "disconnect", Some(&record.id));
@@ -162,6 +163,9 @@ impl Engine {
                 "{address}/{prefix} is no address of network {name}, which is {subnet}"
             )));
         }
+        if network.is_bridged() && record.process.is_machine() {
+            return Err(nobody_to_tell(record, network));
+        }
         if self.addresses_in_use(network, &record.id).contains(&address) {
             return Err(Error::new(ErrorKind::Forbidden, "Address already in use")
                 .hint(format!("ireko network inspect {name} shows who has it")));
@@ -193,7 +197,7 @@ impl Engine {
             .update(move |record| (record.endpoints, record.spec.dns) = (endpoints, dns))
             .await?;
         for network in gone.iter().filter_map(|id| self.networks.get(id).ok()) {
-            network.switch.detach(&container.id).await;
+            network.detach(&container.id).await;
         }
         if let Err(error) = self.rewire(container).await {
             tracing::error!(error = error.chain(), id = container.id, "half rewired");

@@ -112,7 +112,10 @@ impl Engine {
 
     /// The addresses of a container's endpoints for its next run: those that were asked for, then
     /// those it had, then free ones. The caller holds [`super::Networks::addressing`].
-    pub(crate) fn choose_addresses(&self, record: &ContainerRecord) -> Result<Vec<Ipv4Addr>> {
+    pub(crate) fn choose_addresses(
+        &self,
+        record: &ContainerRecord,
+    ) -> Result<Vec<Option<Ipv4Addr>>> {
         record.endpoints.iter().map(|one| self.choose_address(record, one)).collect()
     }
 
@@ -129,14 +132,30 @@ impl Engine {
             .collect()
     }
 
+    /// The address of one endpoint; `None` where it is others who give one.
     pub(crate) fn choose_address(
         &self,
         of: &ContainerRecord,
         endpoint: &EndpointRecord,
-    ) -> Result<Ipv4Addr> {
+    ) -> Result<Option<Ipv4Addr>> {
         let network = Arc::clone(&self.networks.get(&endpoint.network)?.record);
+        if network.is_bridged() && of.process.is_machine() {
+            return match endpoint.fixed {
+                None => Ok(None),
+                Some(_) => Err(nobody_to_tell(of, &network)),
+            };
+        }
+        self.free_address(of, endpoint, &network).map(Some)
+    }
+
+    fn free_address(
+        &self,
+        of: &ContainerRecord,
+        endpoint: &EndpointRecord,
+        network: &NetworkRecord,
+    ) -> Result<Ipv4Addr> {
         let users = self.network_users(&network.id);
-        let in_use = self.addresses_in_use(&network, &of.id);
+        let in_use = self.addresses_in_use(network, &of.id);
         if let Some(fixed) = endpoint.fixed {
             return match in_use.contains(&fixed) {
                 true => Err(Error::internal("Address already in use")
@@ -166,6 +185,15 @@ impl Engine {
             ))
         })
     }
+}
+
+/// A whole operating system asks for its address, and on a bridge it is not Ireko who answers.
+pub(crate) fn nobody_to_tell(record: &ContainerRecord, network: &NetworkRecord) -> Error {
+    Error::unsupported(format!(
+        "container {} is a whole operating system, and in the bridged network {} it has the address \
+         that its own settings or a DHCP server there give it",
+        record.name, network.name
+    ))
 }
 
 /// A locally administered address of one device.

@@ -10,6 +10,7 @@
 //! container's own part, its endpoints, is in the container's record; [`wiring`] brings both
 //! together when it starts.
 
+pub(crate) mod bridge;
 pub(crate) mod connect;
 pub(crate) mod endpoints;
 pub(crate) mod state;
@@ -23,12 +24,13 @@ use crate::engine::{Engine, Settings};
 use crate::error::{Attempt, Error, ErrorKind, Result};
 use crate::names::random_hex;
 use crate::state::ContainerRecord;
-use ireko_protocol::network::Mode;
+use ireko_protocol::network::Endpoint;
+use ireko_protocol::network::{Mode, Published};
 use jiff::Timestamp;
-use state::{EndpointRecord, NetworkRecord, VERSION};
+use state::{EndpointRecord, Fabric, NetworkRecord, VERSION};
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use subnet::Subnet;
@@ -40,6 +42,8 @@ pub const DEFAULT: &str = "bridge";
 const RESERVED: [&str; 4] = [DEFAULT, "default", "host", "none"];
 const MTU: &str = "com.docker.network.driver.mtu";
 const HOST_LOOPBACK: &str = "dev.ireko.network.host_loopback";
+/// As docker's macvlan networks call the device that they are on.
+const PARENT: &str = "parent";
 const DEFAULT_MTU: u16 = 1500;
 
 /// A network as it is asked for.
@@ -78,7 +82,52 @@ pub(crate) struct Networks {
 #[derive(Debug)]
 pub(crate) struct Network {
     pub(crate) record: Arc<NetworkRecord>,
-    pub(crate) switch: Arc<Switch>,
+    connects: Connects,
+}
+
+/// What connects a network's VMs.
+#[derive(Debug)]
+enum Connects {
+    Switch(Arc<Switch>),
+    Bridge(String),
+}
+
+impl Network {
+    /// Attaches a VM; where the host listens for it.
+    pub(crate) async fn attach(&self, endpoint: Endpoint) -> Result<Vec<Published>> {
+        match &self.connects {
+            Connects::Switch(switch) => switch.attach(endpoint).await,
+            Connects::Bridge(bridge) => {
+                bridge::attach(&self.record, bridge, &endpoint).await?;
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    /// Lets a VM go; whether it was there.
+    pub(crate) async fn detach(&self, container: &str) -> bool {
+        match &self.connects {
+            Connects::Switch(switch) => switch.detach(container).await,
+            Connects::Bridge(_) => bridge::detach(&self.record, container).await,
+        }
+    }
+
+    /// Whether a container takes a connection to this TCP port, which is tried once.
+    pub(crate) async fn probe(&self, container: &str, at: SocketAddrV4) -> Result<bool> {
+        match &self.connects {
+            Connects::Switch(switch) => switch.probe(container, at.port()).await,
+            Connects::Bridge(_) => Ok(bridge::probe(at).await),
+        }
+    }
+
+    /// Takes over what a former daemon left: `endpoints` are those of containers that run.
+    pub(crate) async fn take_over(&self, endpoints: Vec<Endpoint>) {
+        match &self.connects {
+            Connects::Switch(switch) => switch.take_over(endpoints).await,
+            // Its devices need nobody.
+            Connects::Bridge(_) => {}
+        }
+    }
 }
 
 impl Networks {
@@ -122,8 +171,13 @@ impl Networks {
             folder: self.folder().join(&record.id),
         };
         let record = Arc::new(record);
-        let switch = Switch::new(setting, Arc::clone(&record));
-        lock(&self.all).insert(record.id.clone(), Arc::new(Network { record, switch }));
+        let connects = match &record.fabric {
+            Fabric::Switch(mode) => {
+                Connects::Switch(Switch::new(setting, Arc::clone(&record), *mode))
+            }
+            Fabric::Bridge { bridge } => Connects::Bridge(bridge.clone()),
+        };
+        lock(&self.all).insert(record.id.clone(), Arc::new(Network { record, connects }));
     }
 
     fn save(&self, record: &NetworkRecord) -> Result<()> {
@@ -166,8 +220,8 @@ impl Networks {
 
     /// What a spec comes to beside the networks there are.
     fn record(&self, spec: NetworkSpec) -> Result<NetworkRecord> {
-        let mode = mode(&spec)?;
-        let (mtu, host_loopback) = options(&spec.options)?;
+        let Options { mtu, host_loopback, parent } = options(&spec.options)?;
+        let fabric = fabric(&spec, parent, host_loopback)?;
         let taken: Vec<_> = self.list().iter().map(|one| one.record.subnet).collect();
         let subnet = match spec.subnet {
             Some(subnet) if taken.iter().any(|other| other.overlaps(subnet)) => {
@@ -212,7 +266,7 @@ impl Networks {
             name: spec.name,
             created: Timestamp::now(),
             driver: if spec.driver.is_empty() { "bridge".to_owned() } else { spec.driver },
-            mode,
+            fabric,
             internal: spec.internal,
             subnet,
             user_subnet: spec.subnet.is_some(),
@@ -226,7 +280,15 @@ impl Networks {
     }
 }
 
-fn mode(spec: &NetworkSpec) -> Result<Mode> {
+fn fabric(spec: &NetworkSpec, parent: Option<String>, host_loopback: bool) -> Result<Fabric> {
+    if spec.driver == "bridged" {
+        return bridged(spec, parent, host_loopback);
+    }
+    if parent.is_some() {
+        return Err(Error::bad_parameter(format!(
+            "the network option {PARENT} names the bridge of a bridged network: --driver bridged"
+        )));
+    }
     let mode = match spec.driver.as_str() {
         "" | "bridge" | "natnet" if spec.internal => Mode::Hostonly,
         "" | "bridge" | "natnet" => Mode::Natnet,
@@ -238,9 +300,6 @@ fn mode(spec: &NetworkSpec) -> Result<Mode> {
         "nat" => Mode::Nat,
         "hostonly" => Mode::Hostonly,
         "internal" => Mode::Internal,
-        "bridged" => {
-            return Err(Error::unsupported("Ireko does not support bridged networks yet"));
-        }
         "host" | "null" | "none" => {
             return Err(Error::bad_parameter(format!(
                 "only one instance of \"{}\" network is allowed",
@@ -251,34 +310,64 @@ fn mode(spec: &NetworkSpec) -> Result<Mode> {
             return Err(Error::not_found(format!(
                 "could not find plugin {other} in v1 plugin registry: plugin not found"
             ))
-            .hint("Ireko's drivers are bridge (natnet), nat, hostonly and internal"));
+            .hint("Ireko's drivers are bridge (natnet), nat, hostonly, internal and bridged"));
         }
     };
-    Ok(mode)
+    Ok(Fabric::Switch(mode))
 }
 
-fn options(options: &BTreeMap<String, String>) -> Result<(u16, bool)> {
-    let (mut mtu, mut host_loopback) = (DEFAULT_MTU, false);
+fn bridged(spec: &NetworkSpec, parent: Option<String>, host_loopback: bool) -> Result<Fabric> {
+    let Some(bridge) = parent else {
+        return Err(Error::bad_parameter("a bridged network takes a bridge of the host")
+            .hint(format!("name it: --opt {PARENT}=br0")));
+    };
+    bridge::check(&bridge)?;
+    if spec.internal || host_loopback {
+        return Err(Error::bad_parameter(
+            "a bridged network is what its bridge is: it cannot be internal, and the host's loopback \
+             address is out of its reach",
+        ));
+    }
+    match spec.subnet {
+        Some(_) => Ok(Fabric::Bridge { bridge }),
+        None => Err(Error::bad_parameter(
+            "a bridged network has the addresses of the network that its bridge is in",
+        )
+        .hint(
+            "name them by --subnet and --gateway, and by --ip-range those that nobody else gives",
+        )),
+    }
+}
+
+struct Options {
+    mtu: u16,
+    host_loopback: bool,
+    parent: Option<String>,
+}
+
+fn options(options: &BTreeMap<String, String>) -> Result<Options> {
+    let mut read = Options { mtu: DEFAULT_MTU, host_loopback: false, parent: None };
     for (name, value) in options {
         let wrong = || Error::bad_parameter(format!("invalid value for option {name}: {value:?}"));
         match name.as_str() {
             MTU => {
-                mtu = value
+                read.mtu = value
                     .parse()
                     .ok()
                     .filter(|mtu| (576..=65521).contains(mtu))
                     .ok_or_else(wrong)?;
             }
-            HOST_LOOPBACK => host_loopback = value.parse().map_err(|_| wrong())?,
+            HOST_LOOPBACK => read.host_loopback = value.parse().map_err(|_| wrong())?,
+            PARENT => read.parent = Some(value.clone()),
             _ => {
                 return Err(Error::unsupported(format!(
-                    "Ireko does not support the network option {name}: there are {MTU} and \
-                     {HOST_LOOPBACK}"
+                    "Ireko does not support the network option {name}: there are {MTU}, \
+                     {HOST_LOOPBACK} and {PARENT}"
                 )));
             }
         }
     }
-    Ok((mtu, host_loopback))
+    Ok(read)
 }
 
 impl Engine {
@@ -328,7 +417,8 @@ impl Engine {
             })
             .await?;
             engine.emit_network(&record, "create", None);
-            let warning = record.subnet.is_public().then(|| {
+            let hides = record.subnet.is_public() && !record.is_bridged();
+            let warning = hides.then(|| {
                 format!(
                     "{} has addresses of the public Internet: its containers cannot reach those \
                      outside",

@@ -25,7 +25,8 @@ pub struct NetworkRecord {
     /// The driver as it was asked for.
     pub driver: String,
     /// What that and `internal` come to.
-    pub mode: Mode,
+    #[serde(rename = "mode")]
+    pub fabric: Fabric,
     /// Docker's `--internal` was given.
     pub internal: bool,
     /// Its addresses.
@@ -46,15 +47,39 @@ pub struct NetworkRecord {
     pub options: BTreeMap<String, String>,
 }
 
+/// What connects a network's containers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Fabric {
+    /// A switch of ours.
+    Switch(Mode),
+    /// A bridge of the host's, which is there without us.
+    Bridge {
+        /// The bridge's name.
+        bridge: String,
+    },
+}
+
 impl NetworkRecord {
-    /// Whether its containers find each other by name: docker's default network has no names.
+    /// Whether its containers find each other by name: docker's default network has no names, and a
+    /// bridge is other people's.
     pub fn has_names(&self) -> bool {
-        self.name != super::DEFAULT
+        self.name != super::DEFAULT && !self.is_bridged()
     }
 
     /// Whether its gateway leads outside.
     pub fn leads_outside(&self) -> bool {
-        matches!(self.mode, Mode::Nat | Mode::Natnet)
+        !matches!(self.fabric, Fabric::Switch(Mode::Hostonly | Mode::Internal))
+    }
+
+    /// Whether ports of the host can lead to its containers.
+    pub fn publishes(&self) -> bool {
+        matches!(self.fabric, Fabric::Switch(Mode::Nat | Mode::Natnet | Mode::Hostonly))
+    }
+
+    /// Whether its containers are where the host's bridge leads.
+    pub fn is_bridged(&self) -> bool {
+        matches!(self.fabric, Fabric::Bridge { .. })
     }
 
     /// Refuses a record of a newer Ireko.

@@ -62,9 +62,9 @@ impl Subnet {
         self.contains(other.first) || other.contains(self.first)
     }
 
-    /// The addresses that somebody can have, in order.
+    /// Its addresses, in order; the first and the last are nobody's where it is all of a network.
     pub fn addresses(self) -> impl Iterator<Item = Ipv4Addr> {
-        (self.first.to_bits() + 1..self.last().to_bits()).map(Ipv4Addr::from_bits)
+        (self.first.to_bits()..=self.last().to_bits()).map(Ipv4Addr::from_bits)
     }
 
     /// Whether its addresses are other people's in the Internet.
@@ -166,7 +166,7 @@ mod tests {
         let one = subnet("10.5.6.7/24");
         assert_eq!(one.to_string(), "10.5.6.0/24");
         assert_eq!(one.last(), Ipv4Addr::new(10, 5, 6, 255));
-        assert_eq!(one.addresses().count(), 254);
+        assert_eq!(one.addresses().count(), 256);
         for wrong in ["10.0.0.0", "10.0.0.0/31", "10.0.0/8", "x/24", "0.0.0.0/0", "fd00::/64"] {
             assert!(wrong.parse::<Subnet>().is_err(), "{wrong}");
         }

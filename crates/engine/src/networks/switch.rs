@@ -9,7 +9,7 @@ use crate::networks::state::NetworkRecord;
 use crate::shim_process::OwnProcess;
 use ireko_protocol::frame::{Frame, FrameDecoder};
 use ireko_protocol::network::{
-    Answer, Endpoint, Envelope, NetworkPlan, Publish, Published, Request, VERSION,
+    Answer, Endpoint, Envelope, Mode, NetworkPlan, Publish, Published, Request, VERSION,
 };
 use std::collections::BTreeMap;
 use std::fs;
@@ -45,6 +45,7 @@ pub(crate) struct Setting {
 pub(crate) struct Switch {
     setting: Setting,
     record: Arc<NetworkRecord>,
+    mode: Mode,
     now: tokio::sync::Mutex<Now>,
 }
 
@@ -57,8 +58,8 @@ struct Now {
 }
 
 impl Switch {
-    pub(crate) fn new(setting: Setting, record: Arc<NetworkRecord>) -> Arc<Self> {
-        Arc::new(Self { setting, record, now: tokio::sync::Mutex::default() })
+    pub(crate) fn new(setting: Setting, record: Arc<NetworkRecord>, mode: Mode) -> Arc<Self> {
+        Arc::new(Self { setting, record, mode, now: tokio::sync::Mutex::default() })
     }
 
     /// Attaches a VM, starting the switch where there is none; where the host listens for it.
@@ -219,7 +220,7 @@ impl Switch {
             version: VERSION,
             network: record.id.clone(),
             name: record.name.clone(),
-            mode: record.mode,
+            mode: self.mode,
             subnet: record.subnet.first(),
             prefix: record.subnet.prefix(),
             gateway: record.gateway,

@@ -2,19 +2,19 @@
 
 use crate::container::Container;
 use crate::engine::Engine;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::networks::bridge;
 use crate::networks::endpoints::names;
-use crate::networks::state::{EndpointRecord, NetworkRecord};
+use crate::networks::state::{EndpointRecord, Fabric, NetworkRecord};
 use crate::plan::{files, hostname};
 use crate::shim_client::GUEST;
 use crate::state::{ContainerRecord, RunState};
 use ireko_protocol::agent::Interface;
-use ireko_protocol::network::{Endpoint, Mode, Publish, Published};
-use ireko_protocol::plan::Nic;
+use ireko_protocol::network::{Endpoint, Publish, Published};
+use ireko_protocol::plan::{Cable, Nic};
 use ireko_protocol::shim::{Request, Wiring};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::path::Path;
 use std::sync::Arc;
 
 /// One network device of a VM, and what its network offers.
@@ -22,7 +22,8 @@ use std::sync::Arc;
 pub(crate) struct Wire {
     pub(crate) nic: Nic,
     pub(crate) interface: Interface,
-    pub(crate) gateway: Ipv4Addr,
+    /// The network's gateway where that is ours: it stands for the host, and is asked for names.
+    pub(crate) gateway: Option<Ipv4Addr>,
     /// The network's own name server knows its containers.
     pub(crate) has_names: bool,
 }
@@ -43,7 +44,7 @@ impl Engine {
             container
                 .update(move |record| {
                     for (endpoint, address) in record.endpoints.iter_mut().zip(addresses) {
-                        endpoint.lease = Some(address);
+                        endpoint.lease = address;
                     }
                 })
                 .await?;
@@ -70,7 +71,7 @@ impl Engine {
         let mut published = Vec::new();
         for (_, endpoint, network) in wired {
             let network = self.networks.get(&network.id)?;
-            published.extend(network.switch.attach(endpoint.clone()).await?);
+            published.extend(network.attach(endpoint.clone()).await?);
         }
         Ok(published)
     }
@@ -106,7 +107,7 @@ impl Engine {
     fn published_ports(&self, record: &ContainerRecord) -> Vec<Publish> {
         let publishes = |endpoint: &EndpointRecord| {
             let network = self.networks.get(&endpoint.network);
-            network.is_ok_and(|network| network.record.mode != Mode::Internal)
+            network.is_ok_and(|network| network.record.publishes())
         };
         match record.published.is_empty() {
             _ if !record.endpoints.iter().any(publishes) => Vec::new(),
@@ -119,7 +120,7 @@ impl Engine {
     pub(crate) async fn unwire(&self, container: &Arc<Container>) {
         for endpoint in &container.record().endpoints {
             let Ok(network) = self.networks.get(&endpoint.network) else { continue };
-            if network.switch.detach(&container.id).await {
+            if network.detach(&container.id).await {
                 self.emit_network(&network.record, "disconnect", Some(&container.id));
             }
         }
@@ -143,7 +144,7 @@ impl Engine {
         }
         for network in self.networks.list() {
             let endpoints = endpoints.remove(&network.record.id).unwrap_or_default();
-            network.switch.take_over(endpoints).await;
+            network.take_over(endpoints).await;
         }
     }
 
@@ -155,16 +156,19 @@ impl Engine {
         let by = self.way_out(record);
         for (number, endpoint) in record.endpoints.iter().enumerate() {
             let network = Arc::clone(&self.networks.get(&endpoint.network)?.record);
-            let Some(address) = endpoint.lease else { continue };
-            // The first network that leads somewhere publishes the ports and has the default route.
-            let publish = match network.mode {
-                Mode::Internal if number + 1 < record.endpoints.len() => None,
-                _ => ports.take(),
-            };
+            // A whole operating system may get its address from others.
+            let address = endpoint.lease.unwrap_or(Ipv4Addr::UNSPECIFIED);
+            // The first network that can publishes the ports; the last would say why it cannot.
+            let is_last = number + 1 == record.endpoints.len();
+            let publish = if network.publishes() || is_last { ports.take() } else { None };
             let leads_out = by == Some(number);
             let socket = folder.join(format!("{}.net", &endpoint.id[..8]));
+            let cable = match network.fabric {
+                Fabric::Switch(_) => Cable::Socket(socket.clone()),
+                Fabric::Bridge { .. } => Cable::Tap(bridge::tap(&network.id, &record.id)),
+            };
             wired.push((
-                wire(endpoint.mac, address, leads_out, &network, &socket),
+                wire(Nic { mac: endpoint.mac, cable }, address, leads_out, &network),
                 Endpoint {
                     container: record.id.clone(),
                     mac: endpoint.mac,
@@ -178,6 +182,13 @@ impl Engine {
                 },
                 network,
             ));
+        }
+        let is_ours = wired.iter().any(|(wire, ..)| wire.gateway.is_some());
+        if !is_ours && !wired.is_empty() && !record.spec.gateway_hosts.is_empty() {
+            return Err(Error::unsupported(format!(
+                "host-gateway is the gateway of a network of Ireko's, and container {} has none",
+                record.name
+            )));
         }
         Ok(wired)
     }
@@ -195,23 +206,17 @@ impl Engine {
     }
 }
 
-fn wire(
-    mac: ireko_protocol::network::MacAddress,
-    address: Ipv4Addr,
-    leads_out: bool,
-    network: &NetworkRecord,
-    socket: &Path,
-) -> Wire {
+fn wire(nic: Nic, address: Ipv4Addr, leads_out: bool, network: &NetworkRecord) -> Wire {
     Wire {
-        nic: Nic { mac, socket: socket.to_owned() },
         interface: Interface {
-            mac,
+            mac: nic.mac,
             address,
             prefix: network.subnet.prefix(),
             default_route: leads_out.then_some(network.gateway),
             mtu: network.mtu,
         },
-        gateway: network.gateway,
+        nic,
+        gateway: (!network.is_bridged()).then_some(network.gateway),
         has_names: network.has_names(),
     }
 }

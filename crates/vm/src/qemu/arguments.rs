@@ -184,7 +184,7 @@ impl From<Fields> for OsString {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::{Firmware, Hardware, MachineBoot, Nic, Uefi};
+    use crate::spec::{Cable, Firmware, Hardware, MachineBoot, Nic, Uefi};
 
     fn spec(accel: Accel) -> VmSpec {
         VmSpec {
@@ -216,7 +216,10 @@ mod tests {
                 name: "dev.ireko.agent".into(),
                 socket: "/run/agent.sock".into(),
             }],
-            nics: vec![Nic { mac: [2, 0x42, 0, 0, 0, 9], socket: "/run/a,b/net0.sock".into() }],
+            nics: vec![Nic {
+                mac: [2, 0x42, 0, 0, 0, 9],
+                cable: Cable::Socket("/run/a,b/net0.sock".into()),
+            }],
             control: "/run/control.sock".into(),
             console: Console::Log("/state/console.log".into()),
         }
@@ -264,6 +267,14 @@ mod tests {
         ];
         let lines = all.iter().map(shown).collect::<String>();
         assert_eq!(lines, include_str!("machine.golden"));
+    }
+
+    #[test]
+    fn a_card_can_be_joined_to_a_device_of_the_host() {
+        let nic = Nic { mac: [2, 0x42, 0, 0, 0, 9], cable: Cable::Tap("tap0".into()) };
+        let line = shown(&VmSpec { nics: vec![nic], ..spec(Accel::Tcg) });
+        let wire = "-netdev tap,id=net0,ifname=tap0,script=no,downscript=no,vnet_hdr=off\n";
+        assert!(line.contains(wire), "{line}");
     }
 
     #[test]

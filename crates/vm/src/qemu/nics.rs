@@ -5,7 +5,7 @@
 use super::arguments::{Fields, Line};
 use super::control::{ANSWER_DEADLINE, Control};
 use crate::error::{Error, ErrorKind, Result};
-use crate::spec::{Boot, Hardware, Nic};
+use crate::spec::{Boot, Cable, Hardware, Nic};
 use serde_json::json;
 use std::time::Duration;
 
@@ -61,15 +61,27 @@ fn mac(nic: &Nic) -> String {
 
 /// Adds the slots and devices that a VM starts with. QEMU is the one that listens, since it takes a
 /// new connection after a lost one but makes none itself; until it has one, the guest's frames are
-/// dropped. There is no boot ROM: nothing is booted from the network.
+/// dropped. A TAP device has no offloads, so that a saved VM fits either kind of cable. There is no
+/// boot ROM: nothing is booted from the network.
 pub(super) fn add(line: &mut Line, kind: NicKind, nics: &[Nic]) {
     for number in (0..SLOTS).filter(|_| kind.has_slots) {
         let id = slot(number);
         line.option("-device", format!("pcie-root-port,id={id},chassis={}", number + 1));
     }
     for (number, nic) in nics.iter().enumerate() {
-        let socket = format!("stream,id={},server=on,addr.type=unix,addr.path=", wire(number));
-        line.option("-netdev", Fields::new(socket).value(&nic.socket));
+        let id = wire(number);
+        line.option(
+            "-netdev",
+            match &nic.cable {
+                Cable::Socket(path) => {
+                    let socket = format!("stream,id={id},server=on,addr.type=unix,addr.path=");
+                    Fields::new(socket).value(path)
+                }
+                Cable::Tap(name) => Fields::new(format!("tap,id={id},ifname="))
+                    .value(name)
+                    .text(",script=no,downscript=no,vnet_hdr=off"),
+            },
+        );
         let bus = match kind.slot(number) {
             Some(slot) if kind.first == kind.later => format!(",bus={slot}"),
             _ => String::new(),
@@ -91,8 +103,16 @@ impl Control {
             return Err(Error::new(ErrorKind::Control, "add a network device").because(full));
         }
         let (id, net) = (device(number), wire(number));
-        let socket = json!({ "type": "unix", "path": nic.socket });
-        let arguments = json!({ "type": "stream", "id": net, "server": true, "addr": socket });
+        let arguments = match &nic.cable {
+            Cable::Socket(path) => json!({
+                "type": "stream", "id": net, "server": true,
+                "addr": { "type": "unix", "path": path },
+            }),
+            Cable::Tap(name) => json!({
+                "type": "tap", "id": net, "ifname": name,
+                "script": "no", "downscript": "no", "vnet_hdr": false,
+            }),
+        };
         self.execute_with("netdev_add", &arguments, ANSWER_DEADLINE)?;
         let mut arguments = json!({
             "driver": kind.later, "id": id, "netdev": net, "mac": mac(nic), "romfile": "",
