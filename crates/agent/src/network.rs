@@ -40,7 +40,10 @@ pub fn bring_all_up(wanted: &[Interface]) -> Result<()> {
 }
 
 fn bring_up(socket: &OwnedFd, wanted: &Interface) -> Result<()> {
-    let name = find(wanted.mac)?;
+    let name = find(wanted.device.unwrap_or(wanted.mac))?;
+    if wanted.device.is_some() {
+        set_mac(socket, &name, wanted.mac)?;
+    }
     let what = |part: &str| format!("set the {part} of network device {name} ({})", wanted.mac);
     let mut request = request(&name);
     request.ifr_ifru.ifru_mtu = libc::c_int::from(wanted.mtu);
@@ -55,6 +58,19 @@ fn bring_up(socket: &OwnedFd, wanted: &Interface) -> Result<()> {
     unsafe { ioctl(socket, libc::SIOCSIFNETMASK, (&raw mut request).cast()) }
         .during(|| what("netmask"))?;
     raise(socket, &name)
+}
+
+/// Gives a device that is down its MAC address.
+fn set_mac(socket: &OwnedFd, name: &str, mac: MacAddress) -> Result<()> {
+    let mut data = [0; 14];
+    for (slot, byte) in data.iter_mut().zip(mac.0) {
+        *slot = byte as libc::c_char;
+    }
+    let mut request = request(name);
+    request.ifr_ifru.ifru_hwaddr = libc::sockaddr { sa_family: libc::ARPHRD_ETHER, sa_data: data };
+    // SAFETY: SIOCSIFHWADDR reads one ifreq with a hardware address.
+    unsafe { ioctl(socket, libc::SIOCSIFHWADDR, (&raw mut request).cast()) }
+        .during(|| format!("set the MAC address of network device {name} to {mac}"))
 }
 
 /// Waits for the device with this MAC address; its name.

@@ -61,6 +61,10 @@ pub struct ContainerOptions {
     #[arg(long, value_name = "string")]
     hardware: Option<String>,
 
+    /// Where its VM begins: auto, template or cold
+    #[arg(long, value_name = "string")]
+    start: Option<String>,
+
     // Docker gives -h to the host name, so help has its long name only.
     /// Print usage
     #[arg(long, action = clap::ArgAction::Help)]
@@ -371,12 +375,13 @@ impl ContainerOptions {
         }
         let disks: Vec<_> = disks.iter().map(DiskWish::to_string).collect();
         let disks = Some(disks.join(",")).filter(|list| !list.is_empty());
-        let machine = [
+        let own = [
             ("ireko.firmware", &self.firmware),
             ("ireko.hardware", &self.hardware),
+            ("ireko.start", &self.start),
             (ANNOTATION, &disks),
         ];
-        let chosen = machine.into_iter().filter_map(|(name, word)| Some((name, word.clone()?)));
+        let chosen = own.into_iter().filter_map(|(name, word)| Some((name, word.clone()?)));
         HostConfig {
             annotations: chosen.collect(),
             auto_remove: self.remove,

@@ -137,6 +137,7 @@ impl Engine {
             machine,
             labels,
             state: RunState::Created,
+            origin: None,
             last_run: None,
             ended_runs: 0,
             restart_count: 0,

@@ -92,6 +92,7 @@ fn record_of(store: &Store, folder: &Path) -> Result<Option<ContainerRecord>> {
         machine: None,
         labels: BTreeMap::new(),
         state: RunState::Created,
+        origin: None,
         last_run: None,
         ended_runs: 0,
         restart_count: 0,

@@ -8,7 +8,7 @@ use crate::names::random_hex;
 use crate::plan::bare_guest;
 use crate::shim_client::ShimSocket;
 use crate::start::{shim_log, why_it_ended, write_plan};
-use ireko_protocol::plan::{VERSION, VmPlan, Work};
+use ireko_protocol::plan::{StartChoice, VERSION, VmPlan, Work};
 use ireko_protocol::shim::{Answer, Request};
 use std::path::Path;
 use std::time::Duration;
@@ -83,6 +83,7 @@ impl Engine {
             vcpus: 1,
             nics: Vec::new(),
             accel: self.settings.accel,
+            start: StartChoice::Auto,
             configure: bare_guest("ireko-work".into()),
             work: Work::ApplyTar { archive: archive.to_owned() },
             vm,

@@ -101,9 +101,9 @@ pub use progress::{Done, Progress, Watcher, progress};
 pub use signal::parse_signal;
 pub use spec::{
     ContainerSpec, DEFAULT_MACHINE_MEMORY, DEFAULT_MEMORY, DiskContent, DiskSpec, Dns, ExtraHost,
-    LEAST_MEMORY, LEAST_VM_MEMORY, Resources, RestartPolicy, StdioSpec,
+    LEAST_MEMORY, LEAST_VM_MEMORY, Resources, RestartPolicy, StartChoice, StdioSpec,
 };
-pub use state::{ContainerRecord, DiskRecord, LastRun, ProcessRecord, RunState};
+pub use state::{ContainerRecord, DiskRecord, LastRun, Origin, ProcessRecord, RunState};
 pub use store::{HistoryStep, ImageInfo, Name, Removed, oci};
 pub use streams::{InputWriter, Output, OutputReader, OutputStream, Streams};
 pub use usage::ContainerUsage;

@@ -11,7 +11,7 @@ use crate::blocking::blocking;
 use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::spec::ContainerSpec;
+use crate::spec::{ContainerSpec, StartChoice};
 use crate::state::ContainerRecord;
 use crate::store::ImageInfo;
 use crate::store::oci::{Firmware, Hardware, MachineConfig};
@@ -34,6 +34,7 @@ pub(crate) fn check(spec: &ContainerSpec) -> Result<()> {
         (says(&spec.hostname), "has a host name of its own"),
         (says(&spec.stop_signal), "is stopped by its power button, not by a signal"),
         (spec.init, "has an init of its own"),
+        (spec.start == StartChoice::Template, "boots its disk: there is no template of it"),
         (spec.read_only, "needs a disk that it can write to"),
         (!spec.tmpfs.is_empty(), "mounts its file systems itself"),
         (!spec.extra_hosts.is_empty(), "has an /etc/hosts of its own"),

@@ -69,6 +69,7 @@ fn plan(
         vcpus,
         nics: wires.iter().map(|wire| wire.nic.clone()).collect(),
         accel: settings.accel,
+        start: spec.start,
         configure: Configure {
             files: files(record, wires),
             interfaces: wires.iter().map(|wire| wire.interface.clone()).collect(),

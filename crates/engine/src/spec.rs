@@ -5,6 +5,7 @@
 
 use crate::store::oci::{Firmware, Hardware};
 use ireko_protocol::network::Publish;
+pub use ireko_protocol::plan::StartChoice;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,6 +18,8 @@ pub const DEFAULT_MEMORY: u64 = 512 * MIB;
 pub const DEFAULT_MACHINE_MEMORY: u64 = 1024 * MIB;
 /// The least memory a VM is made with, in bytes; a smaller limit is kept by the guest's cgroup.
 pub const LEAST_VM_MEMORY: u64 = 128 * MIB;
+/// Up to here a VM has a power of two of memory, in bytes, so that few templates are enough.
+pub const MOST_CLASSED_MEMORY: u64 = 4096 * MIB;
 /// The least memory limit that is accepted, in bytes.
 pub const LEAST_MEMORY: u64 = 6 * MIB;
 
@@ -83,6 +86,9 @@ pub struct ContainerSpec {
     /// The devices of a whole operating system; `None` is what its image says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hardware: Option<Hardware>,
+    /// Whether its VM may go on from a template.
+    #[serde(skip_serializing_if = "StartChoice::is_auto")]
+    pub start: StartChoice,
     /// Disks beside the image's, in this order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub disks: Vec<DiskSpec>,
@@ -136,14 +142,14 @@ pub struct Resources {
 }
 
 impl Resources {
-    /// The VM's RAM in MiB and, where the limit is smaller than a VM can be, the guest's own limit
-    /// in bytes.
+    /// The VM's RAM in MiB and, where that is more than was asked for, the guest's own limit in bytes.
     pub fn vm_memory(&self) -> (u64, Option<u64>) {
         let memory = self.memory.unwrap_or(DEFAULT_MEMORY);
-        match memory < LEAST_VM_MEMORY {
-            true => (LEAST_VM_MEMORY / MIB, Some(memory)),
-            false => (memory.div_ceil(MIB), None),
-        }
+        let of_vm = match memory > MOST_CLASSED_MEMORY {
+            true => memory.div_ceil(MIB) * MIB,
+            false => memory.next_power_of_two().max(LEAST_VM_MEMORY),
+        };
+        (of_vm / MIB, (of_vm > memory).then_some(memory))
     }
 
     /// The RAM in MiB of a VM that boots a whole operating system.
@@ -204,12 +210,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_limit_below_the_least_vm_is_kept_by_the_guest() {
+    fn a_vm_has_a_size_of_a_few_and_the_guest_keeps_to_the_limit() {
         let memory = |bytes| Resources { memory: bytes, cpu_millis: None }.vm_memory();
         assert_eq!(memory(None), (512, None));
         assert_eq!(memory(Some(64 * MIB)), (128, Some(64 * MIB)));
         assert_eq!(memory(Some(128 * MIB)), (128, None));
-        assert_eq!(memory(Some(1024 * MIB + 1)), (1025, None));
+        assert_eq!(memory(Some(300 * MIB)), (512, Some(300 * MIB)));
+        assert_eq!(memory(Some(1024 * MIB + 1)), (2048, Some(1024 * MIB + 1)));
+        assert_eq!(memory(Some(5000 * MIB + 1)), (5001, Some(5000 * MIB + 1)));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::monitor::{Run, remove_sockets, timestamp};
 use crate::names::random_hex;
 use crate::shim_client::{AskError, BOOT, Connection, QUICK, Refusal, ShimSocket, unexpected};
 use crate::shim_process::{OwnProcess, early_end};
-use crate::state::RunState;
+use crate::state::{Origin, RunState};
 use ireko_protocol::agent::FailureKind;
 use ireko_protocol::plan::{ExitRecord, VmPlan};
 use ireko_protocol::shim::{Answer, Request};
@@ -45,6 +45,7 @@ pub(crate) enum Cause {
 struct Started {
     at: Timestamp,
     vm_pid: u32,
+    origin: Option<Origin>,
     wait: Connection,
 }
 
@@ -106,7 +107,13 @@ impl Engine {
             started_at: started.at,
             paused: false,
         };
-        let saved = container.update_regardless(move |record| record.state = running).await;
+        let origin = started.origin;
+        let saved = container
+            .update_regardless(move |record| {
+                record.state = running;
+                record.origin = origin;
+            })
+            .await;
         self.emit(&container.record(), "start", &[]);
         self.monitor(container, Run { vm, process, wait: Some(started.wait) });
         saved
@@ -244,12 +251,12 @@ async fn bring_up(
             return Err(why_it_ended(state_dir));
         }
     };
-    let vm_pid = match socket.ask(Request::Status, QUICK).await {
-        Ok(Answer::Status(status)) => status.vm_pid,
+    let (vm_pid, origin) = match socket.ask(Request::Status, QUICK).await {
+        Ok(Answer::Status(status)) => (status.vm_pid, status.origin),
         // The process was short: its end is on the Wait connection already.
-        _ => 0,
+        _ => (0, None),
     };
-    Ok(Started { at, vm_pid, wait })
+    Ok(Started { at, vm_pid, origin, wait })
 }
 
 /// The reason a shim left behind, in `exit.json` or in its log.

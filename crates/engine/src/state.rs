@@ -5,6 +5,7 @@ use crate::networks::state::EndpointRecord;
 use crate::spec::ContainerSpec;
 use crate::store::oci::MachineConfig;
 use ireko_protocol::network::Published;
+pub use ireko_protocol::shim::Origin;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -42,6 +43,9 @@ pub struct ContainerRecord {
     pub labels: BTreeMap<String, String>,
     /// What it is doing.
     pub state: RunState,
+    /// What its VM began from, this time or the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
     /// How its last run, or the last attempt at one, ended.
     pub last_run: Option<LastRun>,
     /// How many runs have ended, failed starts not counted.
@@ -244,6 +248,7 @@ pub(crate) mod tests {
             machine: None,
             labels: BTreeMap::new(),
             state: RunState::Created,
+            origin: None,
             last_run: None,
             ended_runs: 0,
             restart_count: 0,

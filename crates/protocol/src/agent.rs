@@ -179,8 +179,11 @@ pub struct Configure {
 /// A network device and the address it gets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interface {
-    /// Which device.
+    /// The address it has, or gets.
     pub mac: MacAddress,
+    /// Which device, where it does not have its own address yet; it gets it before all else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<MacAddress>,
     /// Its address.
     pub address: Ipv4Addr,
     /// How many leading bits all addresses of its network share.

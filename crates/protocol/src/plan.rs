@@ -39,6 +39,9 @@ pub struct VmPlan {
     pub nics: Vec<Nic>,
     /// How the guest's CPU is run.
     pub accel: AccelChoice,
+    /// Whether the VM may go on from a template.
+    #[serde(default)]
+    pub start: StartChoice,
     /// Who the guest is, where our agent is in it. `seed` and `unix_nanos` are filled in by the shim at the last moment.
     pub configure: Configure,
     /// What is done in it.
@@ -136,6 +139,38 @@ pub enum AccelChoice {
     Kvm,
     /// QEMU's software emulation.
     Tcg,
+}
+
+/// Whether a VM with our agent goes on from one that was saved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StartChoice {
+    /// From a template, which is made where it is missing; cold where that fails.
+    #[default]
+    Auto,
+    /// From a template; an error where that fails.
+    Template,
+    /// Its kernel is booted.
+    Cold,
+}
+
+impl StartChoice {
+    /// Nothing was chosen.
+    pub fn is_auto(&self) -> bool {
+        *self == Self::Auto
+    }
+}
+
+impl std::str::FromStr for StartChoice {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "template" => Ok(Self::Template),
+            "cold" => Ok(Self::Cold),
+            _ => Err(format!("unknown start {text:?}: use auto, template or cold")),
+        }
+    }
 }
 
 impl std::str::FromStr for AccelChoice {

@@ -188,10 +188,23 @@ pub struct Status {
     pub phase: Phase,
     /// `kvm` or `tcg`; empty until the VM runs.
     pub accel: String,
+    /// What its guest began from; `None` until that is known.
+    #[serde(default)]
+    pub origin: Option<Origin>,
     /// The VM's own process id; 0 until it runs.
     pub vm_pid: u32,
     /// When the container's process started, nanoseconds since 1970 UTC.
     pub started_at: Option<u64>,
+}
+
+/// What a VM's guest began from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// Its kernel, or its disk's boot loader.
+    Cold,
+    /// A VM that was booted before and saved.
+    Template,
 }
 
 /// How far a VM got.

@@ -31,8 +31,8 @@ pub struct Shared {
     pub progress: Progress,
     /// Output of the container's process, or of the machine's serial line.
     pub fanout: Arc<Fanout>,
-    /// The VM, once QEMU runs.
-    pub vm: OnceLock<Control>,
+    /// The VM, while QEMU runs.
+    pub vm: Mutex<Option<Control>>,
     /// Its network devices, once QEMU runs.
     pub nics: Mutex<Option<Nics>>,
     /// Who can be asked in it.
@@ -161,7 +161,8 @@ fn rewire(shared: &Shared, wiring: Wiring) -> Result<Answer, Answer> {
     let refused = |error| failed(FailureKind::Other, chain_of(&error));
     let runs = inside(shared)?;
     let mut devices = shared.nics.lock();
-    let (Some(vm), Some(devices)) = (shared.vm.get(), devices.as_mut()) else {
+    let vm = shared.vm.lock().clone();
+    let (Some(vm), Some(devices)) = (vm.as_ref(), devices.as_mut()) else {
         return Err(not_running());
     };
     let Rewired::Changed { moved } = devices.rewire(vm, &wiring).map_err(refused)? else {
@@ -221,7 +222,8 @@ fn resize(shared: &Shared, process: ProcessId, rows: u16, columns: u16) -> Resul
 
 fn power_off(shared: &Shared) -> Result<Answer, Answer> {
     shared.progress.request_power_off();
-    match shared.vm.get() {
+    let vm = shared.vm.lock().clone();
+    match vm {
         None => Ok(Answer::Done),
         Some(vm) => vm
             .power_off_now()

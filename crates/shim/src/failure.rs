@@ -39,6 +39,11 @@ impl Failure {
         }
     }
 
+    /// Of a plan that cannot be carried out.
+    pub fn impossible(message: String) -> Self {
+        Self { exit_code: NOT_STARTED, kind: FailureKind::Other, message }
+    }
+
     /// The same with the remedy, where the VM's driver knows one, on a line of its own.
     pub fn of_vm(what: &str, error: &ireko_vm::Error) -> Self {
         let mut failure = Self::before_start(what, error);

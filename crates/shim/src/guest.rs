@@ -135,6 +135,11 @@ impl Guest {
         Ok(self.link.send_message(&Request { id: 0, body: RequestBody::PowerOff })?)
     }
 
+    /// Ends the connection: every waiting call fails.
+    pub fn hang_up(&self) {
+        self.link.close();
+    }
+
     /// Chooses an id for one more process.
     pub fn new_process(&self) -> ProcessId {
         let mut state = self.state.lock();

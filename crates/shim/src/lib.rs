@@ -39,5 +39,6 @@ mod run;
 mod streams;
 mod utility;
 mod vm;
+mod warm;
 
 pub use run::main;

@@ -2,7 +2,7 @@
 
 use ireko_protocol::agent::FailureKind;
 use ireko_protocol::plan::ExitRecord;
-use ireko_protocol::shim::{Phase, Status};
+use ireko_protocol::shim::{Origin, Phase, Status};
 use parking_lot::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -44,8 +44,13 @@ pub enum StartSignal {
 impl Progress {
     /// A VM on its way.
     pub fn new() -> Self {
-        let status =
-            Status { phase: Phase::Booting, accel: String::new(), vm_pid: 0, started_at: None };
+        let status = Status {
+            phase: Phase::Booting,
+            accel: String::new(),
+            origin: None,
+            vm_pid: 0,
+            started_at: None,
+        };
         let state = State {
             status,
             start_requested: false,
@@ -62,10 +67,11 @@ impl Progress {
         self.state.lock().status.clone()
     }
 
-    /// QEMU runs.
-    pub fn launched(&self, accel: &str, vm_pid: u32) {
+    /// QEMU runs, with a guest that begins from there.
+    pub fn launched(&self, accel: &str, origin: Origin, vm_pid: u32) {
         self.change(|state| {
             state.status.accel = accel.to_owned();
+            state.status.origin = Some(origin);
             state.status.vm_pid = vm_pid;
         });
     }

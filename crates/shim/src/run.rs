@@ -59,7 +59,7 @@ fn run(plan_file: &Path, agent: &[u8]) -> io::Result<()> {
     let shared = Arc::new(Shared {
         progress: Progress::new(),
         fanout: Fanout::new(Log::open(log)?),
-        vm: OnceLock::new(),
+        vm: Mutex::new(None),
         nics: Mutex::new(None),
         inside: match &plan.work {
             Work::Machine { .. } => Inside::Machine(OnceLock::new()),

@@ -1,7 +1,7 @@
 //! A VM that runs our kernel and agent, and in it a container's process or work on its disk.
 //!
 //! ```text
-//!   QEMU ─► agent's hello ─► Configure                                             (Booting)
+//!   QEMU ─► agent's hello, or a template ─► Configure                              (Booting)
 //!     ─► wait for Start ─► Spawn                                                   (Ready)
 //!     ─► process exits ─► output drained ─► PowerOff                               (Running)
 //! ```
@@ -13,11 +13,13 @@ use crate::phase::StartSignal;
 use crate::records;
 use crate::run::START_LIMIT;
 use crate::vm::{QUIT_LIMIT, Vm, acceleration, nics};
+use crate::warm;
 use ireko_protocol::agent::{
     Configure, DiskSerial, ExitStatus, PORT_NAME, ProcessId, Reply, RequestBody, Spawn,
 };
-use ireko_protocol::plan::{VmPlan, Work};
+use ireko_protocol::plan::{StartChoice, VmPlan, Work};
 use ireko_protocol::shim::Phase;
+use ireko_vm::accel::Verdict;
 use ireko_vm::kernel::{self, GuestKernel};
 use ireko_vm::{Boot, Console, DiskAttachment, DiskSource, GuestPort, KernelBoot, VmSpec};
 use std::os::unix::net::UnixStream;
@@ -27,7 +29,7 @@ use std::time::Duration;
 
 /// From QEMU's start to the agent's greeting. Seconds in software emulation; a host with fifty
 /// VMs booting at once needs minutes.
-const BOOT_LIMIT: Duration = Duration::from_secs(300);
+pub const BOOT_LIMIT: Duration = Duration::from_secs(300);
 /// How long an archive may take to unpack.
 const APPLY_LIMIT: Duration = Duration::from_secs(3 * 3600);
 /// How long the guest may take to sync, unmount and power off.
@@ -41,25 +43,146 @@ pub fn run(
     agent: &[u8],
     shared: &Shared,
 ) -> Result<i32, Failure> {
-    let (vm, guest) = boot(plan, disks, socket, agent, shared)?;
-    let result = configure(plan, &guest).and_then(|()| work(plan, shared, &guest, &vm));
-    shut_down(&guest, &vm);
+    let running = bring_up(plan, disks, socket, agent, shared)?;
+    if let Inside::Agent(place) = &shared.inside {
+        // Set once: this is the only work of this process.
+        let _ = place.set(Arc::clone(&running.guest));
+    }
+    let result = work(plan, shared, &running.guest, running.vm());
+    shut_down(&running.guest, running.vm());
     result
 }
 
-fn boot(
+/// What every VM with our kernel and agent is made of.
+pub struct Ingredients {
+    /// How its CPUs are run, and why.
+    pub verdict: Verdict,
+    /// What it boots.
+    pub boot: KernelBoot,
+}
+
+/// A VM whose guest knows who it is.
+struct Running {
+    start: Start,
+    guest: Arc<Guest>,
+}
+
+/// How a VM began.
+enum Start {
+    Cold(Vm),
+    Warm(warm::Clone),
+}
+
+impl Running {
+    fn vm(&self) -> &Vm {
+        match &self.start {
+            Start::Cold(vm) => vm,
+            Start::Warm(clone) => &clone.vm,
+        }
+    }
+}
+
+impl Ingredients {
+    fn find(plan: &VmPlan, agent: &[u8]) -> Result<Self, Failure> {
+        let verdict = acceleration(plan)?;
+        let kernel = GuestKernel::find(&plan.cache)
+            .map_err(|error| Failure::of_vm("cannot boot the VM", &error))?;
+        let initrd = kernel::initrd(&kernel, agent)
+            .map_err(|error| Failure::of_vm("cannot make the VM's initramfs", &error))?;
+        let command_line = kernel::command_line(verdict.accel, kernel::host_tsc_khz());
+        let boot = KernelBoot { kernel: kernel.vmlinux, initrd, command_line, ram: None };
+        Ok(Self { verdict, boot })
+    }
+
+    /// A VM of this plan with these disks that boots its kernel.
+    pub fn spec(&self, plan: &VmPlan, disks: Vec<DiskAttachment>) -> VmSpec {
+        VmSpec {
+            name: plan.vm.clone(),
+            accel: self.verdict.accel,
+            memory_mib: plan.memory_mib,
+            vcpus: plan.vcpus,
+            boot: Boot::Kernel(self.boot.clone()),
+            disks,
+            ports: vec![GuestPort {
+                name: PORT_NAME.to_owned(),
+                socket: plan.runtime_dir.join("agent.sock"),
+            }],
+            nics: nics(plan),
+            control: plan.runtime_dir.join("qmp.sock"),
+            console: Console::None,
+        }
+    }
+}
+
+/// From a template where that can be, and cold where it cannot or does not work.
+fn bring_up(
     plan: &VmPlan,
-    mut disks: Vec<DiskAttachment>,
+    disks: Vec<DiskAttachment>,
     socket: &Path,
     agent: &[u8],
     shared: &Shared,
-) -> Result<(Vm, Arc<Guest>), Failure> {
-    let verdict = acceleration(plan)?;
-    let kernel = GuestKernel::find(&plan.cache)
-        .map_err(|error| Failure::of_vm("cannot boot the VM", &error))?;
-    let initrd = kernel::initrd(&kernel, agent)
-        .map_err(|error| Failure::of_vm("cannot make the VM's initramfs", &error))?;
-    let port = plan.runtime_dir.join("agent.sock");
+) -> Result<Running, Failure> {
+    let ingredients = Ingredients::find(plan, agent)?;
+    match (plan.start, warm::obstacle(plan)) {
+        (StartChoice::Cold, _) => {}
+        (StartChoice::Template, Some(obstacle)) => {
+            return Err(Failure::impossible(format!("cannot start from a template: {obstacle}")));
+        }
+        (StartChoice::Auto, Some(obstacle)) => tracing::info!(obstacle, "a cold start"),
+        (choice, None) => match from_template(plan, &ingredients, disks.clone(), socket, shared) {
+            Ok(running) => return Ok(running),
+            Err(Unusable::Template(failure))
+                if choice == StartChoice::Auto && !shared.progress.power_off_requested() =>
+            {
+                tracing::warn!("a cold start, since there is no template: {}", failure.message);
+            }
+            Err(Unusable::Template(failure) | Unusable::Guest(failure)) => return Err(failure),
+        },
+    }
+    cold(plan, &ingredients, disks, socket, shared)
+}
+
+/// Why a VM that goes on from a template is of no use.
+enum Unusable {
+    /// It is the template's fault, or may be.
+    Template(Failure),
+    /// It works, and says that it cannot do what is asked.
+    Guest(Failure),
+}
+
+fn from_template(
+    plan: &VmPlan,
+    ingredients: &Ingredients,
+    disks: Vec<DiskAttachment>,
+    socket: &Path,
+    shared: &Shared,
+) -> Result<Running, Unusable> {
+    let clone =
+        warm::launch(plan, ingredients, disks, socket, shared).map_err(Unusable::Template)?;
+    let guest = connect(plan).map_err(Unusable::Template)?;
+    let mut wanted = configuration(plan).map_err(Unusable::Guest)?;
+    warm::who_it_is(&mut wanted);
+    match guest.order(RequestBody::Configure(Box::new(wanted))) {
+        Ok(()) => Ok(Running { start: Start::Warm(clone), guest }),
+        Err(error @ GuestError::Failed { .. }) => {
+            shut_down(&guest, &clone.vm);
+            Err(Unusable::Guest(Failure::of_guest("cannot configure the guest", error)))
+        }
+        Err(error) => {
+            guest.hang_up();
+            clone.discard(plan);
+            Err(Unusable::Template(Failure::of_guest("cannot configure the guest", error)))
+        }
+    }
+}
+
+fn cold(
+    plan: &VmPlan,
+    ingredients: &Ingredients,
+    mut disks: Vec<DiskAttachment>,
+    socket: &Path,
+    shared: &Shared,
+) -> Result<Running, Failure> {
     if let Work::ApplyTar { archive } = &plan.work {
         disks.push(DiskAttachment {
             serial: DiskSerial::archive().0,
@@ -67,51 +190,41 @@ fn boot(
             read_only: true,
         });
     }
-    let spec = VmSpec {
-        name: plan.vm.clone(),
-        accel: verdict.accel,
-        memory_mib: plan.memory_mib,
-        vcpus: plan.vcpus,
-        boot: Boot::Kernel(KernelBoot {
-            kernel: kernel.vmlinux,
-            initrd,
-            command_line: kernel::command_line(verdict.accel, kernel::host_tsc_khz()),
-        }),
-        disks,
-        ports: vec![GuestPort { name: PORT_NAME.to_owned(), socket: port.clone() }],
-        nics: nics(plan),
-        control: plan.runtime_dir.join("qmp.sock"),
-        console: Console::None,
-    };
-    let vm = Vm::launch(plan, &spec, socket, shared)?;
-    let guest = UnixStream::connect(&port)
-        .and_then(Guest::connect)
-        .map_err(|error| Failure::before_start("cannot reach the guest", &error))?;
+    let vm = Vm::launch(plan, &ingredients.spec(plan, disks), socket, shared)?;
+    let guest = connect(plan)?;
     match guest.await_hello(BOOT_LIMIT) {
         Ok(kernel) => tracing::info!(kernel, "the guest is up"),
         Err(error) => {
             let end = vm.await_end(Duration::from_secs(1));
             let how = end.map(|end| end.to_string()).unwrap_or_default();
             let _ = vm.control.power_off_now();
-            let what = format!("the guest did not come up ({}) {how}", verdict.reason);
+            let reason = &ingredients.verdict.reason;
+            let what = format!("the guest did not come up ({reason}) {how}");
             return Err(Failure::of_guest(what.trim_end(), error));
         }
     }
-    if let Inside::Agent(place) = &shared.inside {
-        // Set once: this is the only boot of this process.
-        let _ = place.set(Arc::clone(&guest));
+    let configured = configuration(plan).and_then(|wanted| {
+        guest
+            .order(RequestBody::Configure(Box::new(wanted)))
+            .map_err(|error| Failure::of_guest("cannot configure the guest", error))
+    });
+    if configured.is_err() {
+        shut_down(&guest, &vm);
     }
-    Ok((vm, guest))
+    configured.map(|()| Running { start: Start::Cold(vm), guest })
 }
 
-fn configure(plan: &VmPlan, guest: &Guest) -> Result<(), Failure> {
+fn connect(plan: &VmPlan) -> Result<Arc<Guest>, Failure> {
+    UnixStream::connect(plan.runtime_dir.join("agent.sock"))
+        .and_then(Guest::connect)
+        .map_err(|error| Failure::before_start("cannot reach the guest", &error))
+}
+
+fn configuration(plan: &VmPlan) -> Result<Configure, Failure> {
     let mut seed = vec![0; 64];
     getrandom::fill(&mut seed)
         .map_err(|error| Failure::before_start("cannot read the host's randomness", &error))?;
-    let configure = Configure { seed, unix_nanos: records::now(), ..plan.configure.clone() };
-    guest
-        .order(RequestBody::Configure(Box::new(configure)))
-        .map_err(|error| Failure::of_guest("cannot configure the guest", error))
+    Ok(Configure { seed, unix_nanos: records::now(), ..plan.configure.clone() })
 }
 
 fn work(plan: &VmPlan, shared: &Shared, guest: &Guest, vm: &Vm) -> Result<i32, Failure> {

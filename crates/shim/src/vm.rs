@@ -5,8 +5,9 @@ use crate::failure::{Failure, chain_of};
 use crate::nics::{Nics, as_spec};
 use crate::records;
 use ireko_protocol::plan::{AccelChoice, VmPlan};
+use ireko_protocol::shim::Origin;
 use ireko_vm::accel::{self, Accel};
-use ireko_vm::{Control, Nic, NicKind, Qemu, VmDriver, VmExit, VmSpec};
+use ireko_vm::{Boot, Control, Nic, NicKind, Qemu, VmDriver, VmExit, VmSpec};
 use std::fmt;
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver};
@@ -69,18 +70,14 @@ impl Vm {
         let mut vm = Qemu::find()
             .and_then(|qemu| qemu.launch(spec))
             .map_err(|error| Failure::of_vm("cannot start the VM", &error))?;
-        let accel_name = match spec.accel {
-            Accel::Kvm => "kvm",
-            Accel::Tcg => "tcg",
+        let origin = match &spec.boot {
+            Boot::Kernel(_) | Boot::Firmware(_) => Origin::Cold,
+            Boot::Saved(_) => Origin::Template,
         };
-        shared.progress.launched(accel_name, vm.pid());
+        shared.progress.launched(accel_name(spec.accel), origin, vm.pid());
         let control = vm.control();
         *shared.nics.lock() = Some(Nics::new(NicKind::of(&spec.boot), plan));
-        // Set once: this is the only launch of this process.
-        let _ = shared.vm.set(control.clone());
-        if shared.progress.power_off_requested() {
-            let _ = control.power_off_now();
-        }
+        make_known(shared, &control);
         records::write_shim_record(plan, socket, vm.pid())
             .map_err(|error| Failure::before_start("cannot write shim.json", &error))?;
         let (tell, ended) = mpsc::channel();
@@ -120,6 +117,22 @@ impl Vm {
         if self.await_end(QUIT_LIMIT).is_none() {
             tracing::error!("QEMU does not end; it goes with this process");
         }
+    }
+}
+
+/// Lets whoever asks this process end the VM. A power-off that was asked for before is carried out.
+pub fn make_known(shared: &Shared, control: &Control) {
+    *shared.vm.lock() = Some(control.clone());
+    if shared.progress.power_off_requested() {
+        let _ = control.power_off_now();
+    }
+}
+
+/// What the acceleration is called.
+pub fn accel_name(accel: Accel) -> &'static str {
+    match accel {
+        Accel::Kvm => "kvm",
+        Accel::Tcg => "tcg",
     }
 }
 

@@ -8,7 +8,8 @@
 //!
 //! Read in this order: [`spec`] (what is asked for), [`driver`] (what is given back), [`qemu`] (the
 //! one driver there is), [`accel`] (may hardware virtualisation be used here), [`kernel`] (what a
-//! utility VM boots), [`firmware`] (what a machine boots by).
+//! utility VM boots), [`firmware`] (what a machine boots by), [`template`] (VMs that were saved to be
+//! gone on from).
 //!
 //! What runs inside the guest, what its disks hold and who speaks on its ports is decided by the
 //! caller; nothing here reads a disk or a guest's message.
@@ -36,6 +37,7 @@ pub mod kernel;
 pub mod qemu;
 mod replace_file;
 pub mod spec;
+pub mod template;
 
 pub use accel::Accel;
 pub use driver::{RunningVm, VmDriver, VmExit};
@@ -43,5 +45,5 @@ pub use error::{Error, ErrorKind, Result};
 pub use qemu::{Control, NicKind, Qemu};
 pub use spec::{
     Boot, Cable, Console, DiskAttachment, DiskSource, Firmware, GuestPort, Hardware, KernelBoot,
-    MachineBoot, Nic, Uefi, VmSpec,
+    MachineBoot, Nic, SavedVm, Uefi, VmSpec,
 };

@@ -11,6 +11,7 @@ mod control;
 mod machine;
 mod nics;
 mod process;
+mod saved;
 
 pub use arguments::{MACHINE, arguments};
 pub use control::{Control, Status};
@@ -18,7 +19,7 @@ pub use nics::NicKind;
 
 use crate::driver::{RunningVm, VmDriver};
 use crate::error::{Error, ErrorKind, Result};
-use crate::spec::{Console, VmSpec};
+use crate::spec::{Boot, Console, VmSpec};
 use control::Connection;
 use process::{Process, QemuVm};
 use std::fmt;
@@ -143,6 +144,10 @@ impl VmDriver for Qemu {
         drop(listener);
         let connected = Connection::open(line)
             .and_then(|connection| Control::greet(connection, process.pidfd()?, START_DEADLINE));
+        let connected = connected.and_then(|control| match &spec.boot {
+            Boot::Saved(saved) => control.load(saved, &spec.control).map(|()| control),
+            Boot::Kernel(_) | Boot::Firmware(_) => Ok(control),
+        });
         match connected {
             Ok(control) => {
                 tracing::debug!(vm = spec.name, pid = process.pid(), "QEMU answers");

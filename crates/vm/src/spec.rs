@@ -45,10 +45,26 @@ pub struct VmSpec {
 pub enum Boot {
     /// A kernel of ours. A reset ends the VM.
     Kernel(KernelBoot),
+    /// Nothing: it goes on from where another VM was saved. A reset ends the VM.
+    ///
+    /// The VM waits for [`Control::resume`](crate::Control::resume) before it goes on. All that its
+    /// devices are is the saved VM's, but for what is behind them; a network device has the saved
+    /// one's address until its guest changes it.
+    Saved(SavedVm),
     /// Whatever its first disk holds, on a machine of its own kind. A reset boots it again.
     ///
     /// The VM waits for [`Control::resume`](crate::Control::resume) before its first instruction.
     Firmware(MachineBoot),
+}
+
+/// What [`Control::save`](crate::Control::save) left of a VM that was like this one: as much memory,
+/// as many CPUs, the same devices in the same order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SavedVm {
+    /// What was its [`KernelBoot::ram`]. Many VMs share it; none of them changes it.
+    pub ram: PathBuf,
+    /// The rest of it.
+    pub state: PathBuf,
 }
 
 /// A machine that boots a disk.
@@ -111,6 +127,8 @@ pub struct KernelBoot {
     pub initrd: PathBuf,
     /// See [`crate::kernel::command_line`].
     pub command_line: String,
+    /// The file that is the VM's RAM, of its size: a VM that is to be saved has one.
+    pub ram: Option<PathBuf>,
 }
 
 /// One block device of a VM.
@@ -140,6 +158,9 @@ pub enum DiskSource {
         /// The file.
         path: PathBuf,
     },
+    /// Nowhere: a disk without a byte, in the place of one that a VM gets which goes on from this
+    /// one's saved state.
+    Empty,
 }
 
 /// One network device of a VM.

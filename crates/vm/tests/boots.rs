@@ -50,6 +50,7 @@ impl Bench {
             kernel: own.vmlinux.clone(),
             initrd: kernel::initrd(&own, test_guest()).unwrap(),
             command_line: kernel::command_line(accel, kernel::host_tsc_khz()),
+            ram: None,
         };
         Some(Self { folder, qemu, accel, boot, _slot: slots::take(Vms::One) })
     }

@@ -13,7 +13,8 @@ use axum::response::{IntoResponse, Response};
 use hyper::StatusCode;
 use ireko_engine::oci::{self, Firmware, Hardware};
 use ireko_engine::{
-    ContainerSpec, DiskContent, DiskSpec, Dns, EndpointSpec, ExtraHost, Resources, StdioSpec,
+    ContainerSpec, DiskContent, DiskSpec, Dns, EndpointSpec, ExtraHost, Resources, StartChoice,
+    StdioSpec,
 };
 use ireko_protocol::disks::{ANNOTATION as DISKS, DiskWish, WishedContent};
 use serde_json::{Map, Value, json};
@@ -22,6 +23,8 @@ use std::net::IpAddr;
 
 /// The annotation that chooses a machine's firmware.
 pub(crate) const FIRMWARE: &str = "ireko.firmware";
+/// The annotation that says whether a VM may go on from a template.
+pub(crate) const START: &str = "ireko.start";
 /// The annotation that chooses a machine's devices.
 pub(crate) const HARDWARE: &str = "ireko.hardware";
 
@@ -96,11 +99,12 @@ fn spec(body: ContainerCreate) -> ApiResult<ContainerSpec> {
         attached: attached.map(Option::unwrap_or_default),
         console_size: host.console_size.unwrap_or_default(),
     };
-    let Machine { firmware, hardware, disks } = machine(host.annotations.as_ref())?;
+    let Own { firmware, hardware, disks, start } = own(host.annotations.as_ref())?;
     Ok(ContainerSpec {
         firmware,
         hardware,
         disks,
+        start,
         image,
         command: body.cmd.map(|words| words.into_list()),
         entrypoint: body.entrypoint.map(|words| words.into_list()),
@@ -133,35 +137,37 @@ fn spec(body: ContainerCreate) -> ApiResult<ContainerSpec> {
     })
 }
 
-/// What is asked of the machine.
+/// What is asked for that Docker has no field for.
 #[derive(Default)]
-struct Machine {
+struct Own {
     firmware: Option<Firmware>,
     hardware: Option<Hardware>,
     disks: Vec<DiskSpec>,
+    start: StartChoice,
 }
 
 /// The one place for what Docker has no field for.
-fn machine(annotations: Option<&BTreeMap<String, String>>) -> ApiResult<Machine> {
-    let mut machine = Machine::default();
+fn own(annotations: Option<&BTreeMap<String, String>>) -> ApiResult<Own> {
+    let mut own = Own::default();
     let wrong = |error: oci::Error| ApiError::bad_request(error.to_string());
     for (name, value) in annotations.into_iter().flatten() {
         match name.as_str() {
-            FIRMWARE => machine.firmware = Some(value.parse().map_err(wrong)?),
-            HARDWARE => machine.hardware = Some(value.parse().map_err(wrong)?),
+            FIRMWARE => own.firmware = Some(value.parse().map_err(wrong)?),
+            HARDWARE => own.hardware = Some(value.parse().map_err(wrong)?),
+            START => own.start = value.parse().map_err(ApiError::bad_request)?,
             DISKS => {
                 let list = DiskWish::list(value);
                 let list = list.map_err(|error| ApiError::bad_request(error.to_string()))?;
-                machine.disks = list.into_iter().map(disk).collect();
+                own.disks = list.into_iter().map(disk).collect();
             }
             _ => {
                 return Err(ApiError::not_yet(&format!(
-                    "annotations other than {FIRMWARE}, {HARDWARE} and {DISKS}"
+                    "annotations other than {FIRMWARE}, {HARDWARE}, {START} and {DISKS}"
                 )));
             }
         }
     }
-    Ok(machine)
+    Ok(own)
 }
 
 fn disk(wish: DiskWish) -> DiskSpec {

@@ -90,6 +90,7 @@ fn state(record: &ContainerRecord) -> Value {
         "OOMKilled": false,
         "Dead": false,
         "Pid": pid,
+        "Origin": record.origin,
         "ExitCode": last.filter(|_| !running).map_or(0, |run| run.exit_code),
         "Error": last.filter(|_| !running).and_then(|run| run.error.as_deref()).unwrap_or_default(),
         "StartedAt": time(started_at),

@@ -210,6 +210,7 @@ fn wire(nic: Nic, address: Ipv4Addr, leads_out: bool, network: &NetworkRecord) -
     Wire {
         interface: Interface {
             mac: nic.mac,
+            device: None,
             address,
             prefix: network.subnet.prefix(),
             default_route: leads_out.then_some(network.gateway),

@@ -6,10 +6,13 @@
 use crate::accel::Accel;
 use crate::qemu::machine;
 use crate::qemu::nics::{self, NicKind};
-use crate::spec::{Boot, Console, DiskAttachment, DiskSource, GuestPort, KernelBoot, VmSpec};
+use crate::spec::{
+    Boot, Console, DiskAttachment, DiskSource, GuestPort, KernelBoot, SavedVm, VmSpec,
+};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::RawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 
 /// The machine of a VM that boots a kernel of ours. Versioned, so that a newer QEMU presents the same hardware.
 pub const MACHINE: &str = "pc-i440fx-7.2";
@@ -28,7 +31,10 @@ pub fn arguments(spec: &VmSpec, control: RawFd) -> Vec<OsString> {
     line.option(
         "-machine",
         match &spec.boot {
-            Boot::Kernel(_) => Fields::new(format!("{MACHINE},usb=off,dump-guest-core=off")),
+            Boot::Kernel(KernelBoot { ram: None, .. }) => Fields::new(utility_machine()),
+            Boot::Kernel(_) | Boot::Saved(_) => {
+                Fields::new(utility_machine()).text(",memory-backend=ram")
+            }
             Boot::Firmware(boot) => machine::kind(boot),
         },
     );
@@ -38,9 +44,14 @@ pub fn arguments(spec: &VmSpec, control: RawFd) -> Vec<OsString> {
     };
     line.option("-smp", spec.vcpus.to_string());
     line.option("-m", format!("{}M", spec.memory_mib));
+    match &spec.boot {
+        Boot::Kernel(KernelBoot { ram: Some(file), .. }) => line.ram(spec.memory_mib, file, "on"),
+        Boot::Saved(SavedVm { ram, .. }) => line.ram(spec.memory_mib, ram, "off"),
+        Boot::Kernel(_) | Boot::Firmware(_) => {}
+    }
     line.flag("-nodefaults").flag("-no-user-config");
     match spec.boot {
-        Boot::Kernel(_) => line.flag("-no-reboot"),
+        Boot::Kernel(_) | Boot::Saved(_) => line.flag("-no-reboot"),
         Boot::Firmware(_) => line.flag("-S"),
     };
     line.option("-display", "none").option("-sandbox", SANDBOX);
@@ -48,6 +59,7 @@ pub fn arguments(spec: &VmSpec, control: RawFd) -> Vec<OsString> {
     line.option("-mon", "chardev=control,mode=control");
     match &spec.boot {
         Boot::Kernel(boot) => line.kernel(boot),
+        Boot::Saved(_) => drop(line.option("-incoming", "defer")),
         Boot::Firmware(boot) => machine::devices(&mut line, boot),
     }
     line.console(&spec.console);
@@ -60,13 +72,22 @@ pub fn arguments(spec: &VmSpec, control: RawFd) -> Vec<OsString> {
         line.option(
             "-device",
             match &spec.boot {
-                Boot::Kernel(_) => virtio_disk(number, disk, &node),
+                Boot::Kernel(_) | Boot::Saved(_) => virtio_disk(number, disk, &node),
                 Boot::Firmware(boot) => machine::disk(boot.hardware, number, disk, &node),
             },
         );
     }
     nics::add(&mut line, NicKind::of(&spec.boot), &spec.nics);
     line.0
+}
+
+fn utility_machine() -> String {
+    format!("{MACHINE},usb=off,dump-guest-core=off")
+}
+
+/// The block node behind a VM's disk, by the disk's place among its disks.
+pub(super) fn node_name(number: usize) -> String {
+    format!("disk{number}")
 }
 
 /// Returns the usual device of a disk. Every failure is the guest's to handle: by default QEMU would
@@ -104,6 +125,12 @@ impl Line {
         self.option("-append", &boot.command_line);
     }
 
+    /// RAM in a file: the file itself, or only what nobody has written over in this VM.
+    fn ram(&mut self, mib: u64, file: &Path, share: &str) {
+        let backend = Fields::new(format!("memory-backend-file,id=ram,size={mib}M,mem-path="));
+        self.option("-object", backend.value(file).text(",share=").text(share));
+    }
+
     fn console(&mut self, console: &Console) {
         let end = match console {
             Console::None => return,
@@ -128,7 +155,7 @@ impl Line {
     /// Adds a block node; returns its name. A guest's flush reaches the node and a discard is passed
     /// on; zeroes are not looked for, since the server below knows its holes.
     fn node(&mut self, number: usize, disk: &DiskAttachment) -> String {
-        let name = format!("disk{number}");
+        let name = node_name(number);
         let access = if disk.read_only { "on" } else { "off" };
         let node = format!(
             "node-name={name},read-only={access},discard=unmap,detect-zeroes=off,\
@@ -145,6 +172,7 @@ impl Line {
                 Fields::new(format!("driver=raw,{node},file.driver=file,file.filename="))
                     .value(path)
             }
+            DiskSource::Empty => Fields::new(format!("driver=null-co,size=0,{node}")),
         };
         self.option("-blockdev", node);
         name
@@ -196,6 +224,7 @@ mod tests {
                 kernel: "/cache/a,b/vmlinux".into(),
                 initrd: "/cache/initrd".into(),
                 command_line: "quiet panic=-1".into(),
+                ram: None,
             }),
             disks: vec![
                 DiskAttachment {
@@ -275,6 +304,18 @@ mod tests {
         let line = shown(&VmSpec { nics: vec![nic], ..spec(Accel::Tcg) });
         let wire = "-netdev tap,id=net0,ifname=tap0,script=no,downscript=no,vnet_hdr=off\n";
         assert!(line.contains(wire), "{line}");
+    }
+
+    #[test]
+    fn a_vm_that_is_saved_and_one_that_goes_on_from_it_get_exactly_these_command_lines() {
+        let mut template = VmSpec { console: Console::None, ..spec(Accel::Tcg) };
+        template.disks.truncate(1);
+        let mut clone = template.clone();
+        template.disks[0].source = DiskSource::Empty;
+        let Boot::Kernel(boot) = &mut template.boot else { panic!("another boot") };
+        boot.ram = Some("/cache/a,b/ram".into());
+        clone.boot = Boot::Saved(SavedVm { ram: "/t/ram".into(), state: "/t/state".into() });
+        assert_eq!(shown(&template) + &shown(&clone), include_str!("saved.golden"));
     }
 
     #[test]

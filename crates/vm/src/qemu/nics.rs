@@ -27,7 +27,9 @@ impl NicKind {
     pub fn of(boot: &Boot) -> Self {
         let virtio = "virtio-net-pci";
         match boot {
-            Boot::Kernel(_) => Self { first: virtio, later: virtio, has_slots: false },
+            Boot::Kernel(_) | Boot::Saved(_) => {
+                Self { first: virtio, later: virtio, has_slots: false }
+            }
             Boot::Firmware(boot) => match boot.hardware {
                 Hardware::Virtio => Self { first: virtio, later: virtio, has_slots: true },
                 // The slots take PCI Express, the systems of old do not.

@@ -1,0 +1,171 @@
+//! Starting from a template: what is the same as in a cold start, and what must not be.
+
+use ireko_e2e::slots::Vms;
+use ireko_e2e::{World, run};
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, symlink};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// All that a container may not share with another, a line each.
+const IDENTITY: &str = "head -c 16 /dev/urandom | od -An -tx1; cat /proc/sys/kernel/random/boot_id; \
+                        hostname; cat /sys/class/net/eth0/address; ip -4 -o addr show eth0 | \
+                        awk '{print $4}'";
+
+/// A world with templates of its own; what else is in the cache is everybody's.
+struct Templates {
+    world: World,
+    cache: tempfile::TempDir,
+}
+
+impl Templates {
+    fn new(name: &str, vms: Vms) -> Self {
+        let world = World::new(name, vms);
+        let shared =
+            std::env::var_os("IREKO_CACHE").map_or("/var/cache/ireko".into(), PathBuf::from);
+        let cache = tempfile::tempdir().expect("a folder");
+        for part in fs::read_dir(&shared).expect("a cache").flatten() {
+            if part.file_name() != "templates" {
+                symlink(part.path(), cache.path().join(part.file_name())).expect("a link");
+            }
+        }
+        // The first command starts the daemon, which keeps the cache that it was given.
+        run(world.ireko(&["version"]).env("IREKO_CACHE", cache.path())).ok();
+        Self { world, cache }
+    }
+
+    fn hi(&self, start: &str) -> String {
+        self.world.ok(&["run", "--rm", "--start", start, "base", "echo", "hi"])
+    }
+
+    /// The folders of the templates.
+    fn all(&self) -> BTreeSet<PathBuf> {
+        let Ok(entries) = fs::read_dir(self.cache.path().join("templates")) else {
+            return BTreeSet::new();
+        };
+        entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+    }
+
+    #[track_caller]
+    fn the_one(&self) -> PathBuf {
+        let all = self.all();
+        assert_eq!(all.len(), 1, "{all:?}");
+        all.into_iter().next().expect("one")
+    }
+}
+
+fn inode(path: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata(path).expect("the file").ino()
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock").as_secs()
+}
+
+#[test]
+fn a_container_is_the_same_however_it_is_started() {
+    let world = World::new("every way to start", Vms::One);
+    let script = "hostname; nproc; cat /sys/fs/cgroup/memory.max; cat /etc/resolv.conf; \
+                  ip route | head -1; echo $0; cat; exit 7";
+    for (start, origin) in [("cold", "cold"), ("template", "template"), ("auto", "template")] {
+        let options =
+            ["run", "-i", "--name", start, "-h", "nest", "-m", "300m", "--cpus", "2", "--start"];
+        let words = [&options[..], &[start, "base", "sh", "-c", script]].concat();
+        let ran = run(&mut world.ireko(&words));
+        assert_eq!(ran.code, 7, "{ran:#?}");
+        let lines: Vec<_> = ran.stdout.lines().collect();
+        let limit = (300 << 20).to_string();
+        assert_eq!(lines[..3], ["nest", "2", &limit], "{start}");
+        assert!(ran.stdout.contains("default via 172."), "{ran:#?}");
+        assert_eq!(world.inspect(start, "/State/Origin"), origin);
+        world.ok(&["rm", start]);
+    }
+    world
+        .run(&["run", "--rm", "--start", "template", "-m", "5g", "base", "true"])
+        .fails_with(125, "templates have powers of two from 128 to 4096 MiB");
+    world.run(&["run", "--start", "hot", "base"]).fails_with(125, "use auto, template or cold");
+    assert_eq!(world.ok(&["run", "--rm", "-m", "5g", "base", "echo", "large"]), "large");
+}
+
+#[test]
+fn clones_of_one_template_are_strangers_to_each_other() {
+    let world = World::new("strangers", Vms::Two);
+    let mut seen = BTreeSet::new();
+    let started: Vec<_> = (0..2)
+        .map(|number| {
+            let name = format!("clone{number}");
+            world.ok(&[
+                "run", "-d", "--start", "template", "--name", &name, "base", "sleep", "9999",
+            ]);
+            name
+        })
+        .collect();
+    for name in &started {
+        let before = now();
+        let clock: u64 = world.ok(&["exec", name, "date", "+%s"]).parse().expect("seconds");
+        assert!((before..=now()).contains(&clock), "{before} {clock}");
+        let said = world.ok(&["exec", name, "sh", "-c", IDENTITY]);
+        assert_eq!(said.lines().count(), 5, "{said}");
+        for line in said.lines() {
+            assert!(seen.insert(line.to_owned()), "both have {line}");
+        }
+        let mac = world.inspect(name, "/NetworkSettings/MacAddress");
+        assert!(said.contains(mac.as_str().expect("a MAC address")), "{said}");
+    }
+    // They can talk: the switch knows them by their own addresses.
+    let peer = world.ok(&["ip", &started[1]]);
+    world.ok(&["exec", &started[0], "ping", "-c", "1", "-W", "30", &peer]);
+}
+
+#[test]
+fn a_template_that_is_not_as_it_was_made_is_made_anew() {
+    let templates = Templates::new("templates", Vms::One);
+    assert_eq!(templates.hi("cold"), "hi");
+    assert!(templates.all().is_empty(), "a cold start needs none");
+    assert_eq!(templates.hi("template"), "hi");
+    let folder = templates.the_one();
+    let made = inode(&folder.join("ram"));
+    assert_eq!(templates.hi("template"), "hi");
+    assert_eq!(inode(&folder.join("ram")), made, "it is made once");
+
+    // One byte of the kernel.
+    let ram = File::options().write(true).open(folder.join("ram")).expect("the memory");
+    ram.write_all_at(b"x", 20 << 20).expect("a byte");
+    drop(ram);
+    assert_eq!(templates.hi("template"), "hi");
+    let made_anew = inode(&folder.join("ram"));
+    assert_ne!(made_anew, made);
+
+    // A state that is none: QEMU refuses it, and so does whoever insists on a template.
+    fs::write(folder.join("state"), b"nothing").expect("a file");
+    assert_eq!(templates.hi("auto"), "hi");
+    assert_ne!(inode(&folder.join("ram")), made_anew);
+
+    // What a maker left that was killed.
+    let left = folder
+        .with_file_name(format!(".new-{}", folder.file_name().expect("a name").to_string_lossy()));
+    fs::rename(&folder, &left).expect("a half-made template");
+    fs::remove_file(left.join("template.json")).expect("its record");
+    assert_eq!(templates.hi("template"), "hi");
+    templates.the_one();
+}
+
+#[test]
+fn where_no_template_can_be_made_a_container_starts_cold() {
+    let templates = Templates::new("no templates", Vms::One);
+    let folder = templates.cache.path().join("templates");
+    fs::write(&folder, b"a file where the folder should be").expect("a file");
+    let start =
+        |start: &str| ["run", "--name", "box", "--start", start, "base", "true"].map(str::to_owned);
+    let run = |words: &[String]| {
+        templates.world.run(&words.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    run(&start("auto")).ok();
+    assert_eq!(templates.world.inspect("box", "/State/Origin"), "cold");
+    templates.world.ok(&["rm", "box"]);
+    let refused = run(&start("template"));
+    assert!(refused.code == 128 || refused.code == 125, "{refused:#?}");
+    assert!(refused.stderr.contains("cannot use a template"), "{refused:#?}");
+}
