@@ -62,6 +62,9 @@ pub enum Verb {
     #[command(subcommand)]
     Network(NetworkVerb),
     Setup(setup::Args),
+    /// Manage the saved virtual machines that containers start from
+    #[command(subcommand)]
+    Template(template::Verb),
     /// Work on disk files: VHDX, VHD and raw, without the daemon
     #[command(subcommand)]
     Vhd(vhd::Verb),
@@ -225,7 +228,7 @@ const GROUPS: [(&str, &[&str]); 2] = [
             "setup",
         ],
     ),
-    ("Management Commands", &["container", "daemon", "image", "network", "vhd"]),
+    ("Management Commands", &["container", "daemon", "image", "network", "template", "vhd"]),
 ];
 
 /// The grammar as clap wants it, with docker's looks.

@@ -8,7 +8,7 @@
 //!
 //! Everything a command does goes through the socket, as it would for any other client; only
 //! finding and starting the daemon (`reach`) happens here. The one exception is `vhd`, which works on
-//! plain disk files. Read in this order: `grammar`, `commands`, `container_options`, `session`, `vhd`.
+//! plain disk files; `template` is done by the host binary. Read in this order: `grammar`, `commands`, `container_options`, `session`, `vhd`.
 //!
 //! ```no_run
 //! match ireko_cli::parse(std::env::args_os()) {
@@ -54,4 +54,5 @@ mod exit;
 #[cfg(test)]
 mod testkit;
 
+pub use commands::template;
 pub use personality::{DaemonOptions, Invocation, Personality, parse};

@@ -45,6 +45,13 @@ pub enum Personality {
         /// How guests are to be run.
         accel: AccelChoice,
     },
+    /// Works on the cache's templates.
+    Template {
+        /// The machine-wide cache.
+        cache: PathBuf,
+        /// What is done.
+        verb: template::Verb,
+    },
     /// Fills the cache.
     Setup {
         /// The machine-wide cache.
@@ -142,6 +149,7 @@ fn personality(Line { globals, verb }: Line) -> Result<Personality> {
         }
         Verb::Vhd(verb) => client(places, Task::Vhd(verb)),
         Verb::Setup(setup::Args { refresh }) => Personality::Setup { cache: places.cache, refresh },
+        Verb::Template(verb) => Personality::Template { cache: places.cache, verb },
         Verb::Shim { plan } => Personality::Shim { root: places.root, plan },
         Verb::Confine { plan } => Personality::Confine { plan },
         Verb::Switch { plan } => Personality::Switch { plan },

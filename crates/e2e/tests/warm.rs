@@ -44,7 +44,8 @@ impl Templates {
         let Ok(entries) = fs::read_dir(self.cache.path().join("templates")) else {
             return BTreeSet::new();
         };
-        entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+        let folders = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
+        folders.collect()
     }
 
     #[track_caller]
@@ -142,6 +143,22 @@ fn a_template_that_is_not_as_it_was_made_is_made_anew() {
     fs::write(folder.join("state"), b"nothing").expect("a file");
     assert_eq!(templates.hi("auto"), "hi");
     assert_ne!(inode(&folder.join("ram")), made_anew);
+
+    // What people see of it, and take away.
+    let ireko = |words: &[&str]| {
+        run(templates.world.ireko(words).env("IREKO_CACHE", templates.cache.path())).ok()
+    };
+    let listed: serde_json::Value =
+        serde_json::from_str(&ireko(&["template", "ls", "--json"])).expect("JSON");
+    let key = listed[0]["key"].as_str().expect("a key").to_owned();
+    assert_eq!((&listed[0]["memory_mib"], &listed[0]["in_use"]), (&512.into(), &false.into()));
+    assert!(ireko(&["template", "ls"]).contains(&key));
+    ireko(&["template", "verify"]);
+    templates.the_one();
+    assert_eq!(ireko(&["template", "rm", &key]).trim(), key);
+    assert!(templates.all().is_empty());
+    assert_eq!(templates.hi("template"), "hi");
+    templates.the_one();
 
     // What a maker left that was killed.
     let left = folder

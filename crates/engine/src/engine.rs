@@ -75,6 +75,7 @@ impl Engine {
         };
         engine.recover().await?;
         engine.take_over_switches().await;
+        engine.verify_templates();
         Ok(engine)
     }
 

@@ -62,6 +62,7 @@ mod merge;
 mod progress;
 mod remove_images;
 mod spool;
+mod templates;
 mod tree;
 mod usage;
 mod verify;

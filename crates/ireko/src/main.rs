@@ -7,6 +7,7 @@
 //!   ireko confine  another program, confined  (hidden)     ireko_confine
 //!   ireko switch   one virtual network        (hidden)     ireko_network
 //!   ireko probe    what this machine offers   (hidden)     ireko_vm, ireko_setup
+//!   ireko template saved VMs in the cache                  ireko_vm
 //!   ireko setup    fills the cache                         ireko_setup
 //! ```
 //!
@@ -15,6 +16,7 @@
 
 mod probe;
 mod setup;
+mod template;
 
 use ireko_cli::{DaemonOptions, Personality};
 use std::process::ExitCode;
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
         Ok(Personality::Confine { plan }) => ireko_confine::main(&plan),
         Ok(Personality::Switch { plan }) => ireko_network::main(&plan),
         Ok(Personality::Probe { cache, accel }) => probe::main(&cache, accel),
+        Ok(Personality::Template { cache, verb }) => template::main(&cache, &verb),
         Ok(Personality::Setup { cache, refresh }) => setup::main(&cache, refresh),
         Err(status) => status,
     }

@@ -5,6 +5,7 @@
 //!                          /state            the rest of it
 //!                          /template.json    what it is, and how both files were when it was made
 //!   <cache>/templates/<key>.lock             held by whoever makes or removes it
+//!                    /verified               in which boot of the host all were read whole
 //!   <cache>/templates/.new-<key>/            one in the making, .old-<key>/ one on its way out
 //! ```
 //! A key says all that a saved state depends on ([`Key::of`]): another QEMU, kernel, agent or shape is
@@ -35,6 +36,8 @@ use std::time::SystemTime;
 
 /// The version of `template.json`; another one's template is made anew.
 const VERSION: u32 = 1;
+/// What all templates together may take on the host's disk when one more is made, in bytes.
+const BUDGET: u64 = 4_000_000_000;
 /// A `template.json` is some hundred bytes.
 const MAX_RECORD: u64 = 64 << 10;
 /// A guest's clock is told the rate of the host's counter. Where that has changed by more than this part
@@ -137,6 +140,9 @@ impl Templates {
             let _ = remove_folder(&aside);
         }
         made?;
+        if let Err(error) = self.prune(BUDGET) {
+            tracing::warn!(%error, "old templates are not removed");
+        }
         self.look(key, FlockOperation::LockShared)?.ok_or_else(|| {
             Error::new(ErrorKind::Io, format!("template {} changed while it was made", key.0))
                 .into()
@@ -243,6 +249,22 @@ impl Templates {
             }
         }
         Ok(removed)
+    }
+
+    /// [`Templates::verify`], where it was not done yet since the host was started.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn verify_once_a_boot(&self) -> Result<Vec<Key>> {
+        let done = self.folder.join("verified");
+        let boot_id = boot_id()?;
+        if !self.folder.is_dir() || fs::read_to_string(&done).is_ok_and(|text| text == boot_id) {
+            return Ok(Vec::new());
+        }
+        let wrong = self.verify()?;
+        replace_file(&done, &[boot_id.as_bytes()])
+            .map_err(|error| Error::io(format!("write {}", done.display()), error))?;
+        Ok(wrong)
     }
 
     /// Reads every template whole, and removes those that are not what was made; their keys.

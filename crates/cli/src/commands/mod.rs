@@ -51,6 +51,7 @@ pub mod setup;
 pub mod start;
 pub mod stop;
 pub mod tag;
+pub mod template;
 pub mod top;
 pub mod tree;
 pub mod unpause;
