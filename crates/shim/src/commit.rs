@@ -7,10 +7,10 @@
 //!
 //! Where the files go was decided and journalled by the engine; moving them is `disk`'s.
 
-use crate::guest::Guest;
+use crate::guest::{Guest, ORDINARY};
 use crate::live_disk::LiveDisk;
 use ireko_disk::{Disk, FreezePlan};
-use ireko_protocol::agent::{DiskSerial, FREEZE_LIMIT, Reply, RequestBody};
+use ireko_protocol::agent::{DiskSerial, Reply, RequestBody};
 use ireko_protocol::shim::{CommitRequest, Committed};
 use std::sync::Arc;
 use std::time::Instant;
@@ -80,7 +80,7 @@ fn plans<'a>(
 
 impl Freezes for Guest {
     fn freeze(&self) -> bool {
-        match self.call(RequestBody::Freeze, FREEZE_LIMIT) {
+        match self.call(RequestBody::Freeze, ORDINARY) {
             Ok(Reply::Done) => true,
             other => {
                 tracing::warn!(?other, "the guest does not freeze; the layer is crash-consistent");
@@ -89,9 +89,9 @@ impl Freezes for Guest {
         }
     }
 
-    /// The agent thaws by itself after a while.
+    /// The agent thaws by itself after a while, and says so: a late answer is as good as any.
     fn thaw(&self) -> bool {
-        match self.call(RequestBody::Thaw, FREEZE_LIMIT) {
+        match self.call(RequestBody::Thaw, ORDINARY) {
             Ok(Reply::Thawed { was_frozen }) => was_frozen,
             other => {
                 tracing::warn!(?other, "the guest does not answer to thaw");
