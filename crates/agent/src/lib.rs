@@ -35,6 +35,7 @@ pub mod cgroup;
 pub mod configure;
 pub mod disks;
 pub mod freeze;
+mod generalize;
 pub mod network;
 pub mod rooted;
 pub mod view;

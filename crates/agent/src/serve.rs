@@ -20,6 +20,7 @@ use crate::apply_tar;
 use crate::configure::{Machine, configure};
 use crate::failure::{During, Failure, Result};
 use crate::freeze::{Freezer, mounted_disks};
+use crate::generalize::{Generalized, generalize_disk};
 use crate::port::{Event, Port};
 use crate::process::{Part, Process};
 use crate::spawn::{self, Child, Target};
@@ -232,6 +233,16 @@ impl Agent {
                 self.work(id, move || {
                     let applied = apply_tar::apply_disk(&disk, &machine.disk)?;
                     Ok(Reply::Applied { entries: applied.entries, bytes: applied.bytes })
+                });
+                return Ok(None);
+            }
+            RequestBody::Generalize { disk } => {
+                if self.machine.is_some() {
+                    return Err(Failure::new(FailureKind::BadInput, "the machine is configured"));
+                }
+                self.work(id, move || {
+                    let Generalized { system, changed } = generalize_disk(&disk)?;
+                    Ok(Reply::Generalized { system, changed })
                 });
                 return Ok(None);
             }

@@ -134,6 +134,10 @@ pub struct ContainerOptions {
     #[arg(long = "rm")]
     pub remove: bool,
 
+    /// Let this public key in: a file such as ~/.ssh/id_ed25519.pub (whole operating systems)
+    #[arg(long, value_name = "file")]
+    ssh_key: Vec<PathBuf>,
+
     /// Signal to stop the container
     #[arg(long, value_name = "string")]
     stop_signal: Option<String>,
@@ -153,6 +157,10 @@ pub struct ContainerOptions {
     /// Username or UID (format: <name|uid>[:<group|gid>])
     #[arg(short, long, value_name = "string")]
     user: Option<String>,
+
+    /// What cloud-init is given at the first boot: a file (whole operating systems)
+    #[arg(long, value_name = "file")]
+    user_data: Option<PathBuf>,
 
     /// Bind mount a volume
     #[arg(short, long, value_name = "list")]
@@ -346,7 +354,7 @@ impl ContainerOptions {
                 .iter()
                 .map(|publish| (publish.container.clone(), BTreeMap::new()))
                 .collect(),
-            host_config: self.host_config(&self.disks()?),
+            host_config: self.host_config(&self.disks()?)?,
             networking_config: self.networking_config(),
         })
     }
@@ -368,21 +376,25 @@ impl ContainerOptions {
         self.disk.iter().map(absolute).collect()
     }
 
-    fn host_config(&self, disks: &[DiskWish]) -> HostConfig {
+    fn host_config(&self, disks: &[DiskWish]) -> Result<HostConfig> {
         let mut port_bindings = BTreeMap::<_, Vec<_>>::new();
         for Publish { container, host } in self.publish.iter().cloned() {
             port_bindings.entry(container).or_default().push(host);
         }
         let disks: Vec<_> = disks.iter().map(DiskWish::to_string).collect();
         let disks = Some(disks.join(",")).filter(|list| !list.is_empty());
+        let user_data = self.user_data.as_deref().map(read_text).transpose()?;
+        let keys = self.ssh_key.iter().map(|file| public_keys(file)).collect::<Result<Vec<_>>>()?;
         let own = [
-            ("ireko.firmware", &self.firmware),
-            ("ireko.hardware", &self.hardware),
-            ("ireko.start", &self.start),
-            (ANNOTATION, &disks),
+            ("ireko.firmware", self.firmware.clone()),
+            ("ireko.hardware", self.hardware.clone()),
+            ("ireko.start", self.start.clone()),
+            ("ireko.user-data", user_data),
+            (ANNOTATION, disks),
+            ("ireko.ssh-keys", Some(keys.concat()).filter(|keys| !keys.is_empty())),
         ];
-        let chosen = own.into_iter().filter_map(|(name, word)| Some((name, word.clone()?)));
-        HostConfig {
+        let chosen = own.into_iter().filter_map(|(name, word)| Some((name, word?)));
+        Ok(HostConfig {
             annotations: chosen.collect(),
             auto_remove: self.remove,
             memory: self.memory,
@@ -403,7 +415,7 @@ impl ContainerOptions {
             console_size: terminal::size()
                 .filter(|_| self.tty)
                 .map(|size| [size.rows, size.columns]),
-        }
+        })
     }
 
     fn networking_config(&self) -> Option<NetworkingConfig> {
@@ -438,6 +450,23 @@ pub fn environment(files: &[PathBuf], entries: &[String]) -> Result<Vec<String>>
     }
     all.extend(entries.iter().cloned());
     Ok(all)
+}
+
+/// The lines of a file of public keys.
+fn public_keys(file: &Path) -> Result<String> {
+    let text = read_text(file)?;
+    if text.contains("PRIVATE KEY") {
+        return Err(Error::usage(format!("{} is a private key, which stays here", file.display()))
+            .hint("give the file of the same name that ends in .pub"));
+    }
+    let keys =
+        text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    Ok(keys.map(|key| format!("{key}\n")).collect())
+}
+
+fn read_text(file: &Path) -> Result<String> {
+    std::fs::read_to_string(file)
+        .map_err(|error| Error::usage(format!("cannot read {}", file.display())).because(error))
 }
 
 fn pair(text: &str, separator: char) -> (String, String) {

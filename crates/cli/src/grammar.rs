@@ -100,8 +100,10 @@ pub enum ClientVerb {
     Attach(attach::Args),
     Commit(commit::Args),
     Completions(completions::Args),
+    Connect(connect::Args),
     Console(console::Args),
     Create(Box<create::Args>),
+    Desktop(desktop::Args),
     Df(df::Args),
     Doctor(doctor::Args),
     Exec(exec::Args),
@@ -124,6 +126,9 @@ pub enum ClientVerb {
     Rmi(rmi::Args),
     Root(root::Args),
     Run(Box<run::Args>),
+    Screenshot(screenshot::Args),
+    SendKeys(send_keys::Args),
+    Ssh(ssh::Args),
     Start(start::Args),
     Stop(stop::Args),
     Tag(tag::Args),
@@ -164,6 +169,7 @@ pub enum ContainerVerb {
 #[derive(Subcommand, Clone, Debug)]
 pub enum ImageVerb {
     Export(export::Args),
+    Generalize(generalize::Args),
     History(history::Args),
     Import(import::Args),
     Inspect(inspect::Args),

@@ -33,6 +33,7 @@ mod client;
 mod hijack;
 mod reach;
 mod target;
+mod tunnel;
 mod waiting;
 
 mod detach;

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod docker;
+pub mod machine;
 pub mod outside;
 pub mod programs;
 pub mod talk;

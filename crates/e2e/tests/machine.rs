@@ -1,46 +1,16 @@
 //! Whole operating systems: the life of a machine, by one of 512 bytes; and real ones.
 
 use ireko_e2e::World;
+use ireko_e2e::machine::{
+    PATIENCE, RESTLESS, TINY, await_line, debian, import_boot_sector, leave, log_in, sit_down,
+};
 use ireko_e2e::programs::{await_death, kill};
 use ireko_e2e::slots::Vms;
-use ireko_e2e::terminal::Terminal;
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
-use std::time::{Duration, Instant};
-
-/// No system takes longer to come up or down, even emulated on a loaded machine.
-const PATIENCE: Duration = Duration::from_secs(600);
-
-/// An operating system: says `ready`, repeats what is typed, and knows three commands: `p` powers
-/// the machine off, `r` resets it, `h` halts it for good.
-const TINY: &[u8] = &[
-    0x31, 0xc0, 0x8e, 0xd8, 0x8e, 0xd0, 0xbc, 0x00, 0x7c, // registers, a stack
-    0xbe, 0x3c, 0x7c, // the text
-    0xac, 0x84, 0xc0, 0x74, 0x06, 0xb4, 0x0e, 0xcd, 0x10, 0xeb, 0xf5, // written by the BIOS
-    0x31, 0xc0, 0xcd, 0x16, // a key, from the BIOS
-    0x3c, b'p', 0x74, 0x0e, 0x3c, b'r', 0x74, 0x11, 0x3c, b'h', 0x74, 0x11, // which?
-    0xb4, 0x0e, 0xcd, 0x10, 0xeb, 0xea, // none: repeated
-    0xba, 0x04, 0x06, 0xb8, 0x00, 0x20, 0xef, // ACPI's soft off
-    0xb0, 0xfe, 0xe6, 0x64, // the keyboard controller's reset line
-    0xfa, 0xf4, 0xeb, 0xfc, // no interrupts, halt
-    b'r', b'e', b'a', b'd', b'y', b'\r', b'\n', 0,
-];
-
-/// Another one: resets the machine at once.
-const RESTLESS: &[u8] = &[0xb0, 0xfe, 0xe6, 0x64, 0xfa, 0xf4, 0xeb, 0xfc];
-
-/// Imports a disk that begins with this boot sector.
-fn import_boot_sector(world: &World, code: &[u8], name: &str) {
-    let mut disk = vec![0; 1 << 20];
-    disk[..code.len()].copy_from_slice(code);
-    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
-    let file = world.root().join(format!("{name}.img"));
-    std::fs::write(&file, disk).expect("write the disk");
-    world.ok(&["image", "import", "--format", "raw", file.to_str().expect("a path"), name]);
-}
+use std::time::Instant;
 
 /// `ireko logs -f`, line by line as they come.
 struct Following {
@@ -88,26 +58,6 @@ impl Drop for Following {
     }
 }
 
-#[track_caller]
-fn await_line(world: &World, container: &str, pattern: &str) {
-    let sign = format!("log={pattern}");
-    world.ok(&["wait", "--for", &sign, "--timeout", &PATIENCE.as_secs().to_string(), container]);
-}
-
-#[track_caller]
-fn sit_down(world: &World, container: &str) -> Terminal {
-    let mut terminal = Terminal::open(&world.ireko(&["console", container]));
-    terminal.expect("ctrl-p,ctrl-q leaves it");
-    terminal
-}
-
-/// Types docker's detach keys; the container goes on.
-#[track_caller]
-fn leave(mut terminal: Terminal) {
-    terminal.type_keys("\u{10}\u{11}");
-    assert_eq!(terminal.exit_code(), 0);
-}
-
 #[test]
 fn a_machine_lives_as_its_system_and_its_user_want() {
     let world = World::new("machine life", Vms::One);
@@ -115,7 +65,7 @@ fn a_machine_lives_as_its_system_and_its_user_want() {
     world
         .run(&["run", "tiny", "sh"])
         .fails_with(125, "whole operating system: it takes no command");
-    world.run(&["run", "-e", "A=1", "tiny"]).fails_with(125, "environment");
+    world.run(&["run", "-u", "me", "tiny"]).fails_with(125, "runs as no user");
     world.run(&["run", "--firmware", "efi", "tiny"]).fails_with(125, "bios, uefi or uefi-secure");
     assert_eq!(world.ok(&["ps", "-aq"]), "");
 
@@ -207,37 +157,12 @@ fn a_machine_that_only_resets_itself_is_ended_and_says_so() {
     assert_eq!(world.inspect("box", "/State/ExitCode"), 255);
 }
 
-/// The Debian disk made by `scripts/fixtures/debian-machine.sh`; says what is missing.
-fn debian(firmware: &str) -> Option<PathBuf> {
-    let cache = std::env::var_os("IREKO_CACHE").map(PathBuf::from);
-    let disk = cache?.join(format!("fixtures/debian-machine-{firmware}.raw"));
-    if !disk.exists() {
-        eprintln!("skipped: {} is missing (`make fixtures` makes it)", disk.display());
-        return None;
-    }
-    Some(disk)
-}
-
-/// Logs in as root, whose prompt is shown then.
-#[track_caller]
-fn log_in(world: &World, container: &str) -> Terminal {
-    await_line(world, container, "login:");
-    let mut console = sit_down(world, container);
-    console.type_keys("\r");
-    console.expect("login:");
-    console.type_keys("root\r");
-    console.expect("Password:");
-    console.type_keys("ireko\r");
-    console.expect("root@debian:~#");
-    console
-}
-
 #[test]
 fn debian_boots_from_its_disk_and_its_images_do() {
     let Some(disk) = debian("bios") else { return };
     let world = World::new("debian by the BIOS", Vms::One);
     world.ok(&["image", "import", disk.to_str().expect("a path"), "debian-server"]);
-    world.ok(&["run", "-d", "--name", "one", "debian-server"]);
+    world.ok(&["run", "-d", "--name", "one", "--hostname", "debian", "debian-server"]);
     assert_eq!(world.inspect("one", "/HostConfig/Annotations/ireko.firmware"), "bios");
     assert_eq!(world.inspect("one", "/HostConfig/Annotations/ireko.hardware"), "virtio");
     world.ok(&["wait", "--for", "agent", "--timeout", "600", "one"]);
@@ -261,7 +186,7 @@ fn debian_boots_from_its_disk_and_its_images_do() {
     assert_eq!(world.inspect("one", "/State/Error"), "");
     world.ok(&["rm", "one"]);
 
-    world.ok(&["run", "-d", "--name", "two", "live"]);
+    world.ok(&["run", "-d", "--name", "two", "--hostname", "debian", "live"]);
     let mut console = log_in(&world, "two");
     console.type_keys("cat mark; poweroff\r");
     console.expect("made-42");
@@ -280,7 +205,8 @@ fn debian_boots_by_uefi_with_secure_boot_too() {
     world.ok(&["image", "import", disk.to_str().expect("a path"), "debian-server"]);
     world.ok(&["create", "--name", "plain", "debian-server"]);
     assert_eq!(world.inspect("plain", "/HostConfig/Annotations/ireko.firmware"), "uefi");
-    world.ok(&["run", "-d", "--name", "secure", "--firmware", "uefi-secure", "debian-server"]);
+    let secure = ["--hostname", "debian", "--firmware", "uefi-secure"];
+    world.ok(&[&["run", "-d", "--name", "secure"], &secure[..], &["debian-server"]].concat());
     let mut console = log_in(&world, "secure");
     console.type_keys("dmesg | grep -i 'secure boot'\r");
     console.expect("Secure boot enabled");

@@ -126,6 +126,7 @@ impl Engine {
                 ..RunConfig::default()
             },
             machine: None,
+            generalized: false,
             name: Some(Name::parse(NAME)?),
             comment: "Ireko's built-in base image: Debian's busybox".into(),
             author: String::new(),

@@ -158,6 +158,7 @@ impl Engine {
         Ok(NewImage {
             config,
             machine: record.machine,
+            generalized: false,
             name,
             comment: options.comment.clone(),
             author: options.author.clone(),

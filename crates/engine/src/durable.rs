@@ -40,7 +40,8 @@ pub(crate) fn sync_folder(path: &Path) -> Result<()> {
         .attempt(|| format!("sync {}", path.display()))
 }
 
-fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+/// Writes a file: aside, synced, renamed over `path`, folder synced.
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let aside = path.with_extension("new");
     let mut file = File::create(&aside)?;
     file.write_all(bytes)?;

@@ -13,7 +13,7 @@ use ireko_protocol::shim::{Answer, Request};
 use std::path::Path;
 use std::time::Duration;
 
-/// Memory of a VM that unpacks an archive, in MiB.
+/// Memory of a VM that works on a disk, in MiB.
 const MEMORY_MIB: u64 = 512;
 /// Time for the largest archive on the slowest machine.
 const LONGEST: Duration = Duration::from_secs(4 * 3600);
@@ -21,20 +21,19 @@ const LONGEST: Duration = Duration::from_secs(4 * 3600);
 const FAREWELL: Duration = Duration::from_secs(30);
 
 impl Engine {
-    /// Unpacks an uncompressed tar archive onto the disk `leaf`; it is unmounted on return.
+    /// Has work done on the disk `leaf`, which is unmounted on return.
     ///
     /// `work_dir` takes the plan and what the shim writes.
-    pub(crate) async fn unpack_in_guest(
+    pub(crate) async fn work_in_guest(
         &self,
         leaf: &Path,
         work_dir: &Path,
-        archive: &Path,
+        work: Work,
     ) -> Result<()> {
         let vm = random_hex(12);
-        let (engine, leaf, work_dir, archive) =
-            (self.clone(), leaf.to_owned(), work_dir.to_owned(), archive.to_owned());
+        let (engine, leaf, work_dir) = (self.clone(), leaf.to_owned(), work_dir.to_owned());
         let plan = blocking(move || {
-            let plan = engine.plan_unpacking(vm, &leaf, &work_dir, &archive)?;
+            let plan = engine.plan_work(vm, &leaf, &work_dir, work)?;
             write_plan(&plan)?;
             Ok(plan)
         })
@@ -60,18 +59,12 @@ impl Engine {
             (0, None) => Ok(()),
             (_, Some(reason)) => Err(Error::internal(reason)),
             (code, None) => {
-                Err(Error::internal(format!("unpacking the archive ended with code {code}")))
+                Err(Error::internal(format!("the work on the disk ended with code {code}")))
             }
         }
     }
 
-    fn plan_unpacking(
-        &self,
-        vm: String,
-        leaf: &Path,
-        work_dir: &Path,
-        archive: &Path,
-    ) -> Result<VmPlan> {
+    fn plan_work(&self, vm: String, leaf: &Path, work_dir: &Path, work: Work) -> Result<VmPlan> {
         Ok(VmPlan {
             version: VERSION,
             chain: self.store.chain(leaf)?,
@@ -85,7 +78,7 @@ impl Engine {
             accel: self.settings.accel,
             start: StartChoice::Auto,
             configure: bare_guest("ireko-work".into()),
-            work: Work::ApplyTar { archive: archive.to_owned() },
+            work,
             vm,
         })
     }

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::spool::receive;
 use crate::store::oci::RunConfig;
 use crate::store::{ImageInfo, Name, NewImage};
+use ireko_protocol::plan::Work;
 use jiff::Timestamp;
 use std::path::Path;
 use std::sync::Arc;
@@ -89,7 +90,8 @@ impl Engine {
         let store = Arc::clone(&self.store);
         let (common_root, name) = (self.common_root()?, name.to_owned());
         let pending = blocking(move || Ok(store.begin_app_layer(&common_root, &name)?)).await?;
-        let applied = self.unpack_in_guest(&pending.leaf, &pending.work_dir, archive).await;
+        let work = Work::ApplyTar { archive: archive.to_owned() };
+        let applied = self.work_in_guest(&pending.leaf, &pending.work_dir, work).await;
         let store = Arc::clone(&self.store);
         blocking(move || match applied {
             Ok(()) => Ok(store.publish_app_layer(pending, new)?),
@@ -123,6 +125,7 @@ fn new_image(options: &ImportOptions) -> Result<NewImage> {
     Ok(NewImage {
         config,
         machine: None,
+        generalized: false,
         name: options.name.as_deref().map(Name::parse).transpose()?,
         comment: comment.to_owned(),
         author: String::new(),

@@ -13,6 +13,7 @@ use crate::progress::Done;
 use crate::spool::{Spool, receive};
 use crate::store::{ImageInfo, Name};
 use ireko_images::{Ground, SavedImage, SavedImages, Watch};
+use ireko_protocol::plan::Work;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -208,7 +209,10 @@ impl Engine {
         .await?;
         let _ = source.told.send(LoadStep::Unpacking { id: id.clone() });
         let archive = source.spool.layer();
-        let unpacked = self.unpack_in_guest(&pending.leaf, &pending.work_dir, &archive).await;
+        let unpacked = {
+            let work = Work::ApplyTar { archive };
+            self.work_in_guest(&pending.leaf, &pending.work_dir, work).await
+        };
         let store = Arc::clone(&self.store);
         blocking(move || match unpacked {
             Ok(()) => Ok(store.publish_layer(pending, &below, diff_id)?),

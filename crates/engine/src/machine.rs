@@ -5,12 +5,15 @@
 //! ```
 //!
 //! The first that says something decides which firmware and which devices a container has, once, at
-//! its making. Nothing is told to the system inside, so what would have to be is refused.
+//! its making. What cloud-init and its kin can tell the system inside is on a disk beside its own
+//! ([`crate::seed`]); what nobody could tell it is refused.
 
 use crate::blocking::blocking;
 use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::networks::wiring::Wire;
+use crate::seed;
 use crate::spec::{ContainerSpec, StartChoice};
 use crate::state::ContainerRecord;
 use crate::store::ImageInfo;
@@ -22,16 +25,33 @@ use std::sync::Arc;
 /// UEFI's variables, in the container's folder.
 const NVRAM: &str = "nvram.fd";
 
+/// Bytes of user data: more than any cloud takes.
+const MOST_USER_DATA: usize = 1 << 20;
+/// Bytes of a public key.
+const MOST_KEY: usize = 16 << 10;
+const MOST_KEYS: usize = 64;
+
+/// What its first boot is told, in the container's folder.
+const SEED: &str = "seed.img";
+
+/// Whether a machine gets a disk that tells it who it is. A Linux always does; another system, which
+/// may think a drive more than there was is its own, where there is something to be told.
+fn wants_seed(spec: &ContainerSpec, hardware: Hardware) -> bool {
+    hardware == Hardware::Virtio
+        || spec.hostname.is_some()
+        || spec.user_data.is_some()
+        || !spec.ssh_keys.is_empty()
+        || !spec.env.is_empty()
+}
+
 /// Refuses what cannot be had of a whole operating system.
 pub(crate) fn check(spec: &ContainerSpec) -> Result<()> {
     let is_given = |words: &Option<Vec<String>>| words.as_ref().is_some_and(|w| !w.is_empty());
     let says = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
     let wishes = [
         (is_given(&spec.command) || is_given(&spec.entrypoint), "takes no command"),
-        (!spec.env.is_empty(), "takes no environment variables"),
         (says(&spec.working_dir), "has no working directory"),
         (says(&spec.user), "runs as no user"),
-        (says(&spec.hostname), "has a host name of its own"),
         (says(&spec.stop_signal), "is stopped by its power button, not by a signal"),
         (spec.init, "has an init of its own"),
         (spec.start == StartChoice::Template, "boots its disk: there is no template of it"),
@@ -45,7 +65,7 @@ pub(crate) fn check(spec: &ContainerSpec) -> Result<()> {
         ),
     ];
     match wishes.iter().find(|(is_wished, _)| *is_wished) {
-        None => Ok(()),
+        None => check_first_boot(spec),
         Some((_, refusal)) => Err(Error::bad_parameter(format!(
             "{} is a whole operating system: it {refusal}",
             spec.image
@@ -53,13 +73,47 @@ pub(crate) fn check(spec: &ContainerSpec) -> Result<()> {
     }
 }
 
+/// Refuses what the first boot's disk has no room for.
+fn check_first_boot(spec: &ContainerSpec) -> Result<()> {
+    let is_name = |name: &str| {
+        !name.is_empty()
+            && !name.starts_with(|c: char| c.is_ascii_digit())
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    for (name, value) in spec.env.iter().filter_map(|entry| entry.split_once('=')) {
+        if !is_name(name) || value.contains(['\n', '\r', '\0']) {
+            return Err(Error::bad_parameter(format!(
+                "environment variable {name:?} cannot be given to a whole operating system: names \
+                 are letters, digits and _, values one line"
+            )));
+        }
+    }
+    if spec.user_data.as_ref().is_some_and(|text| text.len() > MOST_USER_DATA) {
+        return Err(Error::bad_parameter(format!("user data are at most {MOST_USER_DATA} bytes")));
+    }
+    let is_key = |key: &String| {
+        key.len() <= MOST_KEY && !key.contains(['\n', '\r', '\0']) && key.contains(' ')
+    };
+    match spec.ssh_keys.iter().find(|key| !is_key(key)) {
+        Some(_) => Err(Error::bad_parameter(
+            "a public ssh key is one line, such as that in ~/.ssh/id_ed25519.pub",
+        )),
+        None if spec.ssh_keys.len() > MOST_KEYS => {
+            Err(Error::bad_parameter(format!("at most {MOST_KEYS} ssh keys are let in")))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Refuses what only a whole operating system has.
 pub(crate) fn check_absent(spec: &ContainerSpec) -> Result<()> {
-    let option = match (spec.firmware, spec.hardware) {
-        (None, None) => return Ok(()),
-        (Some(_), _) => "firmware",
-        (None, Some(_)) => "hardware",
-    };
+    let options = [
+        (spec.firmware.is_some(), "firmware"),
+        (spec.hardware.is_some(), "hardware"),
+        (spec.user_data.is_some(), "user-data"),
+        (!spec.ssh_keys.is_empty(), "ssh-key"),
+    ];
+    let Some((_, option)) = options.iter().find(|(is_given, _)| *is_given) else { return Ok(()) };
     Err(Error::bad_parameter(format!(
         "{} is no whole operating system: --{option} is for those",
         spec.image
@@ -92,10 +146,19 @@ impl Engine {
         container: &Container,
         record: &ContainerRecord,
         log: Option<PathBuf>,
+        wires: &[Wire],
     ) -> Result<Work> {
         let machine = match record.machine {
             Some(machine) => machine,
             None => self.store.guess_machine(&container.scratch())?,
+        };
+        let seed = container.folder.join(SEED);
+        let seed = match wants_seed(&record.spec, machine.hardware) {
+            true => {
+                seed::write(&seed, record, wires)?;
+                Some(seed)
+            }
+            false => None,
         };
         Ok(Work::Machine {
             firmware: match machine.firmware {
@@ -108,6 +171,7 @@ impl Engine {
                 Hardware::Compatible => plan::Hardware::Compatible,
             },
             nvram: container.folder.join(NVRAM),
+            seed,
             log,
         })
     }
@@ -129,7 +193,7 @@ mod tests {
         check(&ContainerSpec { command: Some(Vec::new()), ..Default::default() }).unwrap();
         let words = || vec!["sh".to_owned()];
         refused(ContainerSpec { command: Some(words()), ..Default::default() }, "no command");
-        refused(ContainerSpec { env: words(), ..Default::default() }, "environment");
+        refused(ContainerSpec { working_dir: Some("/".into()), ..Default::default() }, "working");
         refused(ContainerSpec { read_only: true, ..Default::default() }, "write");
         let resources = Resources { memory: None, cpu_millis: Some(1500) };
         refused(ContainerSpec { resources, ..Default::default() }, "whole CPUs");

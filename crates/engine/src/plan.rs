@@ -29,7 +29,7 @@ impl Engine {
         let chain = self.store.chain(&container.scratch())?;
         let log = record.spec.keep_log.then(|| container.log());
         let work = match record.process.is_machine() {
-            true => self.machine_work(container, &record, log)?,
+            true => self.machine_work(container, &record, log, wires)?,
             false => Work::Container { process: Box::new(first_process(&record)), log },
         };
         let mut plan =
@@ -54,7 +54,9 @@ fn plan(
     let spec = &record.spec;
     let (memory_mib, memory_max) = match work {
         Work::Machine { .. } => (spec.resources.machine_memory(), None),
-        Work::Container { .. } | Work::ApplyTar { .. } => spec.resources.vm_memory(),
+        Work::Container { .. } | Work::ApplyTar { .. } | Work::Generalize => {
+            spec.resources.vm_memory()
+        }
     };
     let (vcpus, cpu_millis) = spec.resources.vm_cpus();
     VmPlan {

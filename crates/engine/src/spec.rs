@@ -89,6 +89,12 @@ pub struct ContainerSpec {
     /// Whether its VM may go on from a template.
     #[serde(skip_serializing_if = "StartChoice::is_auto")]
     pub start: StartChoice,
+    /// What a whole operating system's cloud-init is given at its first boot.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_data: Option<String>,
+    /// Public keys that a whole operating system is to let in, each a line of `authorized_keys`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ssh_keys: Vec<String>,
     /// Disks beside the image's, in this order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub disks: Vec<DiskSpec>,

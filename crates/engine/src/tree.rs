@@ -6,7 +6,7 @@ use crate::error::{ErrorKind, Result};
 use crate::state::ContainerRecord;
 use crate::store::ImageInfo;
 use ireko_images::{ImageId, Kind, ParentOf};
-use ireko_protocol::tree::{Leaf, Node, NodeKind, NodeRole, Tree};
+use ireko_protocol::tree::{Identity, Leaf, Node, NodeKind, NodeRole, Tree};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -95,6 +95,15 @@ fn below(tree: Tree, container: &str) -> Tree {
     }
 }
 
+/// Whose a whole operating system on an image is; `None` for others.
+pub fn identity(image: &ImageInfo) -> Option<Identity> {
+    match (image.kind, image.config.document().generalized) {
+        (Kind::App, _) => None,
+        (Kind::Machine, true) => Some(Identity::Generalized),
+        (Kind::Machine, false) => Some(Identity::Specialized),
+    }
+}
+
 fn node(image: ImageInfo, guids: &BTreeMap<ImageId, String>) -> Node {
     Node {
         guid: image.guid.to_string(),
@@ -104,6 +113,7 @@ fn node(image: ImageInfo, guids: &BTreeMap<ImageId, String>) -> Node {
             Kind::App => NodeKind::App,
             Kind::Machine => NodeKind::Machine,
         },
+        identity: identity(&image),
         id: Some(image.id.to_string()),
         references: image.names.iter().map(|name| name.familiar()).collect(),
         created: image.created.to_string(),
@@ -149,6 +159,7 @@ mod tests {
             parent: parent.map(Into::into),
             role: NodeRole::Image,
             kind: NodeKind::App,
+            identity: None,
             id: None,
             references: Vec::new(),
             created: String::new(),

@@ -415,7 +415,7 @@ fn under_way(index: &Index, guid: LayerGuid) -> Result<CommitUnderWay> {
         .ok_or_else(|| Error::conflict("this commit has already been settled"))
 }
 
-fn check_depth(depth: usize, leaf: &Path) -> Result<()> {
+pub(crate) fn check_depth(depth: usize, leaf: &Path) -> Result<()> {
     if depth > MAX_DEPTH {
         return Err(Error::conflict(format!(
             "{} already stands on {} layers; no more than {MAX_DEPTH} can be stacked",

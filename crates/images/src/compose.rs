@@ -26,6 +26,8 @@ pub struct NewImage {
     pub config: RunConfig,
     /// What boots it, where it is a whole operating system; `None` is what boots the image below.
     pub machine: Option<MachineConfig>,
+    /// A whole operating system without an identity of its own.
+    pub generalized: bool,
     /// The name it gets, if any; an image that had the name loses it.
     pub name: Option<Name>,
     /// What was said about it.
@@ -74,6 +76,7 @@ pub(crate) fn compose(
         rootfs: RootFs { diff_ids, ..RootFs::default() },
         history,
         machine: new.machine.or(base.machine),
+        generalized: new.generalized,
         // The parent's other fields speak of the parent (its build, its container).
         extra: [(GUID_FIELD.to_owned(), guid.to_string().into())].into(),
         architecture: base.architecture,
@@ -131,6 +134,7 @@ mod tests {
         NewImage {
             config: RunConfig { cmd: vec!["sh".into()], ..RunConfig::default() },
             machine: None,
+            generalized: false,
             name: None,
             comment: "c".into(),
             author: "a".into(),

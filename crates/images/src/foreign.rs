@@ -85,6 +85,7 @@ fn make_sidecar(store: &Store, file: &str, slug: &str, guid: LayerGuid) -> Resul
         config: RunConfig::default(),
         // Its parent may come later: guessed when somebody makes a container of it.
         machine: None,
+        generalized: false,
         name: None,
         comment: String::new(),
         author: String::new(),

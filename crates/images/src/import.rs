@@ -8,15 +8,16 @@
 
 use crate::compose::{NewImage, compose};
 use crate::error::{Error, Result};
-use crate::id::LayerGuid;
+use crate::id::{ImageId, LayerGuid};
 use crate::index::{Layer, Pin};
 use crate::journal::{Prepared, Work};
 use crate::layers::Ground;
 use crate::name::Name;
-use crate::state::{Intent, Kind, Role, Sidecar};
+use crate::state::{DataLayer, Intent, Kind, Role, Sidecar};
 use crate::store::{ImageInfo, Store};
 use crate::tag::check_spelling;
 use crate::{durable, layer_file, names};
+use ireko_oci::ImageConfig;
 use std::path::{Path, PathBuf};
 
 /// A layer that is being made. Hand it to [`Store::publish_app_layer`]; what is dropped instead is
@@ -76,11 +77,39 @@ impl Store {
     ///
     /// Nobody has the disk open any more. A failure throws the layer away.
     pub fn publish_app_layer(&self, pending: PendingLayer, new: NewImage) -> Result<ImageInfo> {
+        self.publish(pending, None, Kind::App, (new, Vec::new()))
+    }
+
+    /// The same for a layer over an image, with what is not said anew as that image has it.
+    ///
+    /// `pending` was begun over [`Store::image_ground`].
+    pub fn publish_over(
+        &self,
+        pending: PendingLayer,
+        below: &ImageId,
+        new: NewImage,
+    ) -> Result<ImageInfo> {
+        let (config, kind, disks) = {
+            let index = self.index();
+            let image = index.image(below)?;
+            let sidecar = &image.layer.sidecar;
+            (image.config.clone(), sidecar.kind, sidecar.disks.clone())
+        };
+        self.publish(pending, Some(&config), kind, (new, disks))
+    }
+
+    fn publish(
+        &self,
+        pending: PendingLayer,
+        below: Option<&ImageConfig>,
+        kind: Kind,
+        (new, disks): (NewImage, Vec<DataLayer>),
+    ) -> Result<ImageInfo> {
         let guid = pending.guid;
         self.arrive(pending, new.name.as_ref(), |guid, name| {
-            let kind = Kind::App;
-            let role = Role::Image(compose(None, kind, guid, &new)?);
-            Ok(Sidecar { guid, kind, name, chain: None, role, disks: Vec::new() })
+            let below = below.map(ImageConfig::document);
+            let role = Role::Image(compose(below, kind, guid, &new)?);
+            Ok(Sidecar { guid, kind, name, chain: None, role, disks })
         })?;
         let index = self.index();
         let image = index.layer(guid).and_then(Layer::as_image);

@@ -189,6 +189,7 @@ impl Store {
             &NewImage {
                 config: place.config(),
                 machine: place.machine(&chain)?,
+                generalized: false,
                 name: Some(pending.name.clone()),
                 comment: comment.to_owned(),
                 author: String::new(),

@@ -7,6 +7,7 @@
 //! ```
 //! Whoever makes an image of several layers holds the [`Ground`] that it has reached, so that nothing of it is swept.
 
+use crate::commit::check_depth;
 use crate::error::{Error, Result};
 use crate::id::{ImageId, LayerGuid};
 use crate::import::PendingLayer;
@@ -35,6 +36,19 @@ impl Store {
     pub fn app_ground(&self, common_root: &Path) -> Result<Ground> {
         let (guid, pin) = self.bring_layer(common_root)?;
         Ok(Ground { guid, chain: None, pin })
+    }
+
+    /// Returns what a new layer over an image is made over.
+    ///
+    /// Fails with [`crate::ErrorKind::Conflict`] where it stands on as many files as can be.
+    pub fn image_ground(&self, image: &ImageId) -> Result<Ground> {
+        let mut index = self.index();
+        let image = index.image(image)?;
+        let (guid, chain) = (image.layer.sidecar.guid, image.layer.sidecar.chain);
+        let lineage = index.lineage(&image.layer.file)?;
+        check_depth(lineage.len() + 1, &self.image_path(&image.layer.file))?;
+        let pin = index.pin(guid);
+        Ok(Ground { guid, chain, pin })
     }
 
     /// Finds the layer with these uncompressed bytes over `below`, if it is here.

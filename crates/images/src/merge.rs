@@ -420,6 +420,7 @@ fn new_image(index: &Index, top: ImageRef<'_>, files: usize, request: &MergeRequ
     NewImage {
         config: document.config.clone(),
         machine: document.machine,
+        generalized: document.generalized,
         name: Some(request.name.clone()),
         comment: format!("merged {}", labels.join(", ")),
         author: document.author.clone(),

@@ -169,6 +169,7 @@ pub(super) fn new_image(name: Option<&str>) -> NewImage {
     NewImage {
         config: RunConfig { cmd: vec!["sh".into()], ..RunConfig::default() },
         machine: None,
+        generalized: false,
         name: name.map(named),
         comment: String::new(),
         author: String::new(),

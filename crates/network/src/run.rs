@@ -110,6 +110,12 @@ fn answer(
             Ok(()) => return None,
             Err(message) => refused(message),
         },
+        Request::Open { container, port, socket } => {
+            match network.open(&container, port, &socket) {
+                Ok(()) => Answer::Done,
+                Err(message) => refused(message),
+            }
+        }
         Request::Status => Answer::Status { endpoints: network.status() },
         Request::End => Answer::Done,
     })

@@ -18,7 +18,7 @@ use crate::uplink::ping::{PingKey, Pings};
 use crate::uplink::probe::Probes;
 use crate::uplink::publish::{Listener, Publications};
 use crate::uplink::resolver::Resolver;
-use crate::uplink::tcp::{FlowKey, TcpFlows};
+use crate::uplink::tcp::{FlowKey, HostStream, TcpFlows};
 use crate::uplink::udp::{Conversations, UdpKey};
 use crate::uplink::view::{FIRST_PORT, View, free_port};
 use ireko_protocol::network::{Endpoint, EndpointStatus, NetworkPlan, Publish, Published};
@@ -26,6 +26,7 @@ use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{EthernetAddress, Ipv4Packet};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::path::Path;
 
 /// VMs in one network.
 const MAX_PORTS: usize = 1024;
@@ -221,6 +222,20 @@ impl Switchboard {
         self.probes.take_decided()
     }
 
+    /// Listens on a unix socket for connections to a port of a container's.
+    ///
+    /// # Errors
+    /// A sentence for people: the container is not there, or the socket cannot be made.
+    pub fn open(&mut self, container: &str, guest_port: u16, path: &Path) -> Result<(), String> {
+        let found = self.ports.iter().find(|(_, port)| port.endpoint.container == container);
+        let Some((&id, _)) = found else {
+            return Err(format!("container {container} is not in network {}", self.plan.name));
+        };
+        self.publications
+            .open_socket(id, guest_port, path, &mut self.sources)
+            .map_err(|error| format!("cannot listen on {}: {error}", path.display()))
+    }
+
     /// Who is there.
     pub fn status(&self) -> Vec<EndpointStatus> {
         let status = |port: &Port| EndpointStatus {
@@ -363,7 +378,9 @@ impl Switchboard {
                 let Some((guest, other)) = tcp_ports(&packet) else { return };
                 let other = SocketAddrV4::new(packet.dst_addr(), other);
                 let key = FlowKey { port: from, guest, other };
-                if self.probes.segment(&key, &packet, port, now) || to == Destination::Nowhere {
+                if self.probes.segment(&key, &packet, port, now)
+                    || (to == Destination::Nowhere && !self.tcp.contains(&key))
+                {
                     return;
                 }
                 let resolver = match to {
@@ -396,6 +413,19 @@ impl Switchboard {
         let Some(port) = self.ports.get_mut(&id) else { return };
         let view = View { gateway: &self.gateway, mode: self.plan.mode };
         match &publication.listener {
+            Listener::Unix(listener, _) => {
+                while let Ok((stream, _)) = listener.accept() {
+                    let key = |other| FlowKey { port: id, guest: guest_port, other };
+                    let is_free = |other| {
+                        !self.tcp.contains(&key(other)) && !self.probes.contains(&key(other))
+                    };
+                    let own = free_port(self.gateway.address, &mut self.own_port, &is_free);
+                    let Some(own) = own else { continue };
+                    let guest = SocketAddrV4::new(port.identity.address, guest_port);
+                    let stream = HostStream::Unix(stream);
+                    self.tcp.accept(key(own), stream, guest, port.way, &mut self.sources, now);
+                }
+            }
             Listener::Tcp(listener) => {
                 while let Ok((stream, client)) = listener.accept() {
                     let key = |other| FlowKey { port: id, guest: guest_port, other };
@@ -406,6 +436,7 @@ impl Switchboard {
                         continue;
                     };
                     let guest = SocketAddrV4::new(port.identity.address, guest_port);
+                    let stream = HostStream::Tcp(stream);
                     self.tcp.accept(key(other), stream, guest, port.way, &mut self.sources, now);
                 }
             }

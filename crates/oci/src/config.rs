@@ -78,6 +78,10 @@ pub struct ConfigDocument {
     /// For a whole operating system's disk: what boots it. Ours; nobody else knows the field.
     #[serde(rename = "ireko.machine", default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<MachineConfig>,
+    /// For a whole operating system's disk: nothing is left on it by which one system is told from
+    /// its copies. Ours as well.
+    #[serde(rename = "ireko.generalized", default, skip_serializing_if = "std::ops::Not::not")]
+    pub generalized: bool,
     /// Every other field, as it came.
     #[serde(flatten)]
     pub extra: BTreeMap<String, serde_json::Value>,

@@ -125,6 +125,12 @@ pub enum RequestBody {
         /// The serial of the virtio disk that holds the archive, see [`DiskSerial`].
         disk: DiskSerial,
     },
+    /// Takes out of the Linux on a disk what tells it from its copies, durably. Asked in place of
+    /// [`RequestBody::Configure`]. Reply: `Generalized`.
+    Generalize {
+        /// The serial of the virtio disk.
+        disk: DiskSerial,
+    },
     /// `sync`, unmounts, powers the machine off. Reply: none, the machine ends.
     PowerOff,
 }
@@ -137,6 +143,10 @@ impl DiskSerial {
     /// The serial of the container's root disk.
     pub fn root() -> Self {
         Self("root".into())
+    }
+    /// The serial of the disk that tells a machine's first boot who it is.
+    pub fn seed() -> Self {
+        Self("cidata".into())
     }
     /// The serial of the archive in an import.
     pub fn archive() -> Self {
@@ -280,6 +290,13 @@ pub enum Reply {
         entries: u64,
         /// Bytes of regular files written.
         bytes: u64,
+    },
+    /// A system has no identity of its own any more.
+    Generalized {
+        /// What it calls itself; empty where it does not say.
+        system: String,
+        /// How many files and folders were removed or emptied.
+        changed: u64,
     },
     /// It was not done.
     Failed {

@@ -39,6 +39,20 @@ pub struct ExportRequest {
     pub force: bool,
     /// The data disk that is written in place of the image's own. Not for zips, which hold all.
     pub disk: Option<String>,
+    /// Files beside it that start the machine elsewhere. Not for zips.
+    pub with: Vec<Definition>,
+}
+
+/// What starts an exported disk elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Definition {
+    /// A domain of libvirt's, as XML.
+    Libvirt,
+    /// A PowerShell script for Hyper-V.
+    Hyperv,
+    /// A shell script that runs QEMU.
+    Qemu,
 }
 
 /// Its result.
@@ -57,6 +71,9 @@ pub struct Exported {
     /// Data disks of the image that are not in it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<String>,
+    /// Files beside it that start the machine elsewhere.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub definitions: Vec<PathBuf>,
 }
 
 /// Why a format could not be read: for people.
@@ -99,6 +116,23 @@ impl ExportFormat {
     }
 }
 
+impl Definition {
+    const ALL: [(Self, &'static str); 3] =
+        [(Self::Libvirt, "libvirt"), (Self::Hyperv, "hyperv"), (Self::Qemu, "qemu")];
+}
+
+impl FromStr for Definition {
+    type Err = NoFormat;
+
+    fn from_str(text: &str) -> Result<Self, NoFormat> {
+        let found = Self::ALL.into_iter().find(|(_, name)| *name == text);
+        found.map(|(definition, _)| definition).ok_or_else(|| {
+            let known = Self::ALL.map(|(_, name)| name).join(", ");
+            NoFormat(format!("{text:?} is none of {known}"))
+        })
+    }
+}
+
 impl fmt::Display for ExportFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -135,6 +169,11 @@ mod tests {
             assert_eq!(json, format.name());
             assert_eq!(format.name().parse(), Ok(format));
         }
+        for (definition, name) in Definition::ALL {
+            assert_eq!(serde_json::to_value(definition).unwrap(), name);
+            assert_eq!(name.parse(), Ok(definition));
+        }
+        assert!("vmware".parse::<Definition>().unwrap_err().to_string().contains("hyperv"));
         assert!("ova".parse::<ExportFormat>().unwrap_err().to_string().contains("vhd-fixed"));
     }
 

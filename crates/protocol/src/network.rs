@@ -221,6 +221,16 @@ pub enum Request {
         /// The VM's port.
         port: u16,
     },
+    /// Listens on a unix socket whose clients are connected to a TCP port of a VM's, as clients of a
+    /// published port are; until the VM is detached. Fine where it does already. Answer: `Done`.
+    Open {
+        /// The container's id.
+        container: String,
+        /// The VM's port.
+        port: u16,
+        /// The socket, in a folder that only the engine's user reaches.
+        socket: PathBuf,
+    },
     /// Who is there. Answer: `Status`.
     Status,
     /// The switch ends. Answer: `Done`, then the process ends.

@@ -96,9 +96,15 @@ pub enum Work {
         hardware: Hardware,
         /// Where UEFI keeps its variables; made at the first start.
         nvram: PathBuf,
+        /// A disk, read-only, that tells its first boot who it is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seed: Option<PathBuf>,
         /// Where its serial console is kept as JSON lines; `None` keeps none.
         log: Option<PathBuf>,
     },
+    /// Take out of the disk what tells the system on it from its copies, then power off. Begins by
+    /// itself.
+    Generalize,
     /// Unpack an archive into the root disk, then power off. Begins by itself.
     ApplyTar {
         /// An uncompressed tar archive, attached read-only.

@@ -23,6 +23,9 @@ pub const STDOUT: u32 = 2;
 /// Stream number of standard error.
 pub const STDERR: u32 = 3;
 
+/// The socket in a VM's runtime folder on which a whole operating system's screen is served by VNC.
+pub const SCREEN_SOCKET: &str = "vnc.sock";
+
 /// A request and the version it is written in.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Envelope {
@@ -90,6 +93,23 @@ pub enum Request {
     /// Makes the VM's network devices those named here: others are taken away, new ones added, and
     /// the guest is told, by its agent or by a link that goes down and up. Answer: `Done`.
     Rewire(Box<Wiring>),
+    /// Writes what a whole operating system shows on its screen into a file, as PNG. Answer: `Done`.
+    Screenshot {
+        /// The file; replaced where it is there.
+        file: PathBuf,
+    },
+    /// Presses keys of a whole operating system's keyboard. Answer: `Done`, which may come before
+    /// the last is released.
+    SendKeys {
+        /// What is typed, in this order.
+        keys: Keys,
+    },
+    /// Sets what viewers of a whole operating system's screen have to say from now on; those that
+    /// are connected stay. Answer: `Done`.
+    SetScreenPassword {
+        /// 1 to 8 ASCII characters.
+        password: String,
+    },
     /// Freezes the scratch disk into a layer and goes on with a new child. Answer: `Committed`.
     Commit(CommitRequest),
     /// Answers `Ended` when the work has ended and `exit.json` is written.
@@ -105,6 +125,16 @@ pub struct Wiring {
     pub interfaces: Vec<Interface>,
     /// Files that say so too, of those that [`crate::agent::Configure`] gave the guest.
     pub files: Vec<GuestFile>,
+}
+
+/// What is typed on a keyboard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Keys {
+    /// Keys, each alone or as `ctrl-alt-delete` with those that are held meanwhile.
+    Named(Vec<String>),
+    /// A text, as it is typed on a US keyboard.
+    Text(String),
 }
 
 /// Where the frozen layer goes, and how the next scratch disk names it.

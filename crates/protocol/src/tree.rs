@@ -25,6 +25,9 @@ pub struct Node {
     pub role: NodeRole,
     /// What it holds.
     pub kind: NodeKind,
+    /// Whose a whole operating system is; `None` for others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Identity>,
     /// The image's id with `sha256:`; `None` for a layer.
     pub id: Option<String>,
     /// The image's names as people see them; may be none.
@@ -70,6 +73,16 @@ pub enum NodeKind {
     Machine,
 }
 
+/// Whose a whole operating system on an image is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Identity {
+    /// Nobody's yet: each container of it makes an identity of its own.
+    Generalized,
+    /// One system's: its containers are that system's twins.
+    Specialized,
+}
+
 /// One container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leaf {
@@ -104,6 +117,7 @@ mod tests {
                 parent: None,
                 role: NodeRole::Image,
                 kind: NodeKind::App,
+                identity: None,
                 id: Some("sha256:ab".into()),
                 references: vec!["base:latest".into()],
                 created: "2026-01-02T03:04:05Z".into(),

@@ -20,13 +20,13 @@ use crate::qemu_ga::{self, QemuGa};
 use crate::records;
 use crate::run::START_LIMIT;
 use crate::vm::{End, Vm, acceleration, nics};
-use ireko_protocol::agent::FailureKind;
+use ireko_protocol::agent::{DiskSerial, FailureKind};
 use ireko_protocol::plan::{self, VmPlan};
-use ireko_protocol::shim::{Answer, Phase, Request};
+use ireko_protocol::shim::{Answer, Keys, Phase, Request, SCREEN_SOCKET};
 use ireko_vm::driver::ExitCause;
 use ireko_vm::{
-    Boot as VmBoot, Console as VmConsole, DiskAttachment, Firmware, GuestPort, Hardware,
-    MachineBoot, VmExit, VmSpec, firmware,
+    Boot as VmBoot, Console as VmConsole, DiskAttachment, DiskSource, Firmware, GuestPort,
+    Hardware, MachineBoot, VmExit, VmSpec, firmware, keys,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -50,6 +50,8 @@ pub struct Boot<'a> {
     pub hardware: plan::Hardware,
     /// Where UEFI keeps its variables.
     pub nvram: &'a Path,
+    /// A disk that tells its first boot who it is.
+    pub seed: Option<&'a Path>,
 }
 
 /// A running machine, as requests see it.
@@ -73,6 +75,11 @@ pub fn run(
 ) -> Result<i32, Failure> {
     let line = plan.runtime_dir.join("console.sock");
     let port = plan.runtime_dir.join("agent.sock");
+    let seed = boot.seed.map(|path| DiskAttachment {
+        serial: DiskSerial::seed().0,
+        source: DiskSource::RawFile { path: path.to_owned() },
+        read_only: true,
+    });
     let spec = VmSpec {
         name: plan.vm.clone(),
         accel: acceleration(plan)?.accel,
@@ -84,8 +91,9 @@ pub fn run(
                 plan::Hardware::Virtio => Hardware::Virtio,
                 plan::Hardware::Compatible => Hardware::Compatible,
             },
+            screen: plan.runtime_dir.join(SCREEN_SOCKET),
         }),
-        disks,
+        disks: disks.into_iter().chain(seed).collect(),
         ports: vec![GuestPort { name: qemu_ga::PORT_NAME.to_owned(), socket: port.clone() }],
         nics: nics(plan),
         control: plan.runtime_dir.join("qmp.sock"),
@@ -200,6 +208,17 @@ impl Machine {
                 shared.progress.enter(Phase::Running);
                 self.set_clock();
                 Ok(answer)
+            }
+            Request::Screenshot { file } => done(self.vm.save_screen(file)),
+            Request::SetScreenPassword { password } => done(self.vm.set_screen_password(password)),
+            Request::SendKeys { keys } => {
+                let strokes = match keys {
+                    Keys::Named(words) => keys::named(words),
+                    Keys::Text(text) => keys::text(text),
+                };
+                let strokes =
+                    strokes.map_err(|error| failed(FailureKind::BadInput, error.to_string()))?;
+                done(self.vm.send_keys(&strokes))
             }
             Request::AwaitAgent { seconds } => self.await_agent(Duration::from_secs(*seconds)),
             _ => Err(nobody_to_ask()),

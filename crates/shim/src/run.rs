@@ -54,7 +54,7 @@ fn run(plan_file: &Path, agent: &[u8]) -> io::Result<()> {
     let (log, takes_stdin, tty) = match &plan.work {
         Work::Container { process, log } => (log.as_deref(), process.stdin, process.tty),
         Work::Machine { log, .. } => (log.as_deref(), true, None),
-        Work::ApplyTar { .. } => (None, false, None),
+        Work::ApplyTar { .. } | Work::Generalize => (None, false, None),
     };
     let shared = Arc::new(Shared {
         progress: Progress::new(),
@@ -63,7 +63,9 @@ fn run(plan_file: &Path, agent: &[u8]) -> io::Result<()> {
         nics: Mutex::new(None),
         inside: match &plan.work {
             Work::Machine { .. } => Inside::Machine(OnceLock::new()),
-            Work::Container { .. } | Work::ApplyTar { .. } => Inside::Agent(OnceLock::new()),
+            Work::Container { .. } | Work::ApplyTar { .. } | Work::Generalize => {
+                Inside::Agent(OnceLock::new())
+            }
         },
         disks: Mutex::default(),
         terminal: Mutex::new(tty),
@@ -118,11 +120,12 @@ fn live(plan: &VmPlan, socket: &Path, agent: &[u8], shared: &Arc<Shared>) -> Res
     *shared.disks.lock() = disks.clone();
 
     let result = with_exports(plan, &disks, |disks| match &plan.work {
-        Work::Container { .. } | Work::ApplyTar { .. } => {
+        Work::Container { .. } | Work::ApplyTar { .. } | Work::Generalize => {
             utility::run(plan, disks, socket, agent, shared)
         }
-        Work::Machine { firmware, hardware, nvram, .. } => {
-            let boot = machine::Boot { firmware: *firmware, hardware: *hardware, nvram };
+        Work::Machine { firmware, hardware, nvram, seed, .. } => {
+            let seed = seed.as_deref();
+            let boot = machine::Boot { firmware: *firmware, hardware: *hardware, nvram, seed };
             machine::run(plan, &boot, disks, socket, shared)
         }
     });

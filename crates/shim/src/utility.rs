@@ -30,7 +30,7 @@ use std::time::Duration;
 /// From QEMU's start to the agent's greeting. Seconds in software emulation; a host with fifty
 /// VMs booting at once needs minutes.
 pub const BOOT_LIMIT: Duration = Duration::from_secs(300);
-/// How long an archive may take to unpack.
+/// How long an archive may take to unpack, and a disk to be worked on.
 const APPLY_LIMIT: Duration = Duration::from_secs(3 * 3600);
 /// How long the guest may take to sync, unmount and power off.
 const POWER_OFF_LIMIT: Duration = Duration::from_secs(120);
@@ -203,11 +203,15 @@ fn cold(
             return Err(Failure::of_guest(what.trim_end(), error));
         }
     }
-    let configured = configuration(plan).and_then(|wanted| {
-        guest
-            .order(RequestBody::Configure(Box::new(wanted)))
-            .map_err(|error| Failure::of_guest("cannot configure the guest", error))
-    });
+    let configured = match plan.work {
+        // Its disk is no container's root.
+        Work::Generalize => Ok(()),
+        _ => configuration(plan).and_then(|wanted| {
+            guest
+                .order(RequestBody::Configure(Box::new(wanted)))
+                .map_err(|error| Failure::of_guest("cannot configure the guest", error))
+        }),
+    };
     if configured.is_err() {
         shut_down(&guest, &vm);
     }
@@ -233,7 +237,10 @@ fn work(plan: &VmPlan, shared: &Shared, guest: &Guest, vm: &Vm) -> Result<i32, F
         return run_container(process, shared, guest, vm);
     }
     shared.progress.started(records::now());
-    apply(guest)
+    match plan.work {
+        Work::Generalize => generalize(guest),
+        _ => apply(guest),
+    }
 }
 
 fn run_container(process: &Spawn, shared: &Shared, guest: &Guest, vm: &Vm) -> Result<i32, Failure> {
@@ -275,6 +282,18 @@ fn apply(guest: &Guest) -> Result<i32, Failure> {
         }
         Ok(_) => Err(Failure::of_guest("cannot unpack the archive", GuestError::Confused)),
         Err(error) => Err(Failure::of_guest("cannot unpack the archive", error)),
+    }
+}
+
+fn generalize(guest: &Guest) -> Result<i32, Failure> {
+    let disk = DiskSerial::root();
+    match guest.call(RequestBody::Generalize { disk }, APPLY_LIMIT) {
+        Ok(Reply::Generalized { system, changed }) => {
+            tracing::info!(system, changed, "the system is generalized");
+            Ok(0)
+        }
+        Ok(_) => Err(Failure::of_guest("cannot generalize the system", GuestError::Confused)),
+        Err(error) => Err(Failure::of_guest("cannot generalize the system", error)),
     }
 }
 

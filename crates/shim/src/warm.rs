@@ -50,7 +50,7 @@ pub fn obstacle(plan: &VmPlan) -> Option<String> {
                 plan.memory_mib
             ))
         }
-        Work::Machine { .. } | Work::ApplyTar { .. } => {
+        Work::Machine { .. } | Work::ApplyTar { .. } | Work::Generalize => {
             Some("this kind of work has no templates".to_owned())
         }
     }

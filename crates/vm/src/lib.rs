@@ -34,6 +34,7 @@ pub mod driver;
 mod error;
 pub mod firmware;
 pub mod kernel;
+pub mod keys;
 pub mod qemu;
 mod replace_file;
 pub mod spec;

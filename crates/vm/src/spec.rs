@@ -74,6 +74,10 @@ pub struct MachineBoot {
     pub firmware: Firmware,
     /// Which devices it finds.
     pub hardware: Hardware,
+    /// The unix socket on which its screen is served by VNC, to those who know the password that
+    /// [`Control::set_screen_password`](crate::Control::set_screen_password) set last; at first
+    /// nobody does.
+    pub screen: PathBuf,
 }
 
 /// What runs before the operating system.
@@ -214,6 +218,9 @@ impl VmSpec {
         }
         if let Console::Socket(socket) = &self.console {
             check_socket(socket)?;
+        }
+        if let Boot::Firmware(boot) = &self.boot {
+            check_socket(&boot.screen)?;
         }
         for (index, nic) in self.nics.iter().enumerate() {
             nic.check()?;

@@ -28,6 +28,10 @@ pub struct Args {
     #[arg(short, long, value_name = "list")]
     change: Vec<String>,
 
+    /// Take out of a whole operating system what tells it from its copies; see `image generalize`
+    #[arg(long, requires = "name")]
+    generalize: bool,
+
     /// Commit message
     #[arg(short, long, value_name = "string")]
     message: Option<String>,
@@ -66,6 +70,7 @@ pub async fn execute(context: &Context, args: &Args) -> Result<Exit> {
         .with_some("tag", tag)
         .with_some("comment", args.message.as_deref())
         .with_some("author", args.author.as_deref())
+        .with_flag("generalize", args.generalize)
         .with("pause", if args.pause { "1" } else { "0" })
         .with_flag("alldisks", args.all_disks && !args.os_only);
     for change in &args.change {

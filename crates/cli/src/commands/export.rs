@@ -10,11 +10,11 @@ use crate::progress::Download;
 use crate::target::Target;
 use http_body_util::BodyExt;
 use hyper::Method;
-use ireko_protocol::export::{ExportFormat, ExportRequest, Exported};
+use ireko_protocol::export::{Definition, ExportFormat, ExportRequest, Exported};
 use std::path::PathBuf;
 use tokio::io::AsyncWriteExt;
 
-/// Write an image to a file: as a zip of its layers, or as one disk of another format
+/// Write an image, or a container's disk, to a file: as a zip of its layers, or as one disk of another format
 ///
 /// A zip holds the image's own layer, the smallest that a store needs which has the layers below it;
 /// with --tree it holds them all. `ireko image import` takes such a zip, and so does InvokeV-Container.
@@ -44,7 +44,12 @@ pub struct Args {
     #[arg(long)]
     tree: bool,
 
-    #[arg(value_name = "IMAGE")]
+    /// Write beside FILE what starts the machine elsewhere: libvirt (XML, for virsh define), hyperv (a
+    /// PowerShell script) or qemu (a shell script)
+    #[arg(long, value_name = "list", value_delimiter = ',')]
+    with: Vec<Definition>,
+
+    #[arg(value_name = "IMAGE|CONTAINER")]
     image: String,
 
     /// The file to write; "-" writes a zip to standard output
@@ -76,6 +81,7 @@ pub async fn execute(context: &Context, args: &Args) -> Result<Exit> {
         format: Some(format),
         force: args.force,
         disk: args.disk.clone(),
+        with: args.with.clone(),
     };
     let client = context.connect().await?;
     let target = Target::ireko(["images", &args.image, "export"]);
@@ -90,7 +96,12 @@ pub async fn execute(context: &Context, args: &Args) -> Result<Exit> {
     }
     match args.json {
         true => output::json(&exported)?,
-        false => output::line(args.file.display())?,
+        false => {
+            output::line(args.file.display())?;
+            for file in &exported.definitions {
+                output::line(file.display())?;
+            }
+        }
     }
     Ok(Exit::SUCCESS)
 }
@@ -102,9 +113,9 @@ async fn stream(context: &Context, args: &Args) -> Result<Exit> {
         ))
         .hint("name a file instead of -"));
     }
-    if args.force || args.json || args.disk.is_some() {
+    if args.force || args.json || args.disk.is_some() || !args.with.is_empty() {
         return Err(Error::usage(
-            "--disk, --force and --json are for files, not for standard output",
+            "--disk, --force, --json and --with are for files, not for standard output",
         ));
     }
     if crate::terminal::stdout_is_terminal() {

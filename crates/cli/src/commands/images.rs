@@ -10,7 +10,7 @@ use crate::exit::Exit;
 use crate::table::Table;
 use crate::target::{Filter, Target};
 use crate::{output, words};
-use ireko_protocol::tree::{Node, NodeKind, Tree};
+use ireko_protocol::tree::{Identity, Node, NodeKind, Tree};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -160,6 +160,9 @@ fn kind(node: &Node) -> &'static str {
     match (node.damage.is_some(), node.kind) {
         (true, _) => "damaged",
         (false, NodeKind::App) => "app",
+        (false, NodeKind::Machine) if node.identity == Some(Identity::Generalized) => {
+            "machine, generalized"
+        }
         (false, NodeKind::Machine) => "machine",
     }
 }
@@ -175,6 +178,7 @@ mod tests {
             parent: parent.map(Into::into),
             role: NodeRole::Image,
             kind: NodeKind::App,
+            identity: None,
             id: Some(format!("sha256:{}", guid.repeat(4))),
             references: names.iter().map(|name| (*name).to_owned()).collect(),
             created: "1970-01-01T00:16:40Z".into(),

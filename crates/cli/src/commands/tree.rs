@@ -15,7 +15,7 @@ use crate::exit::Exit;
 use crate::table::Table;
 use crate::target::Target;
 use crate::{output, words};
-use ireko_protocol::tree::{Leaf, Node, NodeRole, Tree};
+use ireko_protocol::tree::{Identity, Leaf, Node, NodeRole, Tree};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
@@ -195,6 +195,9 @@ fn cells(branch: &str, entry: Entry) -> [String; 5] {
     match entry {
         Entry::Node(node) => {
             let (id, kind) = match (&node.id, node.role) {
+                (Some(id), NodeRole::Image) if node.identity == Some(Identity::Generalized) => {
+                    (id.as_str(), "generalized")
+                }
                 (Some(id), NodeRole::Image) => (id.as_str(), "image"),
                 (_, NodeRole::Image) => (node.guid.as_str(), "image"),
                 (_, NodeRole::Layer) => (node.guid.as_str(), "layer"),
@@ -228,6 +231,7 @@ mod tests {
             parent: parent.map(Into::into),
             role: if references.is_empty() { NodeRole::Layer } else { NodeRole::Image },
             kind: NodeKind::App,
+            identity: None,
             id: (!references.is_empty()).then(|| format!("sha256:{guid}{guid}{guid}{guid}")),
             references: references.iter().map(|name| (*name).into()).collect(),
             created: format!("2026-01-02T03:04:05Z{guid}"),

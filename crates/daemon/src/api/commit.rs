@@ -1,4 +1,4 @@
-//! `POST /commit`.
+//! `POST /commit`; with Ireko's own `generalize` the image has no identity of its own.
 
 use crate::api::App;
 use crate::api::error::{ApiError, ApiResult};
@@ -30,7 +30,10 @@ pub(crate) async fn commit(
         freeze_guest: params.flag_or("pause", true),
         all_disks: params.flag("alldisks"),
     };
-    let report = app.engine.commit(container, options).await?;
+    let report = match params.flag("generalize") {
+        true => app.engine.commit_generalized(container, options).await?,
+        false => app.engine.commit(container, options).await?,
+    };
     tracing::info!(
         image = %report.image.id,
         consistent = report.is_consistent,

@@ -21,6 +21,10 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+/// The annotation that is a machine's user data for cloud-init.
+pub(crate) const USER_DATA: &str = "ireko.user-data";
+/// The annotation with the public keys that a machine lets in, one a line.
+pub(crate) const SSH_KEYS: &str = "ireko.ssh-keys";
 /// The annotation that chooses a machine's firmware.
 pub(crate) const FIRMWARE: &str = "ireko.firmware";
 /// The annotation that says whether a VM may go on from a template.
@@ -38,12 +42,13 @@ pub(crate) async fn create(
     if body.is_empty() {
         return Err(ApiError::bad_request("config cannot be empty in order to create a container"));
     }
-    let warnings = create_fields::check(&body)?;
+    let mut warnings = create_fields::check(&body)?;
     let mut body: ContainerCreate = serde_json::from_value(Value::Object(body))
         .map_err(|error| ApiError::bad_request(format!("invalid JSON: {error}")))?;
     let name = params.get("name").map(str::to_owned);
     let wishes = wishes(&mut body)?;
     let id = app.engine.create(name, spec(body)?, wishes).await?;
+    warnings.extend(app.engine.twins(&id).await?);
     let answer = Json(json!({ "Id": id, "Warnings": warnings }));
     Ok((StatusCode::CREATED, answer).into_response())
 }
@@ -99,12 +104,15 @@ fn spec(body: ContainerCreate) -> ApiResult<ContainerSpec> {
         attached: attached.map(Option::unwrap_or_default),
         console_size: host.console_size.unwrap_or_default(),
     };
-    let Own { firmware, hardware, disks, start } = own(host.annotations.as_ref())?;
+    let Own { firmware, hardware, disks, start, user_data, ssh_keys } =
+        own(host.annotations.as_ref())?;
     Ok(ContainerSpec {
         firmware,
         hardware,
         disks,
         start,
+        user_data,
+        ssh_keys,
         image,
         command: body.cmd.map(|words| words.into_list()),
         entrypoint: body.entrypoint.map(|words| words.into_list()),
@@ -144,6 +152,8 @@ struct Own {
     hardware: Option<Hardware>,
     disks: Vec<DiskSpec>,
     start: StartChoice,
+    user_data: Option<String>,
+    ssh_keys: Vec<String>,
 }
 
 /// The one place for what Docker has no field for.
@@ -160,9 +170,15 @@ fn own(annotations: Option<&BTreeMap<String, String>>) -> ApiResult<Own> {
                 let list = list.map_err(|error| ApiError::bad_request(error.to_string()))?;
                 own.disks = list.into_iter().map(disk).collect();
             }
+            USER_DATA => own.user_data = Some(value.clone()),
+            SSH_KEYS => {
+                let lines = value.lines().map(str::trim).filter(|line| !line.is_empty());
+                own.ssh_keys = lines.map(str::to_owned).collect();
+            }
             _ => {
                 return Err(ApiError::not_yet(&format!(
-                    "annotations other than {FIRMWARE}, {HARDWARE}, {START} and {DISKS}"
+                    "annotations other than {FIRMWARE}, {HARDWARE}, {START}, {DISKS}, \
+                     {USER_DATA} and {SSH_KEYS}"
                 )));
             }
         }
@@ -367,6 +383,8 @@ mod tests {
         };
         assert_eq!(with(FIRMWARE, "uefi-secure").unwrap().firmware, Some(Firmware::UefiSecure));
         assert_eq!(with(HARDWARE, "virtio").unwrap().hardware, Some(Hardware::Virtio));
+        assert_eq!(with(USER_DATA, "#!/bin/sh").unwrap().user_data.as_deref(), Some("#!/bin/sh"));
+        assert_eq!(with(SSH_KEYS, "a b\n\nc d\n").unwrap().ssh_keys, ["a b", "c d"]);
         assert!(with(FIRMWARE, "efi").unwrap_err().to_string().contains("use bios, uefi"));
         assert!(with("com.example", "x").unwrap_err().to_string().contains("annotations"));
     }

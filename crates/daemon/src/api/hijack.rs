@@ -109,6 +109,15 @@ pub(crate) async fn carry(client: Client, streams: Streams, session: Session) ->
     end
 }
 
+/// Carries bytes between a client and another end until both have said all, or one is gone.
+pub(crate) async fn relay(client: Client, other: impl AsyncRead + AsyncWrite + Send + Unpin) {
+    let mut client = tokio::io::join(client.input, client.output);
+    let mut other = other;
+    if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut other).await {
+        tracing::debug!(%error, "a connection broke");
+    }
+}
+
 async fn send_output(
     output: &mut (impl AsyncWrite + Unpin),
     mut from_process: OutputReader,

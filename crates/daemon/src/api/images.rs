@@ -10,7 +10,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use hyper::StatusCode;
-use ireko_engine::{ImageInfo, Name, Removed};
+use ireko_engine::{ImageInfo, Name, Removed, identity};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -179,6 +179,7 @@ async fn inspect(app: &App, name: &str) -> ApiResult<Json<Value>> {
             json!({ "Name": disk.name.to_string(), "Size": disk.virtual_size })
         }).collect::<Vec<_>>(),
         "RootFS": { "Type": "layers", "Layers": layers },
+        "Ireko": { "Identity": identity(&image) },
         "Metadata": { "LastTagTime": "0001-01-01T00:00:00Z" },
     })))
 }

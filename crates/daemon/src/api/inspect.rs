@@ -1,7 +1,7 @@
 //! `GET /containers/{id}/json`: all there is to say about a container, in docker's shape.
 
 use crate::api::App;
-use crate::api::create::{FIRMWARE, HARDWARE, disk_list};
+use crate::api::create::{FIRMWARE, HARDWARE, SSH_KEYS, USER_DATA, disk_list};
 use crate::api::endpoints;
 use crate::api::error::ApiResult;
 use crate::api::list::{network_mode, sizes};
@@ -152,6 +152,12 @@ fn host_config(record: &ContainerRecord) -> Value {
     }
     if !spec.disks.is_empty() {
         annotations.insert(DISKS.to_owned(), disk_list(&spec.disks).into());
+    }
+    if let Some(user_data) = &spec.user_data {
+        annotations.insert(USER_DATA.to_owned(), user_data.clone().into());
+    }
+    if !spec.ssh_keys.is_empty() {
+        annotations.insert(SSH_KEYS.to_owned(), spec.ssh_keys.join("\n").into());
     }
     json!({
         "Annotations": Some(annotations).filter(|all| !all.is_empty()),

@@ -27,6 +27,7 @@ mod not_yet;
 mod prune;
 mod query;
 mod report;
+mod screen;
 mod since;
 mod system;
 mod types;
@@ -76,6 +77,10 @@ fn system_routes() -> Router<App> {
         .route("/ireko/containers/{id}/wait", post(ireko::wait))
         .route("/ireko/containers/{id}/address", post(ireko::set_address))
         .route("/ireko/containers/{id}/console", post(attach::console))
+        .route("/ireko/containers/{id}/connect", post(screen::connect))
+        .route("/ireko/containers/{id}/keys", post(screen::keys))
+        .route("/ireko/containers/{id}/screen", get(screen::picture).post(screen::open))
+        .route("/ireko/containers/{id}/screen/stream", post(screen::stream))
         .route("/ireko/info", get(ireko::info))
         .route("/ireko/daemon/stop", post(ireko::stop))
         .route("/ireko/df", get(ireko::usage::df))

@@ -13,6 +13,7 @@
 pub(crate) mod bridge;
 pub(crate) mod connect;
 pub(crate) mod endpoints;
+pub(crate) mod reach;
 pub(crate) mod state;
 pub(crate) mod subnet;
 pub(crate) mod switch;
@@ -27,14 +28,18 @@ use crate::state::ContainerRecord;
 use ireko_protocol::network::Endpoint;
 use ireko_protocol::network::{Mode, Published};
 use jiff::Timestamp;
+use reach::PortStream;
 use state::{EndpointRecord, Fabric, NetworkRecord, VERSION};
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use subnet::Subnet;
 use switch::{Setting, Switch};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
 
 /// The network of containers that name none.
 pub const DEFAULT: &str = "bridge";
@@ -45,6 +50,8 @@ const HOST_LOOPBACK: &str = "dev.ireko.network.host_loopback";
 /// As docker's macvlan networks call the device that they are on.
 const PARENT: &str = "parent";
 const DEFAULT_MTU: u16 = 1500;
+/// Time for a guest to take a connection.
+const CONNECT: Duration = Duration::from_secs(10);
 
 /// A network as it is asked for.
 #[derive(Clone, Debug, Default)]
@@ -109,6 +116,28 @@ impl Network {
         match &self.connects {
             Connects::Switch(switch) => switch.detach(container).await,
             Connects::Bridge(_) => bridge::detach(&self.record, container).await,
+        }
+    }
+
+    /// Connects to a container's TCP port: by the switch, which makes `socket` for it, or as any
+    /// program of the host's.
+    pub(crate) async fn connect(
+        &self,
+        container: &str,
+        at: SocketAddrV4,
+        socket: &Path,
+    ) -> Result<PortStream> {
+        let what = || format!("connect to {at}");
+        match &self.connects {
+            Connects::Switch(switch) => {
+                switch.open(container, at.port(), socket).await?;
+                Ok(Box::new(UnixStream::connect(socket).await.attempt(what)?))
+            }
+            Connects::Bridge(_) => {
+                let connected = timeout(CONNECT, TcpStream::connect(at)).await;
+                let late = |_| Err(std::io::ErrorKind::TimedOut.into());
+                Ok(Box::new(connected.unwrap_or_else(late).attempt(what)?))
+            }
         }
     }
 

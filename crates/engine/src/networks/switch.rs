@@ -103,6 +103,16 @@ impl Switch {
         }
     }
 
+    /// Has clients of a unix socket connected to a VM's TCP port.
+    pub(crate) async fn open(&self, container: &str, port: u16, socket: &Path) -> Result<()> {
+        let (container, socket) = (container.to_owned(), socket.to_owned());
+        match self.ask(Request::Open { container, port, socket }).await? {
+            Answer::Done => Ok(()),
+            Answer::Refused { message } => Err(Error::internal(message)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// Takes over what a former daemon left: `endpoints` are those of containers that run.
     pub(crate) async fn take_over(self: &Arc<Self>, endpoints: Vec<Endpoint>) {
         let mut now = self.now.lock().await;

@@ -120,6 +120,7 @@ fn describe(
         config: config.map(|config| config.document().config.clone()).unwrap_or_default(),
         // Guessed when somebody makes a container of it.
         machine: None,
+        generalized: false,
         name: None,
         comment: String::new(),
         author: String::new(),

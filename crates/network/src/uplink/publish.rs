@@ -5,11 +5,12 @@ use crate::switch::PortId;
 use crate::uplink::udp::SharedSocket;
 use ireko_protocol::network::{Mode, Protocol, Publish, Published};
 use mio::Token;
-use mio::net::{TcpListener, UdpSocket};
+use mio::net::{TcpListener, UdpSocket, UnixListener};
 use socket2::{Domain, Socket, Type};
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 /// How often another port is tried where any will do.
@@ -35,6 +36,8 @@ pub enum Listener {
     Tcp(TcpListener),
     /// For datagrams.
     Udp(SharedSocket),
+    /// For connections of the engine's, to a TCP port.
+    Unix(UnixListener, PathBuf),
 }
 
 /// All published ports.
@@ -104,12 +107,49 @@ impl Publications {
         Ok(())
     }
 
+    /// Listens at `path` for connections to a TCP port of a guest; fine where that is done already.
+    ///
+    /// # Errors
+    /// The socket cannot be made.
+    pub fn open_socket(
+        &mut self,
+        port: PortId,
+        guest_port: u16,
+        path: &Path,
+        sources: &mut Sources,
+    ) -> io::Result<()> {
+        let is_it = |one: &Publication| {
+            (one.port, one.guest_port) == (port, guest_port)
+                && matches!(&one.listener, Listener::Unix(_, at) if at == path)
+        };
+        if self.all.values().any(is_it) {
+            return Ok(());
+        }
+        // A switch before this one may have left it.
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut listener = UnixListener::bind(path)?;
+        let number = self.next;
+        self.next += 1;
+        let token = sources.add(&mut listener, Source::Published(number))?;
+        let listener = Listener::Unix(listener, path.to_owned());
+        self.all.insert(number, Publication { port, guest_port, listener, token });
+        Ok(())
+    }
+
     /// Closes all ports of a guest, whose conversations are over already.
     pub fn remove_port(&mut self, port: PortId, sources: &mut Sources) {
         self.all.retain(|_, publication| {
             if publication.port == port {
                 match &mut publication.listener {
                     Listener::Tcp(listener) => sources.remove(listener, publication.token),
+                    Listener::Unix(listener, path) => {
+                        sources.remove(listener, publication.token);
+                        // It may be gone with the VM's folder.
+                        let _ = std::fs::remove_file(path);
+                    }
                     Listener::Udp(socket) => {
                         if let Some(socket) = Rc::get_mut(socket) {
                             sources.remove(socket, publication.token);

@@ -14,7 +14,7 @@ use crate::port::Port;
 use crate::sources::{Source, Sources};
 use crate::switch::PortId;
 use mio::Token;
-use mio::net::TcpStream;
+use mio::net::{TcpStream, UnixStream};
 use smoltcp::socket::tcp::State;
 use smoltcp::time::Instant;
 use smoltcp::wire::{Ipv4Packet, TcpPacket};
@@ -65,9 +65,87 @@ enum Stage {
     Open { host: Option<HostSide>, guest: Box<Endpoint> },
 }
 
+/// The host's side of a connection.
+#[derive(Debug)]
+pub enum HostStream {
+    /// What a guest reached, or a client of a published port.
+    Tcp(TcpStream),
+    /// A client of a socket of the engine's.
+    Unix(UnixStream),
+}
+
+impl HostStream {
+    fn prepare(&self) {
+        if let Self::Tcp(stream) = self {
+            // Small writes must not wait for each other; the guest has its own opinion about that.
+            let _ = stream.set_nodelay(true);
+        }
+    }
+
+    fn add(&mut self, key: FlowKey, sources: &mut Sources) -> io::Result<Token> {
+        match self {
+            Self::Tcp(stream) => sources.add(stream, Source::Tcp(key)),
+            Self::Unix(stream) => sources.add(stream, Source::Tcp(key)),
+        }
+    }
+
+    fn remove(&mut self, token: Token, sources: &mut Sources) {
+        match self {
+            Self::Tcp(stream) => sources.remove(stream, token),
+            Self::Unix(stream) => sources.remove(stream, token),
+        }
+    }
+
+    /// What made it fail, if anything; an error as well where it is not connected yet.
+    fn is_connected(&self) -> io::Result<()> {
+        let Self::Tcp(stream) = self else { return Ok(()) };
+        match stream.take_error()? {
+            Some(error) => Err(error),
+            None => stream.peer_addr().map(drop),
+        }
+    }
+
+    /// Makes its closing a reset.
+    fn abort_at_close(&self) {
+        if let Self::Tcp(stream) = self {
+            // Where that fails it is closed without one.
+            let _ = socket2::SockRef::from(stream).set_linger(Some(std::time::Duration::ZERO));
+        }
+    }
+
+    fn shut_down_write(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            Self::Unix(stream) => stream.shutdown(Shutdown::Write),
+        }
+    }
+}
+
+impl Read for HostStream {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.read(bytes),
+            Self::Unix(stream) => stream.read(bytes),
+        }
+    }
+}
+
+impl Write for HostStream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.write(bytes),
+            Self::Unix(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 #[derive(Debug)]
 struct HostSide {
-    stream: TcpStream,
+    stream: HostStream,
     token: Token,
     readable: bool,
     writable: bool,
@@ -80,10 +158,9 @@ struct HostSide {
 }
 
 impl HostSide {
-    fn new(mut stream: TcpStream, key: FlowKey, sources: &mut Sources) -> io::Result<Self> {
-        // Small writes must not wait for each other; the guest has its own opinion about that.
-        let _ = stream.set_nodelay(true);
-        let token = sources.add(&mut stream, Source::Tcp(key))?;
+    fn new(mut stream: HostStream, key: FlowKey, sources: &mut Sources) -> io::Result<Self> {
+        stream.prepare();
+        let token = stream.add(key, sources)?;
         Ok(Self {
             stream,
             token,
@@ -97,11 +174,9 @@ impl HostSide {
 
     /// Closes it; with a reset where it is not over on both sides.
     fn close(mut self, sources: &mut Sources) {
-        sources.remove(&mut self.stream, self.token);
+        self.stream.remove(self.token, sources);
         if !(self.ended && self.told_end) {
-            // Where that fails it is closed without one.
-            let _ =
-                socket2::SockRef::from(&self.stream).set_linger(Some(std::time::Duration::ZERO));
+            self.stream.abort_at_close();
         }
     }
 }
@@ -164,7 +239,7 @@ impl TcpFlows {
         to: SocketAddr,
         sources: &mut Sources,
     ) -> io::Result<()> {
-        let host = HostSide::new(TcpStream::connect(to)?, key, sources)?;
+        let host = HostSide::new(HostStream::Tcp(TcpStream::connect(to)?), key, sources)?;
         let stage = Stage::Connecting { host, syn: syn.to_vec() };
         self.flows.insert(key, Flow { stage, due: None });
         Ok(())
@@ -174,7 +249,7 @@ impl TcpFlows {
     pub fn accept(
         &mut self,
         key: FlowKey,
-        stream: TcpStream,
+        stream: HostStream,
         guest: SocketAddrV4,
         way: Way,
         sources: &mut Sources,
@@ -227,9 +302,8 @@ impl TcpFlows {
         else {
             return;
         };
-        let is_there = matches!(host.stream.take_error(), Ok(None));
-        match host.stream.peer_addr() {
-            Ok(_) if is_there => {
+        match host.stream.is_connected() {
+            Ok(()) => {
                 let mut guest = Box::new(Endpoint::accepting(key.other, port.way, now));
                 guest.receive(&syn, &mut port.link.out, now);
                 let stage = Stage::Open { host: Some(host), guest };
@@ -237,7 +311,7 @@ impl TcpFlows {
                 self.ready.insert(key);
             }
             // Not yet.
-            Err(error) if is_there && error.kind() == ErrorKind::NotConnected => {
+            Err(error) if error.kind() == ErrorKind::NotConnected => {
                 self.flows.insert(key, Flow { stage: Stage::Connecting { host, syn }, due });
             }
             _ => {
@@ -436,7 +510,7 @@ fn to_host(host: &mut HostSide, guest: &mut Endpoint) -> io::Result<bool> {
     }
     if host.guest_ended && !host.told_end && !socket.can_recv() {
         host.told_end = true;
-        host.stream.shutdown(Shutdown::Write)?;
+        host.stream.shut_down_write()?;
     }
     Ok(false)
 }

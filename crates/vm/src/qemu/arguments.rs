@@ -285,7 +285,11 @@ mod tests {
             })
         };
         let machine = |firmware, hardware| VmSpec {
-            boot: Boot::Firmware(MachineBoot { firmware, hardware }),
+            boot: Boot::Firmware(MachineBoot {
+                firmware,
+                hardware,
+                screen: "/run/a,b/vnc.sock".into(),
+            }),
             console: Console::Socket("/run/a,b/console.sock".into()),
             ..spec(Accel::Tcg)
         };

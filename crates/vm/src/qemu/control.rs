@@ -9,6 +9,7 @@
 
 use crate::driver::ExitCause;
 use crate::error::{Error, ErrorKind, Result};
+use crate::keys::Stroke;
 use crate::qemu::arguments::port_id;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -16,6 +17,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -25,6 +27,12 @@ const MAX_MESSAGE: u64 = 1 << 20;
 
 /// How long a command may take. QEMU answers in a millisecond unless its host is starved.
 pub(super) const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long a command may take that writes a file.
+const SLOW_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How long a key is held. Guests that poll their keyboard miss shorter ones.
+const KEY_TIME: Duration = Duration::from_millis(40);
 
 /// How long `quit` may take before the process is killed instead.
 const QUIT_DEADLINE: Duration = Duration::from_secs(2);
@@ -171,6 +179,42 @@ impl Control {
     /// `Timeout`, or `Control` where the VM has ended.
     pub fn press_power_button(&self) -> Result<()> {
         self.execute("system_powerdown", ANSWER_DEADLINE).map(drop)
+    }
+
+    /// Writes what the guest shows on its screen to `file`, as PNG.
+    ///
+    /// # Errors
+    /// `Timeout`, or `Control` where the VM has ended or the file cannot be written.
+    pub fn save_screen(&self, file: &Path) -> Result<()> {
+        let arguments = json!({ "filename": file, "format": "png" });
+        self.execute_with("screendump", &arguments, SLOW_DEADLINE).map(drop)
+    }
+
+    /// Sets what viewers of the screen have to say from now on; VNC takes eight characters of it.
+    ///
+    /// # Errors
+    /// `Timeout`, or `Control` where the VM has ended.
+    pub fn set_screen_password(&self, password: &str) -> Result<()> {
+        let arguments = json!({ "protocol": "vnc", "password": password });
+        self.execute_with("set_password", &arguments, ANSWER_DEADLINE).map(drop)
+    }
+
+    /// Types, one stroke after the other; returns when the last one is under way.
+    ///
+    /// # Errors
+    /// `Timeout`, or `Control` where the VM has ended.
+    pub fn send_keys(&self, strokes: &[Stroke]) -> Result<()> {
+        for Stroke(keys) in strokes {
+            let key = |name: &&str| json!({ "type": "qcode", "data": name });
+            let arguments = json!({
+                "keys": keys.iter().map(key).collect::<Vec<_>>(),
+                "hold-time": KEY_TIME.as_millis() as u64,
+            });
+            self.execute_with("send-key", &arguments, ANSWER_DEADLINE)?;
+            // QEMU waits as long after the release; its queue is short and drops what it cannot hold.
+            thread::sleep(2 * KEY_TIME);
+        }
+        Ok(())
     }
 
     /// Waits until the guest is found to reset itself over and over, ten times in five minutes;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   virtio       virtio-blk, -rng, -balloon, -tablet, pvpanic        Linux
-//!   compatible   AHCI, USB tablet                                    all others
+//!   compatible   AHCI, USB tablet; what is read-only by USB          all others
 //!   both         VGA, serial line, PS/2 keyboard, virtio-serial, q35 chipset, power button
 //! ```
 
@@ -40,6 +40,9 @@ pub(super) fn devices(line: &mut Line, boot: &MachineBoot) {
         }
     }
     line.option("-device", "VGA,id=screen");
+    // A second viewer does not throw the first out.
+    let screen = Fields::new("unix:").value(&boot.screen);
+    line.option("-vnc", screen.text(",password=on,share=force-shared"));
     match boot.hardware {
         Hardware::Virtio => line
             .option("-device", "virtio-rng-pci,id=random")
@@ -52,15 +55,20 @@ pub(super) fn devices(line: &mut Line, boot: &MachineBoot) {
     };
 }
 
-/// Returns the device of a disk. The first is booted from.
+/// Returns the device of a disk. The first is booted from, one that is read-only never is; AHCI has
+/// no disks of that kind.
 pub(super) fn disk(hardware: Hardware, number: usize, disk: &DiskAttachment, node: &str) -> Fields {
     let device = match hardware {
         Hardware::Virtio => virtio_disk(number, disk, node),
+        Hardware::Compatible if disk.read_only => {
+            Fields::new(format!("usb-storage,id=vd{number},bus=usb.0,drive={node},serial="))
+                .value(&disk.serial)
+        }
         Hardware::Compatible => Fields::new(format!(
             "ide-hd,id=vd{number},bus=ide.{number},drive={node},write-cache=on,werror=report,\
              rerror=report,serial="
         ))
         .value(&disk.serial),
     };
-    device.text(&format!(",bootindex={number}"))
+    if disk.read_only { device } else { device.text(&format!(",bootindex={number}")) }
 }

@@ -7,7 +7,7 @@ use crate::api::query::{Params, read_json};
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use hyper::header::CONTENT_TYPE;
-use ireko_engine::{DiskName, ExportTo, Layers, progress};
+use ireko_engine::{DiskName, ExportTo, Layers, With, progress};
 use ireko_protocol::export::{ExportFormat, ExportRequest, Exported};
 
 /// `POST`: the body says where to and what; the answer is how far it is, then the result.
@@ -29,11 +29,13 @@ pub(super) async fn to_file(app: App, image: &str, body: Body) -> ApiResult<Resp
             .transpose()
             .map_err(|error| ApiError::bad_request(error.to_string()))?,
     };
+    let with = With { definitions: request.with, format };
     let (watcher, progress) = progress();
     let image = image.to_owned();
     let work = async move {
-        let exported = app.engine.export_image(&image, to, watcher).await?;
+        let (exported, definitions) = app.engine.export_image(&image, to, with, watcher).await?;
         Ok(Exported {
+            definitions,
             id: exported.image.to_string(),
             path: request.path,
             format,

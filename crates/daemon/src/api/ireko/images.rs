@@ -11,10 +11,13 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use hyper::StatusCode;
-use ireko_engine::{Doomed, ImageInfo, ImageUser, ImportFile, MergeFiles, Sources, progress};
+use ireko_engine::{
+    Doomed, Generalizer, ImageInfo, ImageUser, ImportFile, MergeFiles, Sources, progress,
+};
 use ireko_protocol::images::{
     Blocker, Import, Imported, ImportedImage, Merged, Removal, Removed, RemovedImage,
 };
+use serde_json::json;
 
 /// `POST /ireko/images/import`: a file on this machine becomes an image, a zip several.
 pub(crate) async fn import(State(app): State<App>, body: Body) -> ApiResult<Response> {
@@ -56,7 +59,7 @@ pub(crate) async fn get(
     }
 }
 
-/// `POST /ireko/images/{name}/export`, `/merge`, `/rename`.
+/// `POST /ireko/images/{name}/export`, `/generalize`, `/merge`, `/rename`.
 pub(crate) async fn post(
     State(app): State<App>,
     Path(path): Path<String>,
@@ -65,10 +68,19 @@ pub(crate) async fn post(
 ) -> Response {
     match path.rsplit_once('/') {
         Some((name, "export")) => export::to_file(app, name, body).await.into_response(),
+        Some((name, "generalize")) => generalize(app, name, &params).await.into_response(),
         Some((name, "merge")) => merge(app, name, &params).await.into_response(),
         Some((image, "rename")) => rename(&app, image, &params).await.into_response(),
         _ => page_not_found().await,
     }
+}
+
+/// `to` is the new image's name; with `done` the system generalized itself. Answered when it is made.
+async fn generalize(app: App, image: &str, params: &Params) -> ApiResult<Response> {
+    let to = params.get("to").ok_or_else(|| ApiError::bad_request("`to`: no name was given"))?;
+    let by = if params.flag("done") { Generalizer::Itself } else { Generalizer::Offline };
+    let image = app.engine.generalize_image(image, to, by).await?;
+    Ok((StatusCode::CREATED, Json(json!({ "Id": image.id.to_string() }))).into_response())
 }
 
 /// `name` is the new one.
