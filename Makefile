@@ -55,15 +55,17 @@ lint: ## checks formatting, lints, and which crate depends on which
 	$(CARGO) xtask rooms
 
 .PHONY: bench
-bench: setup ## measures what create and commit cost, and the disk engine
+bench: setup ## measures what create and commit cost, the disk engine, and networks
 	@scripts/install-deps.sh bench
-	IREKO_BIN=$(abspath $(TARGET))/release/ireko $(CARGO) bench --locked --package ireko-e2e --bench tree --bench disk
+	IREKO_BIN=$(abspath $(TARGET))/release/ireko $(CARGO) bench --locked --package ireko-e2e --bench tree --bench disk --bench network
 
 # Each unit is one run of the test suite's power cuts: some 7 s of CPU.
 IREKO_SOAK ?= 50
 .PHONY: soak
-soak: ## tests the disk engine for hours: power cuts, IREKO_SOAK=n for n times as many, then fuzzing
+soak: test-setup ## tests for hours: power cuts, IREKO_SOAK=n for n times as many, networks in full, then fuzzing
 	IREKO_SOAK=$(IREKO_SOAK) $(CARGO) test --release --locked --package ireko-disk
+	IREKO_NET_MIB=1024 IREKO_NET_SHORT=1000 IREKO_NET_MANY=200 IREKO_BIN=$(abspath $(TARGET))/debug/ireko \
+		$(CARGO) test --locked --package ireko-e2e --test network_traffic -- --nocapture
 	scripts/fuzz.sh 600
 
 IREKO_FUZZ_SECONDS ?= 60

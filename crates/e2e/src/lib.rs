@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod docker;
+pub mod guest_program;
 pub mod machine;
 pub mod outside;
 pub mod programs;
@@ -13,6 +14,9 @@ pub mod talk;
 pub mod terminal;
 pub mod witness;
 pub mod world;
+
+#[path = "../guest/talker.rs"]
+pub mod talker;
 
 pub use ireko_testkit::slots;
 pub use programs::{Ran, run};

@@ -13,8 +13,9 @@ use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{HardwareAddress, IpCidr};
 use std::net::SocketAddrV4;
 
-/// Bytes each way between a guest and the host's socket.
-const BUFFER: usize = 128 << 10;
+/// Bytes from a guest to the host's socket, and back, which is as much as can be on the way at once.
+const FROM_GUEST: usize = 128 << 10;
+const TO_GUEST: usize = 256 << 10;
 /// How long a guest may leave data unacknowledged before its connection is given up.
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -54,8 +55,8 @@ impl Endpoint {
         interface.update_ip_addrs(|addresses| {
             let _ = addresses.push(IpCidr::new((*own.ip()).into(), 0));
         });
-        let buffer = || SocketBuffer::new(vec![0; BUFFER]);
-        let mut socket = Socket::new(buffer(), buffer());
+        let buffer = |size| SocketBuffer::new(vec![0; size]);
+        let mut socket = Socket::new(buffer(FROM_GUEST), buffer(TO_GUEST));
         socket.set_nagle_enabled(false);
         socket.set_timeout(Some(PATIENCE));
         let mut sockets = SocketSet::new(Vec::with_capacity(1));
@@ -68,10 +69,16 @@ impl Endpoint {
         self.sockets.get_mut(self.handle)
     }
 
-    /// Takes an IP packet of this connection from the guest.
+    /// Takes an IP packet of this connection from the guest. Data in order is acknowledged by the next
+    /// [`Endpoint::poll`], all that came together at once; everything else is answered here, since
+    /// what was lost is found by such answers.
     pub fn receive(&mut self, packet: &[u8], out: &mut Outgoing, now: Instant) {
+        let held = self.socket().recv_queue();
         let mut wire = Wire { way: self.way, incoming: Some(packet), out };
-        self.interface.poll(now, &mut wire, &mut self.sockets);
+        self.interface.poll_ingress_single(now, &mut wire, &mut self.sockets);
+        if self.socket().recv_queue() == held {
+            self.poll(out, now);
+        }
     }
 
     /// Sends what is due, as far as the queue has room; when to come again.

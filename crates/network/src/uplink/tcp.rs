@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, SocketAddrV4};
 
-/// Connections of one guest; each holds a socket and buffers of 256 KiB once they are used.
+/// Connections of one guest; each holds a socket and buffers of 384 KiB once they are used.
 const MAX_PER_GUEST: usize = 512;
 /// Connections of all guests.
 const MAX: usize = 4096;
