@@ -195,7 +195,7 @@ fn debian_boots_from_its_disk_and_its_images_do() {
 }
 
 #[test]
-fn debian_boots_by_uefi_with_secure_boot_too() {
+fn debian_boots_by_uefi_with_secure_boot_and_its_panic_is_told() {
     let Some(disk) = debian("uefi") else { return };
     if !std::path::Path::new("/usr/share/OVMF").exists() {
         eprintln!("skipped: no UEFI firmware (package ovmf)");
@@ -210,8 +210,11 @@ fn debian_boots_by_uefi_with_secure_boot_too() {
     let mut console = log_in(&world, "secure");
     console.type_keys("dmesg | grep -i 'secure boot'\r");
     console.expect("Secure boot enabled");
-    leave(console);
     assert!(world.container_dir("secure").join("nvram.fd").exists());
-    world.ok(&["stop", "secure"]);
-    assert_eq!(world.inspect("secure", "/State/ExitCode"), 0);
+
+    // A kernel that panics says so, and whoever waits hears it.
+    console.type_keys("echo 1 > /proc/sys/kernel/sysrq; echo c > /proc/sysrq-trigger\r");
+    world.run(&["wait", "secure"]).fails_with(1, "the guest's kernel panicked");
+    assert_eq!(world.inspect("secure", "/State/ExitCode"), 255);
+    drop(console);
 }
