@@ -3,6 +3,7 @@
 //! Only what was asked for is sent; everything else is the daemon's to decide.
 
 use crate::error::{Error, Result};
+use crate::health_options::{HealthOptions, Healthcheck};
 use crate::publish::{PortBinding, Publish};
 use crate::{quantity, terminal};
 use ireko_protocol::disks::{ANNOTATION, DiskWish, WishedContent};
@@ -64,6 +65,9 @@ pub struct ContainerOptions {
     /// Where its VM begins: auto, template or cold
     #[arg(long, value_name = "string")]
     start: Option<String>,
+
+    #[command(flatten)]
+    health: HealthOptions,
 
     // Docker gives -h to the host name, so help has its long name only.
     /// Print usage
@@ -178,7 +182,7 @@ pub struct ContainerOptions {
 /// `--restart`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct RestartPolicy {
+pub struct RestartPolicy {
     name: String,
     maximum_retry_count: u32,
 }
@@ -233,6 +237,8 @@ pub struct CreateRequest {
     attach_stderr: bool,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     exposed_ports: BTreeMap<String, BTreeMap<String, String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    healthcheck: Option<Healthcheck>,
     host_config: HostConfig,
     #[serde(skip_serializing_if = "Option::is_none")]
     networking_config: Option<NetworkingConfig>,
@@ -354,6 +360,7 @@ impl ContainerOptions {
                 .iter()
                 .map(|publish| (publish.container.clone(), BTreeMap::new()))
                 .collect(),
+            healthcheck: self.health.healthcheck(),
             host_config: self.host_config(&self.disks()?)?,
             networking_config: self.networking_config(),
         })
@@ -552,6 +559,9 @@ mod tests {
             "--disk",
             "data=1g",
             "--disk=/x.vhdx",
+            "--health-cmd",
+            "true -x",
+            "--health-interval=1m30s",
             "--rm",
             "-p",
             "127.0.0.1:8080:80",
@@ -575,6 +585,10 @@ mod tests {
         assert_eq!(body["ExposedPorts"], json!({"80/tcp": {}}));
         let host = &body["HostConfig"];
         assert_eq!(host["Annotations"], json!({"ireko.disks": "data=1073741824,/x.vhdx"}));
+        let interval = 90_000_000_000_i64;
+        let check = json!({"Test": ["CMD-SHELL", "true -x"], "Interval": interval});
+        assert_eq!(body["Healthcheck"], check);
+        assert_eq!(request(&["--no-healthcheck", "x"])["Healthcheck"], json!({"Test": ["NONE"]}));
         assert_eq!(host["Memory"], 512 << 20);
         assert_eq!(host["NanoCpus"], 1_500_000_000);
         assert_eq!(host["NetworkMode"], "none");

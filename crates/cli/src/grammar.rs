@@ -135,6 +135,7 @@ pub enum ClientVerb {
     Top(top::Args),
     Tree(tree::Args),
     Unpause(unpause::Args),
+    Update(update::Args),
     Version(version::Args),
     Wait(wait::Args),
 }
@@ -162,6 +163,7 @@ pub enum ContainerVerb {
     Stop(stop::Args),
     Top(top::Args),
     Unpause(unpause::Args),
+    Update(update::Args),
     Wait(wait::Args),
 }
 
@@ -220,6 +222,7 @@ impl From<ContainerVerb> for ClientVerb {
             ContainerVerb::Stop(args) => Self::Stop(args),
             ContainerVerb::Top(args) => Self::Top(args),
             ContainerVerb::Unpause(args) => Self::Unpause(args),
+            ContainerVerb::Update(args) => Self::Update(args),
             ContainerVerb::Wait(args) => Self::Wait(args),
         }
     }

@@ -30,6 +30,7 @@ mod quantity;
 mod reference;
 
 mod client;
+mod health_options;
 mod hijack;
 mod reach;
 mod target;

@@ -242,6 +242,7 @@ async fn dispatch(context: &Context, verb: ClientVerb) -> Result<Exit> {
         ClientVerb::Top(args) => top::execute(context, &args).await,
         ClientVerb::Tree(args) => tree::execute(context, &args).await,
         ClientVerb::Unpause(args) => unpause::execute(context, &args).await,
+        ClientVerb::Update(args) => update::execute(context, &args).await,
         ClientVerb::Version(args) => version::execute(context, &args).await,
         ClientVerb::Wait(args) => wait::execute(context, &args).await,
     }

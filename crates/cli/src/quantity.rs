@@ -100,8 +100,23 @@ pub fn point_in_time(text: &str, now: Timestamp) -> Result<String, String> {
     Ok(format!("{}.{:09}", point.as_second(), point.subsec_nanosecond().unsigned_abs()))
 }
 
+/// Nanoseconds from `1m30s`, `500ms`, `0`.
+pub fn nanoseconds(text: &str) -> Result<i64, String> {
+    let length = if text == "0" { Some(0.0) } else { seconds(text) };
+    let nanos = length.map(|seconds| seconds * 1e9).filter(|nanos| *nanos < i64::MAX as f64);
+    nanos
+        .map(|nanos| nanos.round() as i64)
+        .ok_or_else(|| "a length of time is numbers and units: 500ms, 1m30s".to_owned())
+}
+
 /// `1h30m` before `now`; `None` where `text` is not such a length.
 fn before(text: &str, now: Timestamp) -> Option<Timestamp> {
+    let length = std::time::Duration::try_from_secs_f64(seconds(text)?).ok()?;
+    now.checked_sub(length).ok()
+}
+
+/// Seconds from `1h30m`.
+fn seconds(text: &str) -> Option<f64> {
     let mut rest = text;
     let mut seconds = 0.0;
     while !rest.is_empty() {
@@ -119,9 +134,7 @@ fn before(text: &str, now: Timestamp) -> Option<Timestamp> {
             };
         rest = &rest[end..];
     }
-    let length = (!text.is_empty()).then_some(seconds)?;
-    let length = std::time::Duration::try_from_secs_f64(length).ok()?;
-    now.checked_sub(length).ok()
+    (!text.is_empty()).then_some(seconds)
 }
 
 #[cfg(test)]

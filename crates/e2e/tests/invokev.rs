@@ -16,7 +16,8 @@ const GUIDS: [&str; 4] = [
 /// ```text
 ///   Images/      Win2016_Hyper-V ◄── 日本語 ◄── IIS
 ///                Win2016-copy, the same byte for byte
-///   Containers/  web/web.vhdx over IIS;  db/db.vhdx over the copy, and a checkpoint over that
+///   Containers/  web/web.vhdx over IIS, web/data.vhdx;  db/db.vhdx over the copy, and a checkpoint
+///                over that
 /// ```
 struct InvokeV {
     root: PathBuf,
@@ -40,6 +41,7 @@ impl InvokeV {
         child(&made.image("日本語", 2), &win);
         child(&made.image("IIS", 3), &made.image("日本語", 2));
         child(&made.root.join("Containers/web/web.vhdx"), &made.image("IIS", 3));
+        world.ok(&["vhd", "create", text(&made.root.join("Containers/web/data.vhdx")), "-s", "1g"]);
         let db = made.root.join("Containers/db/db.vhdx");
         child(&db, &copy);
         child(&made.root.join("Containers/db/db_0A1B2C3D-1111-2222-3333-444455556666.avhdx"), &db);
@@ -80,7 +82,7 @@ fn an_invokev_root_opens_as_it_is_and_every_verb_works_on_it() {
             "[Win2016_Hyper-V:latest]",
             "└── [日本語:latest]",
             "    └── [IIS:latest]",
-            "        └── web",
+            "        └── web + data",
             "[Win2016-copy:latest]",
             "└── db",
         ]
@@ -100,9 +102,14 @@ fn an_invokev_root_opens_as_it_is_and_every_verb_works_on_it() {
     world.ok(&["kill", "web"]);
     assert_eq!(world.ok(&["wait", "web"]), "137");
 
-    world.ok(&["commit", "web", "App"]);
+    // The original wrote a container's second disk over the first one's image.
+    let left_out = world.run(&["commit", "web", "App"]);
+    assert!(left_out.stderr.contains("not in the image: data"), "{}", left_out.stderr);
+    world.ok(&["commit", "--all-disks", "web", "Both"]);
+    assert_eq!(world.inspect("both", "/Disks/0/Size"), 1 << 30);
+    world.ok(&["rmi", "Both"]);
     world.run(&["commit", "db", "x"]).fails_with(1, "is a checkpoint over");
-    assert_eq!(drawn(&world, &["web"]).last().expect("a line"), "            └── web");
+    assert_eq!(drawn(&world, &["web"]).last().expect("a line"), "            └── web + data");
     world.ok(&["image", "merge", "App", "Flat", "--all"]);
     let flat = world.ok(&["vhd", "info", text(&file_of(&world, "Flat"))]);
     assert!(!flat.to_lowercase().contains("parent"), "{flat}");

@@ -6,7 +6,7 @@ use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::logs::LogOptions;
 use crate::shim_client::GUEST;
-use crate::state::{ContainerRecord, RunState};
+use crate::state::{ContainerRecord, HealthStatus, RunState};
 use ireko_protocol::shim::Request;
 use regex_lite::Regex;
 use std::net::SocketAddrV4;
@@ -28,6 +28,8 @@ pub enum Sign {
     Log(Regex),
     /// It takes connections to this TCP port, at the address that it has in one of its networks.
     Port(u16),
+    /// Its health check succeeds.
+    Healthy,
 }
 
 impl Engine {
@@ -76,6 +78,9 @@ impl Engine {
                     }
                 }
             }
+            Sign::Healthy => timeout_at(deadline, self.is_healthy(&container))
+                .await
+                .unwrap_or_else(|_| Err(too_late("its health check has not succeeded"))),
             Sign::Log(pattern) => {
                 timeout_at(deadline, self.log_matches(&container, &record, pattern))
                     .await
@@ -113,6 +118,32 @@ impl Engine {
                 }
             }
             sleep(BETWEEN_PROBES).await;
+        }
+    }
+
+    /// Waits for the first verdict of its health check.
+    async fn is_healthy(&self, container: &Arc<Container>) -> Result<()> {
+        let name = container.record().name.clone();
+        if container.record().health.is_none() {
+            return Err(Error::conflict(format!("container {name} has no health check"))
+                .hint("--health-cmd gives a container one when it is made"));
+        }
+        let status = |record: &ContainerRecord| record.health.as_ref().map(|it| it.status);
+        let is_decided = |moment: &Moment| {
+            let record = &moment.record;
+            moment.removed || !record.is_running() || status(record) != Some(HealthStatus::Starting)
+        };
+        // The sender lives in the container, which is held here.
+        let _ = container.watch().wait_for(is_decided).await;
+        let record = container.record();
+        match (record.is_running(), status(&record)) {
+            (true, Some(HealthStatus::Healthy)) => Ok(()),
+            (true, _) => {
+                let last = self.health(&record).and_then(|health| health.log.last().cloned());
+                let said = last.map(|last| format!(": {}", last.output.trim())).unwrap_or_default();
+                Err(Error::conflict(format!("container {name} is unhealthy{said}")))
+            }
+            (false, _) => Err(ended(&record)),
         }
     }
 

@@ -244,6 +244,10 @@ fn merged_config(record: &ContainerRecord, image: RunConfig) -> RunConfig {
             signal => signal.to_owned(),
         },
         exposed_ports,
+        healthcheck: match &record.health {
+            Some(health) => Some(health.check.clone()),
+            None => record.spec.healthcheck.clone().or(image.healthcheck),
+        },
         ..image
     }
 }

@@ -8,6 +8,7 @@
 use crate::blocking::{blocking, lock};
 use crate::durable;
 use crate::error::{Error, Result};
+use crate::health::HealthLog;
 use crate::shim_client::ShimSocket;
 use crate::state::{ContainerRecord, DiskRecord, LastRun, RunState};
 use crate::streams::Pump;
@@ -45,6 +46,8 @@ pub(crate) struct Container {
     pub(crate) sessions: TaskTracker,
     /// The run that goes on or is being begun.
     run: Mutex<Option<CurrentRun>>,
+    /// What its health checks said.
+    pub(crate) health: Mutex<HealthLog>,
 }
 
 /// A run, from the first thought of its VM to the end of its shim.
@@ -82,6 +85,7 @@ impl Container {
             streams: Mutex::new(AttachPoint::Waiting(Vec::new())),
             sessions: TaskTracker::new(),
             run: Mutex::new(None),
+            health: Mutex::default(),
         })
     }
 

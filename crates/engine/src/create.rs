@@ -6,6 +6,7 @@ use crate::data_disks::{self, NewDisk};
 use crate::durable;
 use crate::engine::Engine;
 use crate::error::{Attempt, Error, Result};
+use crate::health;
 use crate::machine;
 use crate::names::{check_name, random_hex, random_name};
 use crate::networks::state::{EndpointRecord, EndpointSpec};
@@ -118,6 +119,7 @@ impl Engine {
                 spec.exposed_ports.push(port.clone());
             }
         }
+        let health = health::resolve(spec.healthcheck.as_ref(), image_config)?;
         let mut labels = image_config.labels.clone();
         labels.extend(spec.labels.clone());
         let (process, machine) = match runs {
@@ -135,6 +137,7 @@ impl Engine {
             disks: Vec::new(),
             process,
             machine,
+            health,
             labels,
             state: RunState::Created,
             origin: None,
@@ -183,7 +186,7 @@ fn file_name(path: &Path) -> Result<String> {
         .ok_or_else(|| Error::internal(format!("{} has no readable name", path.display())))
 }
 
-fn check_resources(resources: &Resources) -> Result<()> {
+pub(crate) fn check_resources(resources: &Resources) -> Result<()> {
     if resources.memory.is_some_and(|bytes| bytes < LEAST_MEMORY) {
         return Err(Error::bad_parameter("Minimum memory limit allowed is 6MB"));
     }

@@ -149,6 +149,11 @@ impl Execs {
         ids
     }
 
+    /// Forgets one.
+    pub(crate) fn forget_one(&self, id: &str) {
+        lock(&self.0).remove(id);
+    }
+
     /// Forgets those of a container that is gone.
     pub(crate) fn forget(&self, container: &str) {
         lock(&self.0).retain(|_, exec| exec.container != container);
@@ -253,6 +258,19 @@ impl Engine {
             drop(output_end);
         });
         Ok(client)
+    }
+
+    /// Kills an exec's process. Errors where it does not run.
+    pub(crate) async fn exec_kill(&self, id: &str) -> Result<()> {
+        let exec = self.execs.find(id)?;
+        let ExecState::Running { process, .. } = exec.state() else {
+            return Err(Error::conflict(format!("exec process {id} is not running")));
+        };
+        let shim = self.find(&exec.container)?.running_shim(self.places())?;
+        shim.ask(Request::Kill { process }, QUICK)
+            .await
+            .map(drop)
+            .map_err(|error| error.into_error(|| format!("kill exec {id}")))
     }
 
     /// Sets the size of an exec's terminal. Errors where it does not run.

@@ -90,6 +90,7 @@ fn record_of(store: &Store, folder: &Path) -> Result<Option<ContainerRecord>> {
             .collect::<Result<_>>()?,
         process: ProcessRecord::of_machine(),
         machine: None,
+        health: None,
         labels: BTreeMap::new(),
         state: RunState::Created,
         origin: None,

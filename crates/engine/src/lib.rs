@@ -37,6 +37,7 @@ mod create;
 mod data_disks;
 mod exec;
 mod foreign;
+mod health;
 mod logs;
 mod machine;
 mod networks;
@@ -47,6 +48,7 @@ mod screen;
 mod seed;
 mod start;
 mod stop;
+mod update;
 mod wait;
 
 mod base;
@@ -88,6 +90,7 @@ pub use events::{Event, EventStream, Subject};
 pub use exec::{ExecInfo, ExecSpec, ExecState};
 pub use export::{With, ZipPieces};
 pub use generalize::Generalizer;
+pub use health::{CheckResult, Health};
 pub use import::{ImportOptions, ImportProgress};
 pub use import_file::{FileImported, ImportFile};
 pub use ireko_images::{
@@ -110,9 +113,13 @@ pub use spec::{
     ContainerSpec, DEFAULT_MACHINE_MEMORY, DEFAULT_MEMORY, DiskContent, DiskSpec, Dns, ExtraHost,
     LEAST_MEMORY, LEAST_VM_MEMORY, Resources, RestartPolicy, StartChoice, StdioSpec,
 };
-pub use state::{ContainerRecord, DiskRecord, LastRun, Origin, ProcessRecord, RunState};
+pub use state::{
+    ContainerRecord, DiskRecord, HealthRecord, HealthStatus, LastRun, Origin, ProcessRecord,
+    RunState,
+};
 pub use store::{HistoryStep, ImageInfo, Name, Removed, oci};
 pub use streams::{InputWriter, Output, OutputReader, OutputStream, Streams};
 pub use tree::identity;
+pub use update::Changes;
 pub use usage::ContainerUsage;
 pub use wait::{Ending, WaitFor, Waiting};

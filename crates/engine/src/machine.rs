@@ -14,7 +14,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::networks::wiring::Wire;
 use crate::seed;
-use crate::spec::{ContainerSpec, StartChoice};
+use crate::spec::{ContainerSpec, Resources, StartChoice};
 use crate::state::ContainerRecord;
 use crate::store::ImageInfo;
 use crate::store::oci::{Firmware, Hardware, MachineConfig};
@@ -59,13 +59,9 @@ pub(crate) fn check(spec: &ContainerSpec) -> Result<()> {
         (!spec.tmpfs.is_empty(), "mounts its file systems itself"),
         (!spec.extra_hosts.is_empty(), "has an /etc/hosts of its own"),
         (spec.dns != Default::default(), "has name servers of its own"),
-        (
-            spec.resources.cpu_millis.is_some_and(|millis| millis % 1000 != 0),
-            "has whole CPUs: --cpus is a whole number",
-        ),
     ];
     match wishes.iter().find(|(is_wished, _)| *is_wished) {
-        None => check_first_boot(spec),
+        None => check_cpus(&spec.image, &spec.resources).and_then(|()| check_first_boot(spec)),
         Some((_, refusal)) => Err(Error::bad_parameter(format!(
             "{} is a whole operating system: it {refusal}",
             spec.image
@@ -102,6 +98,16 @@ fn check_first_boot(spec: &ContainerSpec) -> Result<()> {
             Err(Error::bad_parameter(format!("at most {MOST_KEYS} ssh keys are let in")))
         }
         None => Ok(()),
+    }
+}
+
+/// Refuses a part of a CPU: nobody inside would keep the limit.
+pub(crate) fn check_cpus(image: &str, resources: &Resources) -> Result<()> {
+    match resources.cpu_millis {
+        Some(millis) if millis % 1000 != 0 => Err(Error::bad_parameter(format!(
+            "{image} is a whole operating system: it has whole CPUs: --cpus is a whole number"
+        ))),
+        _ => Ok(()),
     }
 }
 
@@ -180,7 +186,6 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::Resources;
 
     #[track_caller]
     fn refused(spec: ContainerSpec, words: &str) {

@@ -12,7 +12,7 @@ use crate::shim_client::Connection;
 use crate::shim_process::OwnProcess;
 use crate::spec::RestartPolicy;
 use crate::start::Cause;
-use crate::state::{ContainerRecord, LastRun, RunState};
+use crate::state::{ContainerRecord, HealthStatus, LastRun, RunState};
 use ireko_protocol::plan::{self, ExitRecord};
 use ireko_protocol::shim::Answer;
 use jiff::Timestamp;
@@ -44,6 +44,7 @@ impl Engine {
     pub(crate) fn monitor(&self, container: &Arc<Container>, run: Run) {
         let (engine, container) = (self.clone(), Arc::clone(container));
         let give_up = container.run_of(&run.vm);
+        engine.keep_health(&container, &run.vm);
         tokio::spawn(async move {
             let vm = run.vm.clone();
             let ended = wait_for_end(&container, run, &give_up).await;
@@ -75,6 +76,7 @@ impl Engine {
                 }
                 record.last_run = Some(last_run);
                 record.published.clear();
+                record.set_health(HealthStatus::Unhealthy);
                 record.ended_runs += 1;
                 record.state = match will_restart(record) {
                     true => RunState::Restarting,

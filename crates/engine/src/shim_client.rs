@@ -188,6 +188,7 @@ fn request_word(request: &Request) -> &'static str {
         Request::Commit(_) => "commit",
         Request::Rewire(_) => "change the networks",
         Request::Wait => "wait for the VM's end",
+        Request::Kill { .. } => "kill a process",
     }
 }
 

@@ -3,7 +3,7 @@
 //! These types are written as they are into `config.json` (see [`crate::state`]), so fields may be
 //! added with a `serde(default)` but not renamed.
 
-use crate::store::oci::{Firmware, Hardware};
+use crate::store::oci::{Firmware, Hardware, Healthcheck};
 use ireko_protocol::network::Publish;
 pub use ireko_protocol::plan::StartChoice;
 use serde::{Deserialize, Serialize};
@@ -95,6 +95,9 @@ pub struct ContainerSpec {
     /// Public keys that a whole operating system is to let in, each a line of `authorized_keys`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ssh_keys: Vec<String>,
+    /// How to tell whether it is well, on top of the image's way; `["NONE"]` is not at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub healthcheck: Option<Healthcheck>,
     /// Disks beside the image's, in this order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub disks: Vec<DiskSpec>,

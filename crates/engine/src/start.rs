@@ -19,7 +19,7 @@ use crate::monitor::{Run, remove_sockets, timestamp};
 use crate::names::random_hex;
 use crate::shim_client::{AskError, BOOT, Connection, QUICK, Refusal, ShimSocket, unexpected};
 use crate::shim_process::{OwnProcess, early_end};
-use crate::state::{Origin, RunState};
+use crate::state::{HealthStatus, Origin, RunState};
 use ireko_protocol::agent::FailureKind;
 use ireko_protocol::plan::{ExitRecord, VmPlan};
 use ireko_protocol::shim::{Answer, Request};
@@ -79,6 +79,7 @@ impl Engine {
             .update(move |record| {
                 record.state = starting;
                 record.stopped_by_user = false;
+                record.set_health(HealthStatus::Starting);
                 if cause == Cause::User {
                     record.restart_count = 0;
                 }

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::networks::state::EndpointRecord;
 use crate::spec::ContainerSpec;
-use crate::store::oci::MachineConfig;
+use crate::store::oci::{Healthcheck, MachineConfig};
 use ireko_protocol::network::Published;
 pub use ireko_protocol::shim::Origin;
 use jiff::Timestamp;
@@ -39,6 +39,9 @@ pub struct ContainerRecord {
     /// What boots it, where it is a whole operating system. One that another program made has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<MachineConfig>,
+    /// Its health check; `None` where it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthRecord>,
     /// The image's labels with `spec`'s on top.
     pub labels: BTreeMap<String, String>,
     /// What it is doing.
@@ -69,6 +72,40 @@ pub struct DiskRecord {
     pub name: String,
     /// File name inside the container's folder.
     pub file: String,
+}
+
+/// A container's health check, resolved, and what it last said.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HealthRecord {
+    /// The container's own with the image's beneath.
+    pub check: Healthcheck,
+    /// What a check in shell form is given to.
+    pub shell: Vec<String>,
+    /// In a word.
+    pub status: HealthStatus,
+}
+
+/// How a container is, in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HealthStatus {
+    /// No check has succeeded yet.
+    Starting,
+    /// Well.
+    Healthy,
+    /// Too many checks failed in a row, or it has ended.
+    Unhealthy,
+}
+
+impl HealthStatus {
+    /// Docker's word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Healthy => "healthy",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
 }
 
 /// A container's process, resolved.
@@ -197,6 +234,13 @@ impl ContainerRecord {
         }
     }
 
+    /// Sets the status of its health check, where it has one.
+    pub(crate) fn set_health(&mut self, status: HealthStatus) {
+        if let Some(health) = &mut self.health {
+            health.status = status;
+        }
+    }
+
     /// The state to go back to where a start failed.
     pub(crate) fn at_rest(&self) -> RunState {
         match self.has_run() {
@@ -246,6 +290,7 @@ pub(crate) mod tests {
                 stop_signal: "SIGTERM".into(),
             },
             machine: None,
+            health: None,
             labels: BTreeMap::new(),
             state: RunState::Created,
             origin: None,

@@ -76,6 +76,11 @@ pub enum Request {
         /// Linux signal number, 1 to 64.
         signal: i32,
     },
+    /// Kills a process that `Exec` started. Answer: `Done`.
+    Kill {
+        /// What `ExecStarted` gave.
+        process: ProcessId,
+    },
     /// Ends the VM at once, without the guest's help. Answer: `Done`.
     PowerOff,
     /// Stops the container's processes. Answer: `Done`.

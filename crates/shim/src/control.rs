@@ -23,7 +23,8 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 
 /// A killed process's status, for execs that lose their guest.
-const KILLED: ExitStatus = ExitStatus::Signal(9);
+const KILLED: ExitStatus = ExitStatus::Signal(KILL);
+const KILL: i32 = 9;
 
 /// All that a request may touch.
 pub struct Shared {
@@ -185,6 +186,7 @@ fn ask_agent(shared: &Shared, request: Request) -> Result<Answer, Answer> {
         Request::Signal { signal } => {
             order(shared, RequestBody::Signal { process: ProcessId::INIT, signal })
         }
+        Request::Kill { process } => order(shared, RequestBody::Signal { process, signal: KILL }),
         Request::Pause => {
             let answer = order(shared, RequestBody::Pause)?;
             shared.progress.enter(Phase::Paused);

@@ -61,6 +61,7 @@ pub mod template;
 pub mod top;
 pub mod tree;
 pub mod unpause;
+pub mod update;
 pub mod verify;
 pub mod version;
 pub mod wait;

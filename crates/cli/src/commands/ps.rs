@@ -91,7 +91,7 @@ fn table(containers: &[ContainerSummary], tree: Option<&Tree>, now: i64, whole: 
     let mut heading =
         vec!["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"];
     if tree.is_some() {
-        heading.extend(["PATH", "PARENT PATH", "DISKS"]);
+        heading.extend(["DISKS", "PATH", "PARENT PATH"]);
     }
     let mut table = Table::titled(heading.into_iter().map(str::to_owned));
     for container in containers {
@@ -112,10 +112,10 @@ fn table(containers: &[ContainerSummary], tree: Option<&Tree>, now: i64, whole: 
         if let Some(tree) = tree {
             let leaf = tree.containers.iter().find(|leaf| leaf.id == container.id);
             let shown = |path: &Path| path.display().to_string();
+            cells.push(leaf.map(|leaf| leaf.disks.join(", ")).unwrap_or_default());
             cells.push(leaf.map(|leaf| shown(&leaf.path)).unwrap_or_default());
             let parent = leaf.and_then(|leaf| leaf.parent_path.as_deref());
             cells.push(parent.map(shown).unwrap_or_default());
-            cells.push(leaf.map(|leaf| leaf.disks.join(", ")).unwrap_or_default());
         }
         table.row(cells);
     }

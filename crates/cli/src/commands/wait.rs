@@ -13,8 +13,9 @@ use crate::waiting::Condition;
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
     /// Wait until it is up: agent (commands can be executed), ip (it has an address), log=REGEX (it
-    /// wrote such a line) or port=N (it takes connections to TCP port N)
-    #[arg(long = "for", value_name = "agent|ip|log=REGEX|port=N")]
+    /// wrote such a line), port=N (it takes connections to TCP port N) or healthy (its health check
+    /// succeeds)
+    #[arg(long = "for", value_name = "agent|ip|log=REGEX|port=N|healthy")]
     sign: Option<String>,
 
     /// Give up after so many seconds (180)

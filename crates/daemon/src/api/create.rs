@@ -113,6 +113,7 @@ fn spec(body: ContainerCreate) -> ApiResult<ContainerSpec> {
         start,
         user_data,
         ssh_keys,
+        healthcheck: body.healthcheck.filter(|check| *check != oci::Healthcheck::default()),
         image,
         command: body.cmd.map(|words| words.into_list()),
         entrypoint: body.entrypoint.map(|words| words.into_list()),
@@ -215,7 +216,7 @@ fn check_hostname(name: String) -> ApiResult<String> {
     }
 }
 
-fn resources(host: &HostConfig) -> ApiResult<Resources> {
+pub(crate) fn resources(host: &HostConfig) -> ApiResult<Resources> {
     let given = |value: Option<i64>| value.filter(|value| *value != 0);
     let memory = given(host.memory)
         .map(u64::try_from)
@@ -241,7 +242,7 @@ fn resources(host: &HostConfig) -> ApiResult<Resources> {
     Ok(Resources { memory, cpu_millis })
 }
 
-fn restart(
+pub(crate) fn restart(
     policy: Option<&RestartPolicy>,
     auto_remove: Option<bool>,
 ) -> ApiResult<ireko_engine::RestartPolicy> {

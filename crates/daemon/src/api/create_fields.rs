@@ -41,11 +41,7 @@ const CONFIG: &[Field] = &[
     ("StdinOnce", &[], Taken),
     ("Env", &[], Taken),
     ("Cmd", &[], Taken),
-    (
-        "Healthcheck",
-        &[r#"{"Test":["NONE"]}"#, r#"{"Test":[]}"#, r#"{"Test":null}"#],
-        Refused("health checks (Healthcheck)"),
-    ),
+    ("Healthcheck", &[], Taken),
     ("ArgsEscaped", &[], SoAnyway),
     ("Image", &[], Taken),
     ("Volumes", &[], Refused("volumes (Volumes)")),
@@ -158,6 +154,13 @@ pub(crate) fn check(body: &Map<String, Value>) -> ApiResult<Vec<String>> {
     Ok(warnings)
 }
 
+/// The same for what is a `HostConfig` by itself, or a part of one.
+pub(crate) fn check_host_config(body: &Map<String, Value>) -> ApiResult<Vec<String>> {
+    let mut warnings = Vec::new();
+    check_fields(body, HOST_CONFIG, &mut warnings)?;
+    Ok(warnings)
+}
+
 fn check_fields(
     object: &Map<String, Value>,
     fields: &[Field],
@@ -221,7 +224,6 @@ mod tests {
         refused(json!({ "HostConfig": { "Binds": ["/a:/b"] } }), "bind mounts");
         refused(json!({ "HostConfig": { "Isolation": "process" } }), "virtual machine");
         refused(json!({ "Volumes": { "/x": {} } }), "volumes");
-        refused(json!({ "Healthcheck": { "Test": ["CMD", "true"] } }), "health checks");
     }
 
     #[test]

@@ -42,7 +42,7 @@ fn container(engine: &Engine, record: &ContainerRecord) -> Value {
         "Created": record.created.to_string(),
         "Path": program,
         "Args": arguments,
-        "State": state(record),
+        "State": state(engine, record),
         "Image": record.image_digest(),
         // These are files of the guest's memory, given to it at each start.
         "ResolvConfPath": "",
@@ -72,7 +72,7 @@ fn container(engine: &Engine, record: &ContainerRecord) -> Value {
     })
 }
 
-fn state(record: &ContainerRecord) -> Value {
+fn state(engine: &Engine, record: &ContainerRecord) -> Value {
     let time = |at: Option<Timestamp>| at.map_or_else(|| NEVER.to_owned(), |at| at.to_string());
     let last = record.last_run.as_ref();
     let (running, paused, pid, started_at) = match &record.state {
@@ -82,7 +82,7 @@ fn state(record: &ContainerRecord) -> Value {
         _ => (false, false, 0, last.and_then(|run| run.started_at)),
     };
     let is_restarting = record.state == RunState::Restarting;
-    json!({
+    let mut shown = json!({
         "Status": record.status(),
         "Running": running || is_restarting,
         "Paused": paused,
@@ -95,7 +95,23 @@ fn state(record: &ContainerRecord) -> Value {
         "Error": last.filter(|_| !running).and_then(|run| run.error.as_deref()).unwrap_or_default(),
         "StartedAt": time(started_at),
         "FinishedAt": time(last.and_then(|run| run.finished_at)),
-    })
+    });
+    if let Some(health) = engine.health(record) {
+        let checks = health.log.iter().map(|check| {
+            json!({
+                "Start": check.start.to_string(),
+                "End": check.end.to_string(),
+                "ExitCode": check.exit_code,
+                "Output": check.output,
+            })
+        });
+        shown["Health"] = json!({
+            "Status": health.status.word(),
+            "FailingStreak": health.failing_streak,
+            "Log": checks.collect::<Vec<_>>(),
+        });
+    }
+    shown
 }
 
 fn config(record: &ContainerRecord) -> Value {
@@ -125,6 +141,10 @@ fn config(record: &ContainerRecord) -> Value {
     if !spec.exposed_ports.is_empty() {
         let ports = spec.exposed_ports.iter().map(|port| (port.clone(), json!({})));
         shown["ExposedPorts"] = Value::Object(ports.collect());
+    }
+    let check = record.health.as_ref().map(|health| &health.check);
+    if let Some(check) = check.or(spec.healthcheck.as_ref()) {
+        shown["Healthcheck"] = json!(check);
     }
     if let Some(seconds) = spec.stop_timeout {
         shown["StopTimeout"] = seconds.into();

@@ -44,7 +44,7 @@ fn sign(text: &str) -> ApiResult<Sign> {
     match text.split_once('=') {
         None if text == "agent" => Ok(Sign::Agent),
         None if text == "ip" => Ok(Sign::Address),
-        None if text == "healthy" => Err(ApiError::not_yet("health checks")),
+        None if text == "healthy" => Ok(Sign::Healthy),
         Some(("port", port)) => match port.parse() {
             Ok(number @ 1..) => Ok(Sign::Port(number)),
             _ => Err(ApiError::bad_request(format!("{port:?} is no port: 1 to 65535"))),

@@ -7,7 +7,7 @@ use crate::api::query::{Filters, Params};
 use crate::api::since::{between, in_words};
 use axum::Json;
 use axum::extract::State;
-use ireko_engine::{ContainerRecord, Engine, NetworkRecord, RunState};
+use ireko_engine::{ContainerRecord, Engine, HealthStatus, NetworkRecord, RunState};
 use jiff::Timestamp;
 use regex_lite::Regex;
 use serde_json::{Value, json};
@@ -133,7 +133,9 @@ impl Wanted {
                     own == port || format!("{own}/{}", one.protocol) == port
                 })
             })
-            && no_such_thing("health", "none")
+            && filters.any("health", |wanted| {
+                wanted == record.health.as_ref().map_or("none", |health| health.status.word())
+            })
             && no_such_thing("is-task", "false")
             && filters.any("network", |network| is_in(engine, record, network))
     }
@@ -192,7 +194,12 @@ pub(crate) fn status(record: &ContainerRecord, now: Timestamp) -> String {
     match &record.state {
         RunState::Running { started_at, paused, .. } => {
             let up = in_words(between(*started_at, now));
-            if *paused { format!("Up {up} (Paused)") } else { format!("Up {up}") }
+            match record.health.as_ref().map(|health| health.status) {
+                _ if *paused => format!("Up {up} (Paused)"),
+                Some(HealthStatus::Starting) => format!("Up {up} (health: starting)"),
+                Some(status) => format!("Up {up} ({})", status.word()),
+                None => format!("Up {up}"),
+            }
         }
         RunState::Removing => "Removal In Progress".into(),
         RunState::Restarting => match since_end {

@@ -31,6 +31,7 @@ mod screen;
 mod since;
 mod system;
 mod types;
+mod update;
 mod wait;
 
 use crate::dispatch::page_not_found;
@@ -119,7 +120,7 @@ fn container_routes() -> Router<App> {
         .route("/exec/{id}/json", get(exec::inspect))
         .route("/exec/{id}/resize", post(exec::resize))
         .route("/commit", post(commit::commit))
-        .route("/containers/{id}/update", post(not_yet::update))
+        .route("/containers/{id}/update", post(update::update))
         .route("/containers/{id}/stats", get(not_yet::stats))
         .route("/containers/{id}/changes", get(not_yet::changes))
         .route("/containers/{id}/export", get(not_yet::export))
@@ -140,7 +141,7 @@ fn image_routes() -> Router<App> {
         .route("/images/{*name}", get(images::get).post(images::post).delete(images::remove))
         .route("/distribution/{*name}", get(not_yet::registries))
         .route("/build", post(not_yet::build))
-        .route("/build/prune", post(not_yet::build))
+        .route("/build/prune", post(prune::builds))
         .route("/session", any(not_yet::build))
         .route("/grpc", any(not_yet::build))
 }
@@ -155,7 +156,7 @@ fn other_routes() -> Router<App> {
         .route("/networks/{name}/disconnect", post(networks::disconnect))
         .route("/volumes", get(not_yet::no_volumes))
         .route("/volumes/create", post(not_yet::volumes))
-        .route("/volumes/prune", post(not_yet::volumes))
+        .route("/volumes/prune", post(prune::volumes))
         .route("/volumes/{name}", get(not_yet::no_such_volume).delete(not_yet::no_such_volume))
         .route("/plugins", get(not_yet::no_plugins))
         .route("/plugins/{*name}", any(not_yet::no_such_plugin))

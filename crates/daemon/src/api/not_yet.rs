@@ -27,10 +27,6 @@ pub(crate) async fn push() -> ApiError {
     ApiError::not_yet("registries (docker push)")
 }
 
-pub(crate) async fn update() -> ApiError {
-    ApiError::not_yet("changes to a container's limits (docker update)")
-}
-
 pub(crate) async fn stats() -> ApiError {
     ApiError::not_yet("statistics (docker stats)")
 }

@@ -69,3 +69,13 @@ pub(crate) async fn images(State(app): State<App>, params: Params) -> ApiResult<
     }
     Ok(Json(json!({ "ImagesDeleted": deleted, "SpaceReclaimed": reclaimed })))
 }
+
+/// There are no volumes, so that none is unused.
+pub(crate) async fn volumes() -> Json<Value> {
+    Json(json!({ "VolumesDeleted": [], "SpaceReclaimed": 0 }))
+}
+
+/// There are no builds, and nothing is kept of them.
+pub(crate) async fn builds() -> Json<Value> {
+    Json(json!({ "CachesDeleted": [], "SpaceReclaimed": 0 }))
+}

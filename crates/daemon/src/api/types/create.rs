@@ -2,6 +2,7 @@
 //! [`crate::api::create_fields`].
 
 use crate::api::endpoints::PortBindings;
+use ireko_engine::oci::Healthcheck;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -29,6 +30,7 @@ pub(crate) struct ContainerCreate {
     pub(crate) stop_timeout: Option<i64>,
     pub(crate) mac_address: Option<String>,
     pub(crate) network_disabled: Option<bool>,
+    pub(crate) healthcheck: Option<Healthcheck>,
     pub(crate) host_config: Option<HostConfig>,
     pub(crate) networking_config: Option<NetworkingConfig>,
 }
