@@ -48,6 +48,7 @@ pub mod program;
 pub mod reaper;
 pub mod spawn;
 pub mod tty;
+pub mod usage;
 pub mod users;
 
 // Archives; `ireko-tar` reads them.

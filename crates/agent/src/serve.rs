@@ -24,7 +24,7 @@ use crate::generalize::{Generalized, generalize_disk};
 use crate::port::{Event, Port};
 use crate::process::{Part, Process};
 use crate::spawn::{self, Child, Target};
-use crate::{kmsg, network, power_off, processes, view};
+use crate::{kmsg, network, power_off, processes, usage, view};
 
 /// Serves the host until it powers the machine off; returns only where waiting itself fails.
 pub fn serve(port: Port) -> Result<()> {
@@ -210,6 +210,7 @@ impl Agent {
                 self.work(id, || Ok(Reply::Processes { processes: processes::list()? }));
                 return Ok(None);
             }
+            RequestBody::Usage => return Ok(Some(Reply::Usage(usage::usage()))),
             RequestBody::Freeze => {
                 self.freeze(id)?;
                 return Ok(None);

@@ -11,7 +11,7 @@ pub struct HealthOptions {
     health_cmd: Option<String>,
 
     /// Time between running the check: ms, s, m or h
-    #[arg(long, value_name = "duration", value_parser = quantity::nanoseconds)]
+    #[arg(long, value_name = "t", value_parser = quantity::nanoseconds)]
     health_interval: Option<i64>,
 
     /// Consecutive failures needed to report unhealthy
@@ -19,15 +19,15 @@ pub struct HealthOptions {
     health_retries: Option<i64>,
 
     /// Time between running the check during the start period
-    #[arg(long, value_name = "duration", value_parser = quantity::nanoseconds)]
+    #[arg(long, value_name = "t", value_parser = quantity::nanoseconds)]
     health_start_interval: Option<i64>,
 
     /// Time in which the container may start up before failures count
-    #[arg(long, value_name = "duration", value_parser = quantity::nanoseconds)]
+    #[arg(long, value_name = "t", value_parser = quantity::nanoseconds)]
     health_start_period: Option<i64>,
 
     /// Maximum time to allow one check to run
-    #[arg(long, value_name = "duration", value_parser = quantity::nanoseconds)]
+    #[arg(long, value_name = "t", value_parser = quantity::nanoseconds)]
     health_timeout: Option<i64>,
 
     /// Disable any health check of the image

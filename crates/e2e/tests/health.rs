@@ -18,7 +18,7 @@ fn events(client: &Path, world: &World, kind: &str, count: usize) -> Vec<String>
     let told = docker(
         client,
         world,
-        &["events", "--since", "0", "--filter", &filter, "--format", "{{.Action}}"],
+        &["events", "--since", "1", "--filter", &filter, "--format", "{{.Action}}"],
     );
     let mut bounded = Command::new("timeout");
     bounded.arg("200").arg(told.get_program()).args(told.get_args());
@@ -35,6 +35,8 @@ fn events(client: &Path, world: &World, kind: &str, count: usize) -> Vec<String>
 fn a_containers_health_is_what_its_check_says_under_every_daemon() {
     let world = World::new("health", Vms::One);
     let client = docker::client();
+    // Starts the daemon.
+    world.ok(&["ps"]);
     let with_check = [
         "run",
         "-d",
@@ -90,6 +92,8 @@ fn a_containers_health_is_what_its_check_says_under_every_daemon() {
 fn restart_policies_are_kept_and_can_be_changed() {
     let world = World::new("restart", Vms::One);
     let client = docker::client();
+    // Starts the daemon.
+    world.ok(&["ps"]);
     let again = ["run", "-d", "--name", "web", "--restart", "on-failure:1", "base"];
     docker::ok(&client, &world, &[&again[..], &["sh", "-c", "exit 3"]].concat());
     events(&client, &world, "die", 2);

@@ -140,7 +140,8 @@ impl Engine {
             (true, Some(HealthStatus::Healthy)) => Ok(()),
             (true, _) => {
                 let last = self.health(&record).and_then(|health| health.log.last().cloned());
-                let said = last.map(|last| format!(": {}", last.output.trim())).unwrap_or_default();
+                let said = last.map(|last| last.output.trim().to_owned()).unwrap_or_default();
+                let said = if said.is_empty() { said } else { format!(": {said}") };
                 Err(Error::conflict(format!("container {name} is unhealthy{said}")))
             }
             (false, _) => Err(ended(&record)),

@@ -47,6 +47,7 @@ mod remove;
 mod screen;
 mod seed;
 mod start;
+mod stats;
 mod stop;
 mod update;
 mod wait;
@@ -98,6 +99,7 @@ pub use ireko_images::{
     ImageUsage, ImageUser, Layers, MergeFiles, Merged, ParentCheck, Relinked, Repaired, Sources,
     Usage, Verified,
 };
+pub use ireko_protocol::agent::{Traffic, Usage as ProcessUsage};
 pub use ireko_protocol::network::{MacAddress, Mode, Protocol, Publish, Published};
 pub use load::{LoadStep, Loaded};
 pub use logs::{LogOptions, LogStream, StampedLine};
@@ -117,6 +119,7 @@ pub use state::{
     ContainerRecord, DiskRecord, HealthRecord, HealthStatus, LastRun, Origin, ProcessRecord,
     RunState,
 };
+pub use stats::Sample;
 pub use store::{HistoryStep, ImageInfo, Name, Removed, oci};
 pub use streams::{InputWriter, Output, OutputReader, OutputStream, Streams};
 pub use tree::identity;

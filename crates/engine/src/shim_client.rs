@@ -189,6 +189,7 @@ fn request_word(request: &Request) -> &'static str {
         Request::Rewire(_) => "change the networks",
         Request::Wait => "wait for the VM's end",
         Request::Kill { .. } => "kill a process",
+        Request::Usage => "ask what the processes use",
     }
 }
 

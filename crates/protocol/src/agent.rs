@@ -102,6 +102,8 @@ pub enum RequestBody {
     },
     /// Lists the container's processes. Reply: `Processes`.
     ListProcesses,
+    /// Tells what the container's processes use. Reply: `Usage`.
+    Usage,
     /// `sync`, then FIFREEZE of the root disk and of every other disk's file system that the container
     /// has mounted. The agent thaws after [`FREEZE_LIMIT`]. Reply: `Done`.
     Freeze,
@@ -279,6 +281,8 @@ pub enum Reply {
         /// One each.
         processes: Vec<ProcessInfo>,
     },
+    /// See [`RequestBody::Usage`].
+    Usage(Usage),
     /// The file system takes writes again.
     Thawed {
         /// It was frozen without a break until now: what was read meanwhile is consistent.
@@ -338,6 +342,67 @@ pub struct ProcessInfo {
     pub cpu_millis: u64,
     /// Its command line, arguments joined by spaces.
     pub command: String,
+}
+
+/// What the container's processes use, and have used since their start. What the kernel does not tell
+/// is 0, or not there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// CPU time, in nanoseconds,
+    pub cpu_nanos: u64,
+    /// … of it in programs,
+    pub user_nanos: u64,
+    /// … of it in the kernel.
+    pub kernel_nanos: u64,
+    /// What all the machine's CPUs could have given since it started, in nanoseconds.
+    pub machine_nanos: u64,
+    /// Bytes of memory,
+    pub memory_bytes: u64,
+    /// … of it files' pages that can be dropped.
+    pub inactive_file_bytes: u64,
+    /// How many processes and threads.
+    pub tasks: u64,
+    /// By disk.
+    pub disks: Vec<DiskUsage>,
+    /// By network device, by name; the loopback device is left out.
+    pub interfaces: Vec<InterfaceUsage>,
+}
+
+/// What was read from a disk and written to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskUsage {
+    /// Its device number.
+    pub major: u32,
+    /// Its device number.
+    pub minor: u32,
+    /// Bytes.
+    pub read_bytes: u64,
+    /// Bytes.
+    pub written_bytes: u64,
+}
+
+/// What went through a network device.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceUsage {
+    /// `eth0`.
+    pub name: String,
+    /// What came in,
+    pub received: Traffic,
+    /// … and what went out.
+    pub sent: Traffic,
+}
+
+/// One direction of a network device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Bytes.
+    pub bytes: u64,
+    /// Packets,
+    pub packets: u64,
+    /// … that were broken,
+    pub errors: u64,
+    /// … or had no room.
+    pub dropped: u64,
 }
 
 /// How a process ended.

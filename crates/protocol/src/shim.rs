@@ -6,7 +6,7 @@
 //! exec ends with a last message [`Answer::Exited`]; then the shim closes it.
 
 use crate::agent::{
-    DiskSerial, ExitStatus, FailureKind, GuestFile, Interface, ProcessId, ProcessInfo, Spawn,
+    DiskSerial, ExitStatus, FailureKind, GuestFile, Interface, ProcessId, ProcessInfo, Spawn, Usage,
 };
 use crate::plan::{ExitRecord, Nic};
 use serde::{Deserialize, Serialize};
@@ -89,6 +89,8 @@ pub enum Request {
     Unpause,
     /// Lists the container's processes. Answer: `Processes`.
     ListProcesses,
+    /// Tells what the container's processes use. Answer: `Usage`.
+    Usage,
     /// Answers `Done` when the agent in a whole operating system can be asked. Answer: `Done`, or
     /// `Failed` when it was not there for so long.
     AwaitAgent {
@@ -203,6 +205,8 @@ pub enum Answer {
         /// One each.
         processes: Vec<ProcessInfo>,
     },
+    /// See [`Request::Usage`].
+    Usage(Usage),
     /// See [`Request::Commit`].
     Committed(Committed),
     /// See [`Request::Wait`].

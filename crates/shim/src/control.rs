@@ -197,6 +197,11 @@ fn ask_agent(shared: &Shared, request: Request) -> Result<Answer, Answer> {
             shared.progress.enter(Phase::Running);
             Ok(answer)
         }
+        Request::Usage => match running_guest(shared)?.call(RequestBody::Usage, ORDINARY) {
+            Ok(Reply::Usage(usage)) => Ok(Answer::Usage(usage)),
+            Ok(_) => Err(guest_failed(GuestError::Confused)),
+            Err(error) => Err(guest_failed(error)),
+        },
         Request::ListProcesses => {
             match running_guest(shared)?.call(RequestBody::ListProcesses, ORDINARY) {
                 Ok(Reply::Processes { processes }) => Ok(Answer::Processes { processes }),

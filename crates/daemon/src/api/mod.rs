@@ -29,6 +29,7 @@ mod query;
 mod report;
 mod screen;
 mod since;
+mod stats;
 mod system;
 mod types;
 mod update;
@@ -121,7 +122,7 @@ fn container_routes() -> Router<App> {
         .route("/exec/{id}/resize", post(exec::resize))
         .route("/commit", post(commit::commit))
         .route("/containers/{id}/update", post(update::update))
-        .route("/containers/{id}/stats", get(not_yet::stats))
+        .route("/containers/{id}/stats", get(stats::stats))
         .route("/containers/{id}/changes", get(not_yet::changes))
         .route("/containers/{id}/export", get(not_yet::export))
         .route("/containers/{id}/archive", any(not_yet::copy))

@@ -27,10 +27,6 @@ pub(crate) async fn push() -> ApiError {
     ApiError::not_yet("registries (docker push)")
 }
 
-pub(crate) async fn stats() -> ApiError {
-    ApiError::not_yet("statistics (docker stats)")
-}
-
 pub(crate) async fn changes() -> ApiError {
     ApiError::not_yet("differences from the image (docker diff)")
 }
