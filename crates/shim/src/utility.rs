@@ -159,7 +159,13 @@ fn from_template(
 ) -> Result<Running, Unusable> {
     let clone =
         warm::launch(plan, ingredients, disks, socket, shared).map_err(Unusable::Template)?;
-    let guest = connect(plan).map_err(Unusable::Template)?;
+    let guest = match connect(plan) {
+        Ok(guest) => guest,
+        Err(failure) => {
+            clone.discard(plan);
+            return Err(Unusable::Template(failure));
+        }
+    };
     let mut wanted = configuration(plan).map_err(Unusable::Guest)?;
     warm::who_it_is(&mut wanted);
     match guest.order(RequestBody::Configure(Box::new(wanted))) {

@@ -98,13 +98,16 @@ pub fn launch(
         nic.cable = cable;
     }
     spec.boot = Boot::Saved(template.saved.clone());
-    let vm = Vm::launch(plan, &spec, socket, shared)?;
+    let clone = Clone { vm: Vm::launch(plan, &spec, socket, shared)?, key, template };
     let bytes = shared.disks.lock().first().map_or(0, |(_, disk)| disk.geometry().virtual_size);
-    vm.control
-        .resume()
-        .and_then(|()| vm.control.resize_disk(0, bytes))
-        .map_err(|error| Failure::of_vm("cannot go on from a template", &error))?;
-    Ok(Clone { vm, key, template })
+    let control = &clone.vm.control;
+    match control.resume().and_then(|()| control.resize_disk(0, bytes)) {
+        Ok(()) => Ok(clone),
+        Err(error) => {
+            clone.discard(plan);
+            Err(Failure::of_vm("cannot go on from a template", &error))
+        }
+    }
 }
 
 /// What a guest that was saved is told that one that booted for itself knows already.
