@@ -55,9 +55,9 @@ lint: ## checks formatting, lints, and which crate depends on which
 	$(CARGO) xtask rooms
 
 .PHONY: bench
-bench: setup ## measures what create and commit cost, the disk engine, and networks
+bench: setup ## measures what create, start and commit cost, the disk engine, and networks
 	@scripts/install-deps.sh bench
-	IREKO_BIN=$(abspath $(TARGET))/release/ireko $(CARGO) bench --locked --package ireko-e2e --bench tree --bench disk --bench network
+	IREKO_BIN=$(abspath $(TARGET))/release/ireko $(CARGO) bench --locked --package ireko-e2e --bench tree --bench start --bench disk --bench network
 
 # Each unit is one run of the test suite's power cuts: some 7 s of CPU.
 IREKO_SOAK ?= 50
