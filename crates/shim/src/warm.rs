@@ -28,6 +28,10 @@ use std::path::{Path, PathBuf};
 /// in it, which grow with its memory.
 const MEMORY_CLASSES: [u64; 6] = [128, 256, 512, 1024, 2048, 4096];
 
+/// How often a VM is launched before its template is at fault: QEMU 7.2 crashes once in some hundred
+/// and fifty times that it is told to go on from a state it has just taken.
+const ATTEMPTS: u32 = 4;
+
 /// A VM that goes on from a template; the template stays as long as this value.
 pub struct Clone {
     /// The VM. Its CPUs run.
@@ -98,14 +102,18 @@ pub fn launch(
         nic.cable = cable;
     }
     spec.boot = Boot::Saved(template.saved.clone());
-    let clone = Clone { vm: Vm::launch(plan, &spec, socket, shared)?, key, template };
-    let bytes = shared.disks.lock().first().map_or(0, |(_, disk)| disk.geometry().virtual_size);
-    let control = &clone.vm.control;
-    match control.resume().and_then(|()| control.resize_disk(0, bytes)) {
-        Ok(()) => Ok(clone),
-        Err(error) => {
-            clone.discard(plan);
-            Err(Failure::of_vm("cannot go on from a template", &error))
+    let mut attempt = 1;
+    loop {
+        match go_on(plan, &spec, socket, shared) {
+            Ok(vm) => return Ok(Clone { vm, key, template }),
+            Err(failure) if attempt < ATTEMPTS && !shared.progress.power_off_requested() => {
+                tracing::warn!("once more from the template: {}", failure.message);
+                attempt += 1;
+            }
+            Err(failure) => {
+                discard(plan, &key, template);
+                return Err(failure);
+            }
         }
     }
 }
@@ -117,14 +125,31 @@ pub fn who_it_is(configure: &mut Configure) {
     }
 }
 
+/// A VM of this spec, whose CPUs run. Where it cannot be had, none is left.
+fn go_on(plan: &VmPlan, spec: &VmSpec, socket: &Path, shared: &Shared) -> Result<Vm, Failure> {
+    let vm = Vm::launch(plan, spec, socket, shared)?;
+    let bytes = shared.disks.lock().first().map_or(0, |(_, disk)| disk.geometry().virtual_size);
+    match vm.control.resume().and_then(|()| vm.control.resize_disk(0, bytes)) {
+        Ok(()) => Ok(vm),
+        Err(error) => {
+            vm.switch_off();
+            Err(Failure::of_vm("cannot go on from a template", &error))
+        }
+    }
+}
+
 impl Clone {
     /// Puts away a VM that does not answer, and the template that it went on from.
     pub fn discard(self, plan: &VmPlan) {
         self.vm.switch_off();
-        drop(self.template);
-        if let Err(error) = Templates::in_cache(&plan.cache).discard(&self.key) {
-            tracing::error!(%error, key = %self.key, "a template that does not work is still there");
-        }
+        discard(plan, &self.key, self.template);
+    }
+}
+
+fn discard(plan: &VmPlan, key: &Key, template: Template) {
+    drop(template);
+    if let Err(error) = Templates::in_cache(&plan.cache).discard(key) {
+        tracing::error!(%error, %key, "a template that does not work is still there");
     }
 }
 
