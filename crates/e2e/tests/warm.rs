@@ -4,7 +4,7 @@ use ireko_e2e::slots::Vms;
 use ireko_e2e::{World, run};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::os::unix::fs::{FileExt, symlink};
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -21,6 +21,11 @@ struct Templates {
 
 impl Templates {
     fn new(name: &str, vms: Vms) -> Self {
+        Self::with_programs(name, vms, None)
+    }
+
+    /// The same where programs are looked for in this folder first.
+    fn with_programs(name: &str, vms: Vms, programs: Option<&Path>) -> Self {
         let world = World::new(name, vms);
         let shared =
             std::env::var_os("IREKO_CACHE").map_or("/var/cache/ireko".into(), PathBuf::from);
@@ -31,7 +36,12 @@ impl Templates {
             }
         }
         // The first command starts the daemon, which keeps the cache that it was given.
-        run(world.ireko(&["version"]).env("IREKO_CACHE", cache.path())).ok();
+        let mut first = world.ireko(&["version"]);
+        if let Some(folder) = programs {
+            let path = std::env::var("PATH").expect("a PATH");
+            first.env("PATH", format!("{}:{path}", folder.display()));
+        }
+        run(first.env("IREKO_CACHE", cache.path())).ok();
         Self { world, cache }
     }
 
@@ -187,4 +197,39 @@ fn where_no_template_can_be_made_a_container_starts_cold() {
     let refused = run(&start("template"));
     assert!(refused.code == 128 || refused.code == 125, "{refused:#?}");
     assert!(refused.stderr.contains("cannot use a template"), "{refused:#?}");
+}
+
+/// A QEMU that crashes as it goes on from a template, as long as there are tickets for it in its folder.
+const CRASHING: &str = r#"#!/bin/sh
+here=$(dirname "$0")
+case "$*" in
+*"-incoming defer"*)
+    for ticket in "$here"/ticket*; do
+        [ -e "$ticket" ] && rm "$ticket" && kill -SEGV $$
+    done ;;
+esac
+PATH=${PATH#*:} exec qemu-system-x86_64 "$@"
+"#;
+
+#[test]
+fn a_qemu_that_crashes_on_the_way_is_launched_again_and_given_up_in_the_end() {
+    let programs = tempfile::tempdir().expect("a folder");
+    let qemu = programs.path().join("qemu-system-x86_64");
+    fs::write(&qemu, CRASHING).expect("a program");
+    fs::set_permissions(&qemu, fs::Permissions::from_mode(0o755)).expect("an executable");
+    let templates = Templates::with_programs("crashing QEMU", Vms::One, Some(programs.path()));
+    let tickets = |count: usize| {
+        for number in 0..count {
+            fs::write(programs.path().join(format!("ticket{number}")), b"").expect("a ticket");
+        }
+    };
+    tickets(2);
+    assert_eq!(templates.hi("template"), "hi");
+    templates.the_one();
+    assert!(!programs.path().join("ticket1").exists(), "it crashed twice");
+
+    tickets(10);
+    templates.world.ok(&["run", "--name", "box", "base", "true"]);
+    assert_eq!(templates.world.inspect("box", "/State/Origin"), "cold");
+    assert!(templates.all().is_empty(), "a template that nothing comes of is put away");
 }
