@@ -8,8 +8,9 @@ use ireko_protocol::agent::{DiskSerial, FailureKind};
 use crate::failure::{Failure, Result};
 use crate::uevent;
 
-/// How long a disk may take to appear, or to get its size.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a disk may take to appear, or to get its size. One that is plugged in takes an emulated
+/// machine half a second, and one on a busy host many.
+const PATIENCE: Duration = Duration::from_secs(45);
 
 /// A disk that is there and has a size.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -117,12 +117,19 @@ impl Ingredients {
 /// From a template where that can be, and cold where it cannot or does not work.
 fn bring_up(
     plan: &VmPlan,
-    disks: Vec<DiskAttachment>,
+    mut disks: Vec<DiskAttachment>,
     socket: &Path,
     agent: &[u8],
     shared: &Shared,
 ) -> Result<Running, Failure> {
     let ingredients = Ingredients::find(plan, agent)?;
+    if let Work::ApplyTar { archive } = &plan.work {
+        disks.push(DiskAttachment {
+            serial: DiskSerial::archive().0,
+            source: DiskSource::RawFile { path: archive.clone() },
+            read_only: true,
+        });
+    }
     match (plan.start, warm::obstacle(plan)) {
         (StartChoice::Cold, _) => {}
         (StartChoice::Template, Some(obstacle)) => {
@@ -185,17 +192,10 @@ fn from_template(
 fn cold(
     plan: &VmPlan,
     ingredients: &Ingredients,
-    mut disks: Vec<DiskAttachment>,
+    disks: Vec<DiskAttachment>,
     socket: &Path,
     shared: &Shared,
 ) -> Result<Running, Failure> {
-    if let Work::ApplyTar { archive } = &plan.work {
-        disks.push(DiskAttachment {
-            serial: DiskSerial::archive().0,
-            source: DiskSource::RawFile { path: archive.clone() },
-            read_only: true,
-        });
-    }
     let vm = Vm::launch(plan, &ingredients.spec(plan, disks), socket, shared)?;
     let guest = connect(plan)?;
     match guest.await_hello(BOOT_LIMIT) {

@@ -3,6 +3,7 @@
 //! ```text
 //!   no template yet:  boot, RAM in a file ─► agent's hello ─► hang up ─► save ─► end
 //!   then, each time:  QEMU with that RAM, privately ─► state ─► resume ─► the root disk gets its size
+//!                     ─► further disks are plugged in
 //! ```
 //! The saved guest has an empty place for its root disk and network devices without an address of their
 //! own; the `Configure` that follows tells it who it is. Whoever wants a template that another shim is
@@ -43,20 +44,20 @@ pub struct Clone {
 /// Why a VM of this plan cannot go on from a template, for people.
 pub fn obstacle(plan: &VmPlan) -> Option<String> {
     match &plan.work {
-        Work::Container { .. } if !plan.disks.is_empty() => {
-            Some("templates have no disk but the root disk".to_owned())
+        Work::Container { .. } | Work::ApplyTar { .. }
+            if MEMORY_CLASSES.contains(&plan.memory_mib) =>
+        {
+            None
         }
-        Work::Container { .. } if MEMORY_CLASSES.contains(&plan.memory_mib) => None,
-        Work::Container { .. } => {
+        Work::Container { .. } | Work::ApplyTar { .. } => {
             let [least, .., most] = MEMORY_CLASSES;
             Some(format!(
                 "templates have powers of two from {least} to {most} MiB of memory, not {} MiB",
                 plan.memory_mib
             ))
         }
-        Work::Machine { .. } | Work::ApplyTar { .. } | Work::Generalize => {
-            Some("this kind of work has no templates".to_owned())
-        }
+        Work::Machine { .. } => Some("a whole operating system boots its disk".to_owned()),
+        Work::Generalize => Some("its disk is no container's".to_owned()),
     }
 }
 
@@ -64,7 +65,7 @@ pub fn obstacle(plan: &VmPlan) -> Option<String> {
 pub fn launch(
     plan: &VmPlan,
     ingredients: &Ingredients,
-    disks: Vec<DiskAttachment>,
+    mut disks: Vec<DiskAttachment>,
     socket: &Path,
     shared: &Shared,
 ) -> Result<Clone, Failure> {
@@ -97,6 +98,7 @@ pub fn launch(
             NotMade::Failed(failure) => failure,
             NotMade::Cache(error) => cannot(error),
         })?;
+    let further = disks.split_off(disks.len().min(1));
     spec.disks = disks;
     for (nic, cable) in spec.nics.iter_mut().zip(cables) {
         nic.cable = cable;
@@ -104,7 +106,7 @@ pub fn launch(
     spec.boot = Boot::Saved(template.saved.clone());
     let mut attempt = 1;
     loop {
-        match go_on(plan, &spec, socket, shared) {
+        match go_on(plan, &spec, &further, socket, shared) {
             Ok(vm) => return Ok(Clone { vm, key, template }),
             Err(failure) if attempt < ATTEMPTS && !shared.progress.power_off_requested() => {
                 tracing::warn!("once more from the template: {}", failure.message);
@@ -125,11 +127,23 @@ pub fn who_it_is(configure: &mut Configure) {
     }
 }
 
-/// A VM of this spec, whose CPUs run. Where it cannot be had, none is left.
-fn go_on(plan: &VmPlan, spec: &VmSpec, socket: &Path, shared: &Shared) -> Result<Vm, Failure> {
+/// A VM of this spec with these further disks, whose CPUs run. Where it cannot be had, none is left.
+fn go_on(
+    plan: &VmPlan,
+    spec: &VmSpec,
+    further: &[DiskAttachment],
+    socket: &Path,
+    shared: &Shared,
+) -> Result<Vm, Failure> {
     let vm = Vm::launch(plan, spec, socket, shared)?;
     let bytes = shared.disks.lock().first().map_or(0, |(_, disk)| disk.geometry().virtual_size);
-    match vm.control.resume().and_then(|()| vm.control.resize_disk(0, bytes)) {
+    let plug = |(disk, number)| vm.control.plug_disk(number, disk);
+    let gone_on = vm
+        .control
+        .resume()
+        .and_then(|()| vm.control.resize_disk(0, bytes))
+        .and_then(|()| further.iter().zip(1..).try_for_each(plug));
+    match gone_on {
         Ok(()) => Ok(vm),
         Err(error) => {
             vm.switch_off();

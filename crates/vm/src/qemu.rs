@@ -8,6 +8,7 @@
 
 mod arguments;
 mod control;
+mod disks;
 mod machine;
 mod nics;
 mod process;

@@ -205,12 +205,9 @@ impl VmSpec {
         require(self.memory_mib >= 1, || "a VM needs memory".into())?;
         require(self.vcpus >= 1, || "a VM needs a CPU".into())?;
         for (index, disk) in self.disks.iter().enumerate() {
-            check_serial(&disk.serial)?;
+            disk.check()?;
             let twin = self.disks[..index].iter().any(|other| other.serial == disk.serial);
             require(!twin, || format!("two disks have the serial {:?}", disk.serial))?;
-            if let DiskSource::Nbd { socket, .. } = &disk.source {
-                check_socket(socket)?;
-            }
         }
         for port in &self.ports {
             require(!port.name.is_empty(), || "a port has no name".into())?;
@@ -240,6 +237,16 @@ impl Nic {
             Cable::Tap(name) => require((1..=MAX_DEVICE).contains(&name.len()), || {
                 format!("a network device of the host cannot be called {name:?}")
             }),
+        }
+    }
+}
+
+impl DiskAttachment {
+    pub(crate) fn check(&self) -> Result<()> {
+        check_serial(&self.serial)?;
+        match &self.source {
+            DiskSource::Nbd { socket, .. } => check_socket(socket),
+            DiskSource::RawFile { .. } | DiskSource::Empty => Ok(()),
         }
     }
 }

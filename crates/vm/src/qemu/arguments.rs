@@ -4,11 +4,10 @@
 //! bound to: a change here is a change of every template's key.
 
 use crate::accel::Accel;
+use crate::qemu::disks;
 use crate::qemu::machine;
 use crate::qemu::nics::{self, NicKind};
-use crate::spec::{
-    Boot, Console, DiskAttachment, DiskSource, GuestPort, KernelBoot, SavedVm, VmSpec,
-};
+use crate::spec::{Boot, Console, GuestPort, KernelBoot, SavedVm, VmSpec};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::RawFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -68,11 +67,11 @@ pub fn arguments(spec: &VmSpec, control: RawFd) -> Vec<OsString> {
         line.port(number, port);
     }
     for (number, disk) in spec.disks.iter().enumerate() {
-        let node = line.node(number, disk);
+        let node = disks::add_node(&mut line, number, disk);
         line.option(
             "-device",
             match &spec.boot {
-                Boot::Kernel(_) | Boot::Saved(_) => virtio_disk(number, disk, &node),
+                Boot::Kernel(_) | Boot::Saved(_) => disks::virtio(number, disk),
                 Boot::Firmware(boot) => machine::disk(boot.hardware, number, disk, &node),
             },
         );
@@ -83,20 +82,6 @@ pub fn arguments(spec: &VmSpec, control: RawFd) -> Vec<OsString> {
 
 fn utility_machine() -> String {
     format!("{MACHINE},usb=off,dump-guest-core=off")
-}
-
-/// The block node behind a VM's disk, by the disk's place among its disks.
-pub(super) fn node_name(number: usize) -> String {
-    format!("disk{number}")
-}
-
-/// Returns the usual device of a disk. Every failure is the guest's to handle: by default QEMU would
-/// halt it when the host is out of space, for good.
-pub(super) fn virtio_disk(number: usize, disk: &DiskAttachment, node: &str) -> Fields {
-    let device = format!(
-        "virtio-blk-pci,id=vd{number},drive={node},write-cache=on,werror=report,rerror=report,serial="
-    );
-    Fields::new(device).value(&disk.serial)
 }
 
 /// The device of a VM's port, by its place among its ports.
@@ -151,32 +136,6 @@ impl Line {
         ));
         self.option("-device", device.value(&port.name));
     }
-
-    /// Adds a block node; returns its name. A guest's flush reaches the node and a discard is passed
-    /// on; zeroes are not looked for, since the server below knows its holes.
-    fn node(&mut self, number: usize, disk: &DiskAttachment) -> String {
-        let name = node_name(number);
-        let access = if disk.read_only { "on" } else { "off" };
-        let node = format!(
-            "node-name={name},read-only={access},discard=unmap,detect-zeroes=off,\
-             cache.direct=off,cache.no-flush=off"
-        );
-        let node = match &disk.source {
-            DiskSource::Nbd { socket, export } => {
-                Fields::new(format!("driver=nbd,{node},server.type=unix,server.path="))
-                    .value(socket)
-                    .text(",export=")
-                    .value(export)
-            }
-            DiskSource::RawFile { path } => {
-                Fields::new(format!("driver=raw,{node},file.driver=file,file.filename="))
-                    .value(path)
-            }
-            DiskSource::Empty => Fields::new(format!("driver=null-co,size=0,{node}")),
-        };
-        self.option("-blockdev", node);
-        name
-    }
 }
 
 /// A comma-separated option in the making. A comma inside a value is written twice.
@@ -212,7 +171,9 @@ impl From<Fields> for OsString {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::{Cable, Firmware, Hardware, MachineBoot, Nic, Uefi};
+    use crate::spec::{
+        Cable, DiskAttachment, DiskSource, Firmware, Hardware, MachineBoot, Nic, Uefi,
+    };
 
     fn spec(accel: Accel) -> VmSpec {
         VmSpec {

@@ -6,7 +6,8 @@
 //!   both         VGA, serial line, PS/2 keyboard, virtio-serial, q35 chipset, power button
 //! ```
 
-use super::arguments::{Fields, Line, virtio_disk};
+use super::arguments::{Fields, Line};
+use super::disks;
 use crate::spec::{DiskAttachment, Firmware, Hardware, MachineBoot};
 
 /// Versioned, so that a newer QEMU presents the same hardware. Not that of our own kernels: Secure
@@ -59,7 +60,7 @@ pub(super) fn devices(line: &mut Line, boot: &MachineBoot) {
 /// no disks of that kind.
 pub(super) fn disk(hardware: Hardware, number: usize, disk: &DiskAttachment, node: &str) -> Fields {
     let device = match hardware {
-        Hardware::Virtio => virtio_disk(number, disk, node),
+        Hardware::Virtio => disks::virtio(number, disk),
         Hardware::Compatible if disk.read_only => {
             Fields::new(format!("usb-storage,id=vd{number},bus=usb.0,drive={node},serial="))
                 .value(&disk.serial)

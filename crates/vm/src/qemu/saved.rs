@@ -7,7 +7,6 @@
 //! It is QEMU's migration with the RAM left out (`x-ignore-shared`). The state goes through a socket of
 //! ours, since QEMU may neither start a program nor open files of its own choice.
 
-use super::arguments::node_name;
 use super::control::{ANSWER_DEADLINE, Control};
 use crate::error::{Error, ErrorKind, Result};
 use crate::spec::SavedVm;
@@ -80,16 +79,6 @@ impl Control {
             })
             .map_err(|error| Error::io("give the VM its state", error))?;
         self.ask_until("query-status", |answer| (answer["status"] != "inmigrate").then_some(Ok(())))
-    }
-
-    /// Tells the guest how large one of its disks is, counted from 0, in bytes: what is behind the
-    /// disk has this size already.
-    ///
-    /// # Errors
-    /// `Timeout`, or `Control` with QEMU's reason.
-    pub fn resize_disk(&self, number: usize, bytes: u64) -> Result<()> {
-        let size = json!({ "node-name": node_name(number), "size": bytes });
-        self.execute_with("block_resize", &size, ANSWER_DEADLINE).map(drop)
     }
 
     fn leave_out_ram(&self) -> Result<()> {
