@@ -46,7 +46,7 @@ pub fn configure(mut wanted: Configure) -> Result<Machine> {
 }
 
 fn mount_root(wanted: &Configure) -> Result<OwnedFd> {
-    let device = disks::find(&wanted.root)?;
+    let device = disks::find_sized(&wanted.root, wanted.root_bytes)?;
     fs::create_dir_all(DISK).during(|| "make the root disk's mount point")?;
     // A container's root that is read-only only to the container is mounted writable: missing
     // mount points are made first, the view is closed for writing after.

@@ -23,7 +23,13 @@ pub struct BlockDisk {
 
 /// Waits for the disk with this serial; a placeholder of size 0 does not count until it grows.
 pub fn find(serial: &DiskSerial) -> Result<BlockDisk> {
-    uevent::wait_for(PATIENCE, || find_in(Path::new("/sys/block"), serial)).ok_or_else(|| {
+    find_sized(serial, None)
+}
+
+/// The same; where the size in bytes is known, nothing of another size is it.
+pub fn find_sized(serial: &DiskSerial, bytes: Option<u64>) -> Result<BlockDisk> {
+    let folder = Path::new("/sys/block");
+    uevent::wait_for(PATIENCE, || find_in(folder, serial, bytes)).ok_or_else(|| {
         Failure::new(
             FailureKind::NoSuch,
             format!("the machine has no disk with serial \"{}\"", serial.0),
@@ -31,7 +37,10 @@ pub fn find(serial: &DiskSerial) -> Result<BlockDisk> {
     })
 }
 
-fn find_in(blocks: &Path, serial: &DiskSerial) -> Option<BlockDisk> {
+/// What the kernel counts a disk's size in, in bytes, whatever its sectors.
+const SECTOR: u64 = 512;
+
+fn find_in(blocks: &Path, serial: &DiskSerial, bytes: Option<u64>) -> Option<BlockDisk> {
     std::fs::read_dir(blocks).ok()?.find_map(|entry| {
         let folder = entry.ok()?;
         let name = folder.file_name().into_string().ok().filter(|name| name.starts_with("vd"))?;
@@ -39,7 +48,8 @@ fn find_in(blocks: &Path, serial: &DiskSerial) -> Option<BlockDisk> {
             let text = std::fs::read_to_string(folder.path().join(name)).ok()?;
             Some(text.trim_end_matches(['\n', '\0']).to_owned())
         };
-        if attribute("serial")? != serial.0 || attribute("size")? == "0" {
+        let size = attribute("size")?.parse::<u64>().ok()?.checked_mul(SECTOR)?;
+        if attribute("serial")? != serial.0 || size == 0 || bytes.is_some_and(|it| it != size) {
             return None;
         }
         let read_only = attribute("ro").is_some_and(|value| value == "1");
@@ -65,11 +75,11 @@ mod tests {
         disk("vda", "other\n", "8\n");
         disk("vdb", "root\n", "0\n");
         let root = DiskSerial::root();
-        assert_eq!(find_in(blocks.path(), &root), None);
+        assert_eq!(find_in(blocks.path(), &root, None), None);
         std::fs::write(blocks.path().join("vdb/size"), "2048\n").unwrap();
-        assert_eq!(
-            find_in(blocks.path(), &root),
-            Some(BlockDisk { node: "/dev/vdb".into(), read_only: true })
-        );
+        let found = Some(BlockDisk { node: "/dev/vdb".into(), read_only: true });
+        assert_eq!(find_in(blocks.path(), &root, None), found);
+        assert_eq!(find_in(blocks.path(), &root, Some(1 << 20)), found);
+        assert_eq!(find_in(blocks.path(), &root, Some(1 << 21)), None);
     }
 }

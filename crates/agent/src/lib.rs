@@ -46,6 +46,7 @@ pub mod process;
 pub mod processes;
 pub mod program;
 pub mod reaper;
+pub mod rehearse;
 pub mod spawn;
 pub mod tty;
 pub mod usage;

@@ -19,7 +19,7 @@ const KILL_PATIENCE: Duration = Duration::from_secs(5);
 pub fn power_off() -> ! {
     kill_all();
     rustix::fs::sync();
-    let _ = unmount(view::VIEW, UnmountFlags::DETACH);
+    close_view();
     if std::path::Path::new(DISK).exists() {
         close_disk();
     }
@@ -33,8 +33,13 @@ pub fn power_off() -> ! {
     }
 }
 
+/// Takes the container's view away, with all that is mounted in it.
+pub(crate) fn close_view() {
+    let _ = unmount(view::VIEW, UnmountFlags::DETACH);
+}
+
 /// Writes the file system's superblock as clean, also where a mount of it is still held.
-fn close_disk() {
+pub(crate) fn close_disk() {
     match mount_remount(DISK, MountFlags::RDONLY, c"") {
         // The second: it was never mounted.
         Ok(()) | Err(Errno::INVAL) => {}

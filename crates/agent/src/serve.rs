@@ -23,6 +23,7 @@ use crate::freeze::{Freezer, mounted_disks};
 use crate::generalize::{Generalized, generalize_disk};
 use crate::port::{Event, Port};
 use crate::process::{Part, Process};
+use crate::rehearse::rehearse;
 use crate::spawn::{self, Child, Target};
 use crate::{kmsg, network, power_off, processes, usage, view};
 
@@ -189,6 +190,13 @@ impl Agent {
                     return Err(Failure::new(FailureKind::BadInput, "the machine is configured"));
                 }
                 self.machine = Some(Arc::new(configure(*wanted)?));
+            }
+            RequestBody::Rehearse(wanted) => {
+                if self.machine.is_some() {
+                    return Err(Failure::new(FailureKind::BadInput, "the machine is configured"));
+                }
+                self.work(id, move || rehearse(*wanted).map(|()| Reply::Done));
+                return Ok(None);
             }
             RequestBody::Spawn(wanted) => {
                 self.spawn(id, *wanted)?;

@@ -62,7 +62,7 @@ pub struct ContainerOptions {
     #[arg(long, value_name = "string")]
     hardware: Option<String>,
 
-    /// Where its VM begins: auto, template or cold
+    /// Where its VM begins: auto, pool, template or cold
     #[arg(long, value_name = "string")]
     start: Option<String>,
 

@@ -138,6 +138,7 @@ pub enum ClientVerb {
     Update(update::Args),
     Version(version::Args),
     Wait(wait::Args),
+    Warm(warm::Args),
 }
 
 /// `ireko container …`: the short verbs by their noun.

@@ -70,6 +70,8 @@ pub struct DaemonOptions {
     pub host: Option<PathBuf>,
     /// How guests are to be run.
     pub accel: AccelChoice,
+    /// How many VMs stand by for containers of each shape.
+    pub pool: usize,
     /// Started by a command: leave its session, so that the terminal's signals pass by.
     pub background: bool,
 }
@@ -144,8 +146,9 @@ fn personality(Line { globals, verb }: Line) -> Result<Personality> {
         Verb::Daemon(daemon::Args { verb: Some(daemon::Verb::Stop), .. }) => {
             client(places, Task::StopDaemon)
         }
-        Verb::Daemon(daemon::Args { background, verb: None }) => {
-            Personality::Daemon(DaemonOptions { places, host, accel: accel_or_auto, background })
+        Verb::Daemon(daemon::Args { background, pool, verb: None }) => {
+            let accel = accel_or_auto;
+            Personality::Daemon(DaemonOptions { places, host, accel, pool, background })
         }
         Verb::Vhd(verb) => client(places, Task::Vhd(verb)),
         Verb::Setup(setup::Args { refresh }) => Personality::Setup { cache: places.cache, refresh },
@@ -245,6 +248,7 @@ async fn dispatch(context: &Context, verb: ClientVerb) -> Result<Exit> {
         ClientVerb::Update(args) => update::execute(context, &args).await,
         ClientVerb::Version(args) => version::execute(context, &args).await,
         ClientVerb::Wait(args) => wait::execute(context, &args).await,
+        ClientVerb::Warm(args) => warm::execute(context, &args).await,
     }
 }
 

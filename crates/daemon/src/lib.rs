@@ -116,7 +116,8 @@ async fn serve(options: &Options) -> Result<(), Failure> {
     socket::make_runtime_folder(&places.runtime)
         .map_err(Failure::of("cannot make the folder of sockets"))?;
     let executable = std::env::current_exe().map_err(Failure::of("cannot find this executable"))?;
-    let settings = Settings { places: places.clone(), accel: options.accel, executable };
+    let settings =
+        Settings { places: places.clone(), accel: options.accel, pool: options.pool, executable };
     let engine = Engine::open(settings).await.map_err(|error| Failure(error.chain()))?;
 
     let mut sockets = Vec::new();
@@ -130,8 +131,9 @@ async fn serve(options: &Options) -> Result<(), Failure> {
 
     let stop = CancellationToken::new();
     stop_on_signals(stop.clone()).map_err(Failure::of("cannot watch for signals"))?;
-    let app = App::new(engine, stop.clone());
+    let app = App::new(engine.clone(), stop.clone());
     server::serve(sockets, Dispatch::new(api::router(app)), stop).await;
+    engine.close_pool().await;
     tracing::info!("the daemon ends; containers run on");
     Ok(())
 }

@@ -13,6 +13,8 @@ pub struct Options {
     pub hosts: Vec<String>,
     /// How guests' CPUs are run.
     pub accel: AccelChoice,
+    /// How many VMs stand by for containers of each shape.
+    pub pool: usize,
     /// Leave the terminal's session.
     pub background: bool,
 }

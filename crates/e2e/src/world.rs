@@ -46,10 +46,10 @@ impl World {
         format!("unix://{}/ireko.sock", self.root.display())
     }
 
-    /// `ireko ARGS` on this root.
+    /// `ireko ARGS` on this root. A daemon that it starts keeps no VMs that stand by: tests share two.
     pub fn ireko(&self, args: &[&str]) -> Command {
         let mut command = Command::new(programs::ireko());
-        command.arg("--root").arg(&self.root).args(args);
+        command.arg("--root").arg(&self.root).args(args).env("IREKO_POOL", "0");
         command
     }
 

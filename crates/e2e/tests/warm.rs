@@ -98,7 +98,9 @@ fn a_container_is_the_same_however_it_is_started() {
     world
         .run(&["run", "--rm", "--start", "template", "-m", "5g", "base", "true"])
         .fails_with(125, "templates have powers of two from 128 to 4096 MiB");
-    world.run(&["run", "--start", "hot", "base"]).fails_with(125, "use auto, template or cold");
+    world
+        .run(&["run", "--start", "hot", "base"])
+        .fails_with(125, "use auto, pool, template or cold");
     assert_eq!(world.ok(&["run", "--rm", "-m", "5g", "base", "echo", "large"]), "large");
 }
 

@@ -84,6 +84,13 @@ impl Parts {
     }
 }
 
+impl Engine {
+    /// A disk with an empty file system. Made by set-up.
+    pub(crate) fn empty_disk(&self) -> PathBuf {
+        Parts::in_cache(&self.places().cache).root()
+    }
+}
+
 fn missing(part: &Path) -> Error {
     Error::internal(format!("the cache has no {}", part.display()))
         .hint("run `ireko setup`, which fills the cache")

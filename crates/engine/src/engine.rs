@@ -7,6 +7,7 @@ use crate::events::{Event, EventStream, Events, Subject};
 use crate::exec::Execs;
 use crate::networks::Networks;
 use crate::networks::state::NetworkRecord;
+use crate::pool::Pool;
 use crate::state::ContainerRecord;
 use crate::store::Store;
 use ireko_protocol::places::{MAX_SOCKET_PATH, Places};
@@ -23,6 +24,8 @@ pub struct Settings {
     pub places: Places,
     /// How guests' CPUs are run.
     pub accel: AccelChoice,
+    /// How many VMs stand by for containers of each shape.
+    pub pool: usize,
     /// The executable that is started as `EXECUTABLE shim …`.
     pub executable: PathBuf,
 }
@@ -35,6 +38,7 @@ pub struct Engine {
     pub(crate) events: Arc<Events>,
     pub(crate) execs: Arc<Execs>,
     pub(crate) networks: Arc<Networks>,
+    pub(crate) pool: Arc<Pool>,
     /// Held while the base image is being made, so that it is made once.
     pub(crate) base: Arc<tokio::sync::Mutex<()>>,
     containers: Arc<Mutex<Registry>>,
@@ -65,6 +69,7 @@ impl Engine {
         let of_networks = Arc::clone(&settings);
         let networks = blocking(move || Networks::open(of_networks)).await?;
         let engine = Self {
+            pool: Arc::new(Pool::new(settings.pool)),
             settings,
             networks: Arc::new(networks),
             store: Arc::new(store),
@@ -73,6 +78,7 @@ impl Engine {
             base: Arc::default(),
             containers: Arc::default(),
         };
+        engine.clear_spares().await;
         engine.recover().await?;
         engine.take_over_switches().await;
         engine.verify_templates();

@@ -7,6 +7,7 @@ use crate::monitor::{lost, remove_sockets};
 use crate::names::random_hex;
 use crate::plan::bare_guest;
 use crate::shim_client::ShimSocket;
+use crate::shim_process::LISTEN;
 use crate::start::{shim_log, why_it_ended, write_plan};
 use ireko_protocol::plan::{StartChoice, VERSION, VmPlan, Work};
 use ireko_protocol::shim::{Answer, Request};
@@ -40,7 +41,7 @@ impl Engine {
         .await?;
         let socket = ShimSocket::in_folder(&plan.runtime_dir);
         let mut process = self.spawn_shim(&plan)?;
-        let answer = match process.reach(&socket, &shim_log(&plan.state_dir)).await {
+        let answer = match process.reach(&socket, &shim_log(&plan.state_dir), LISTEN).await {
             Ok(()) => socket.ask(Request::Wait, LONGEST).await,
             Err(error) => Err(error.into()),
         };

@@ -43,6 +43,7 @@ mod machine;
 mod networks;
 mod pause;
 mod plan;
+mod pool;
 mod remove;
 mod screen;
 mod seed;
@@ -109,6 +110,7 @@ pub use networks::state::{EndpointRecord, EndpointSpec, NetworkRecord};
 pub use networks::subnet::Subnet;
 pub use networks::{DEFAULT as DEFAULT_NETWORK, NetworkSpec};
 pub use plan::hostname;
+pub use pool::Shape;
 pub use progress::{Done, Progress, Watcher, progress};
 pub use signal::parse_signal;
 pub use spec::{

@@ -54,7 +54,7 @@ fn plan(
     let spec = &record.spec;
     let (memory_mib, memory_max) = match work {
         Work::Machine { .. } => (spec.resources.machine_memory(), None),
-        Work::Container { .. } | Work::ApplyTar { .. } | Work::Generalize => {
+        Work::Container { .. } | Work::ApplyTar { .. } | Work::Generalize | Work::Spare { .. } => {
             spec.resources.vm_memory()
         }
     };
@@ -93,6 +93,7 @@ pub(crate) fn bare_guest(hostname: String) -> Configure {
         unix_nanos: 0,
         hostname,
         root: DiskSerial::root(),
+        root_bytes: None,
         disks: Vec::new(),
         read_only: false,
         files: Vec::new(),
@@ -234,6 +235,7 @@ mod tests {
         Settings {
             places: Places::new(&Environment::default(), Some("/r".into()), Some("/c".into())),
             accel: Default::default(),
+            pool: 0,
             executable: "/ireko".into(),
         }
     }

@@ -173,6 +173,7 @@ fn request_word(request: &Request) -> &'static str {
     match request {
         Request::Status => "ask for the VM's state",
         Request::Start => "start the container's process",
+        Request::Claim { .. } => "claim a VM that stands by",
         Request::Attach { .. } => "attach",
         Request::Exec { .. } => "exec",
         Request::Resize { .. } => "resize the terminal",

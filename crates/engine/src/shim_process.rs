@@ -22,7 +22,7 @@ use tokio::process::Child;
 use tokio::time::{Instant, sleep_until};
 
 /// Time for a new shim to listen.
-const LISTEN: Duration = Duration::from_secs(30);
+pub(crate) const LISTEN: Duration = Duration::from_secs(30);
 /// How much of `shim.log` is shown where a shim ended too early.
 const LOG_TAIL: usize = 2000;
 
@@ -121,11 +121,24 @@ impl OwnProcess {
         }
     }
 
+    /// Whether it is known to have ended; one that was adopted is not looked after.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        match self {
+            Self::Own(child) => matches!(child.try_wait(), Ok(Some(_))),
+            Self::Adopted(_) => false,
+        }
+    }
+
     /// Waits until the new shim listens.
     ///
     /// Errors where it ends before, with the last lines of its log, or does not listen in time.
-    pub(crate) async fn reach(&mut self, socket: &ShimSocket, log: &Path) -> Result<()> {
-        let deadline = Instant::now() + LISTEN;
+    pub(crate) async fn reach(
+        &mut self,
+        socket: &ShimSocket,
+        log: &Path,
+        patience: Duration,
+    ) -> Result<()> {
+        let deadline = Instant::now() + patience;
         let mut pause = Duration::from_millis(2);
         loop {
             let Err(refused) = socket.connect().await else { return Ok(()) };
@@ -213,7 +226,7 @@ mod tests {
         let mut process =
             OwnProcess::spawn(Path::new("/bin/ls"), "shim", folder.path(), &plan, &log).unwrap();
         let socket = ShimSocket::in_folder(folder.path());
-        let error = process.reach(&socket, &log).await.unwrap_err();
+        let error = process.reach(&socket, &log, LISTEN).await.unwrap_err();
         assert!(error.to_string().contains("--root"), "{error}");
     }
 }

@@ -155,7 +155,7 @@ impl Resources {
     pub fn vm_memory(&self) -> (u64, Option<u64>) {
         let memory = self.memory.unwrap_or(DEFAULT_MEMORY);
         let of_vm = match memory > MOST_CLASSED_MEMORY {
-            true => memory.div_ceil(MIB) * MIB,
+            true => memory.div_ceil(MIB).saturating_mul(MIB),
             false => memory.next_power_of_two().max(LEAST_VM_MEMORY),
         };
         (of_vm / MIB, (of_vm > memory).then_some(memory))

@@ -17,8 +17,9 @@ use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::monitor::{Run, remove_sockets, timestamp};
 use crate::names::random_hex;
+use crate::pool::Spare;
 use crate::shim_client::{AskError, BOOT, Connection, QUICK, Refusal, ShimSocket, unexpected};
-use crate::shim_process::{OwnProcess, early_end};
+use crate::shim_process::{LISTEN, OwnProcess, early_end};
 use crate::state::{HealthStatus, Origin, RunState};
 use ireko_protocol::agent::FailureKind;
 use ireko_protocol::plan::{ExitRecord, VmPlan};
@@ -71,13 +72,15 @@ impl Engine {
         cause: Cause,
     ) -> Result<()> {
         check_startable(container)?;
-        let vm = random_hex(12);
+        let starting = self.pool.starting();
+        let spare = self.spare_for(container)?;
+        let vm = spare.as_ref().map_or_else(|| random_hex(12), |spare| spare.vm.clone());
         // Before anybody can see the VM and want its end.
         container.run_of(&vm);
-        let starting = RunState::Starting { vm: vm.clone() };
+        let state = RunState::Starting { vm: vm.clone() };
         container
             .update(move |record| {
-                record.state = starting;
+                record.state = state;
                 record.stopped_by_user = false;
                 record.set_health(HealthStatus::Starting);
                 if cause == Cause::User {
@@ -85,8 +88,11 @@ impl Engine {
                 }
             })
             .await?;
-        match self.launch(container, &vm).await {
-            Ok((started, process)) => self.now_runs(container, vm, started, process).await,
+        match self.launch(container, &vm, spare).await {
+            Ok((started, process)) => {
+                drop(starting);
+                self.now_runs(container, vm, started, process).await
+            }
             Err(error) => {
                 container.end_run(&vm);
                 self.did_not_start(container, &error).await;
@@ -109,6 +115,11 @@ impl Engine {
             paused: false,
         };
         let origin = started.origin;
+        if let (Some(Origin::Template | Origin::Pool), Some(shape)) =
+            (origin, self.shape_of(&container.record()))
+        {
+            self.keep_warm(shape);
+        }
         let saved = container
             .update_regardless(move |record| {
                 record.state = running;
@@ -149,7 +160,12 @@ impl Engine {
     }
 
     /// From plan to running process; where that fails the shim is gone on return.
-    async fn launch(&self, container: &Arc<Container>, vm: &str) -> Result<(Started, OwnProcess)> {
+    async fn launch(
+        &self,
+        container: &Arc<Container>,
+        vm: &str,
+        spare: Option<Spare>,
+    ) -> Result<(Started, OwnProcess)> {
         let wires = self.wire(container, vm).await?;
         let (engine, planned, id) = (self.clone(), Arc::clone(container), vm.to_owned());
         let plan = blocking(move || {
@@ -159,7 +175,20 @@ impl Engine {
         })
         .await?;
         let socket = ShimSocket::in_folder(&plan.runtime_dir);
-        let mut process = self.spawn_shim(&plan)?;
+        let claimed = match spare {
+            Some(spare) => match self.claim(spare, &plan).await {
+                Ok(process) => Some(process),
+                Err(error) => {
+                    tracing::warn!(error = error.chain(), "a VM that stood by is of no use");
+                    None
+                }
+            },
+            None => None,
+        };
+        let mut process = match claimed {
+            Some(process) => process,
+            None => self.spawn_shim(&plan)?,
+        };
         let give_up = container.run_of(vm);
         let started = tokio::select! {
             biased;
@@ -179,18 +208,14 @@ impl Engine {
 
     /// Starts the shim of a plan that [`write_plan`] has written.
     pub(crate) fn spawn_shim(&self, plan: &VmPlan) -> Result<OwnProcess> {
-        let Inputs { plan_file, log } = inputs(&plan.state_dir);
+        let (plan_file, log) = (plan_file(&plan.state_dir), shim_log(&plan.state_dir));
         OwnProcess::spawn(&self.settings.executable, "shim", &self.places().root, &plan_file, &log)
     }
 }
 
-struct Inputs {
-    plan_file: PathBuf,
-    log: PathBuf,
-}
-
-fn inputs(state_dir: &Path) -> Inputs {
-    Inputs { plan_file: state_dir.join("plan.json"), log: shim_log(state_dir) }
+/// Where the engine leaves a plan.
+pub(crate) fn plan_file(state_dir: &Path) -> PathBuf {
+    state_dir.join("plan.json")
 }
 
 /// Where a shim's own messages go.
@@ -200,7 +225,7 @@ pub(crate) fn shim_log(state_dir: &Path) -> PathBuf {
 
 /// Removes a plan: a shim that was started with it and has not read it yet ends.
 pub(crate) fn remove_plan(state_dir: &Path) -> Result<()> {
-    durable::remove_file(&inputs(state_dir).plan_file)
+    durable::remove_file(&plan_file(state_dir))
 }
 
 /// Writes a plan for the shim to find, and removes what an earlier shim left beside it.
@@ -208,7 +233,7 @@ pub(crate) fn write_plan(plan: &VmPlan) -> Result<()> {
     durable::remove_file(&plan.state_dir.join("shim.json"))?;
     durable::remove_file(&plan.state_dir.join("exit.json"))?;
     durable::remove_file(&shim_log(&plan.state_dir))?;
-    durable::write_json(&inputs(&plan.state_dir).plan_file, plan)
+    durable::write_json(&plan_file(&plan.state_dir), plan)
 }
 
 fn check_startable(container: &Container) -> Result<()> {
@@ -236,7 +261,7 @@ async fn bring_up(
     process: &mut OwnProcess,
     state_dir: &Path,
 ) -> Result<Started> {
-    process.reach(socket, &shim_log(state_dir)).await?;
+    process.reach(socket, &shim_log(state_dir), LISTEN).await?;
     let wait = socket.send(Request::Wait).await?;
     for waiting in container.go_live(socket) {
         attach::connect(container, socket, waiting).await?;

@@ -39,9 +39,9 @@ fn main() -> ExitCode {
 }
 
 fn daemon(options: DaemonOptions) -> ExitCode {
-    let DaemonOptions { places, host, accel, background } = options;
+    let DaemonOptions { places, host, accel, pool, background } = options;
     let hosts = host.iter().map(|path| format!("unix://{}", path.display())).collect();
-    ireko_daemon::main(ireko_daemon::Options { places, hosts, accel, background })
+    ireko_daemon::main(ireko_daemon::Options { places, hosts, accel, pool, background })
 }
 
 #[cfg(test)]

@@ -82,6 +82,10 @@ pub struct Request {
 pub enum RequestBody {
     /// First of all, once: who this guest is, and its root disk. Reply: `Done`.
     Configure(Box<Configure>),
+    /// Does once with another disk, for nobody, what a container's start does, and undoes it: what it
+    /// leaves is code that an emulated machine has translated. Asked before [`RequestBody::Configure`].
+    /// Reply: `Done`.
+    Rehearse(Box<Configure>),
     /// Starts a process. Reply: `Spawned`, or `Failed` with `NotFound`/`NotExecutable`.
     Spawn(Box<Spawn>),
     /// Sends a signal to a process (the whole process group where it has a TTY). Reply: `Done`.
@@ -169,6 +173,9 @@ pub struct Configure {
     pub hostname: String,
     /// The disk mounted as the container's root (ext4, `noinit_itable,discard`).
     pub root: DiskSerial,
+    /// Its size in bytes: until it has that, another disk's place is not it yet. `None` is any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root_bytes: Option<u64>,
     /// Further disks, which the container finds in /dev.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub disks: Vec<DiskSerial>,

@@ -10,6 +10,7 @@
 //! [`places`] (where root, cache and sockets are), [`host`] (what `ireko probe` found),
 //! [`confine`] (a program and the walls around it), [`images`], [`export`], [`usage`],
 //! [`verified`] (what verbs on images ask and answer),
+//! [`warm`] (what is made ready for containers to come),
 //! [`tree`] (images and containers as `ireko tree` shows them).
 #![forbid(unsafe_code)]
 
@@ -27,3 +28,4 @@ pub mod shim;
 pub mod tree;
 pub mod usage;
 pub mod verified;
+pub mod warm;

@@ -102,6 +102,12 @@ pub enum Work {
         /// Where its serial console is kept as JSON lines; `None` keeps none.
         log: Option<PathBuf>,
     },
+    /// Go on from a template, rehearse a start, and stand by as the VM of whoever's plan comes with
+    /// [`crate::shim::Request::Claim`].
+    Spare {
+        /// A disk with an empty ext4 file system, which is not changed.
+        empty: PathBuf,
+    },
     /// Take out of the disk what tells the system on it from its copies, then power off. Begins by
     /// itself.
     Generalize,
@@ -147,13 +153,16 @@ pub enum AccelChoice {
     Tcg,
 }
 
-/// Whether a VM with our agent goes on from one that was saved.
+/// Whether a VM with our agent goes on from one that was saved, or is one that stands by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StartChoice {
-    /// From a template, which is made where it is missing; cold where that fails.
+    /// One that stands by, where there is one; else from a template, which is made where it is
+    /// missing; cold where that fails.
     #[default]
     Auto,
+    /// One that stands by; an error where there is none.
+    Pool,
     /// From a template; an error where that fails.
     Template,
     /// Its kernel is booted.
@@ -172,9 +181,10 @@ impl std::str::FromStr for StartChoice {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "auto" => Ok(Self::Auto),
+            "pool" => Ok(Self::Pool),
             "template" => Ok(Self::Template),
             "cold" => Ok(Self::Cold),
-            _ => Err(format!("unknown start {text:?}: use auto, template or cold")),
+            _ => Err(format!("unknown start {text:?}: use auto, pool, template or cold")),
         }
     }
 }

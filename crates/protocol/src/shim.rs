@@ -41,6 +41,14 @@ pub struct Envelope {
 pub enum Request {
     /// Which state the VM is in. Answer: `Status`.
     Status,
+    /// Makes a VM that stands by that of a container. Such a shim knows this request and `PowerOff`
+    /// only. Answer: `Done`; from then on it is the plan's shim.
+    Claim {
+        /// The container's plan. Its runtime folder is the one that the VM has already.
+        plan: PathBuf,
+        /// Where what the shim has to say goes from then on.
+        log: PathBuf,
+    },
     /// Starts the container's process as soon as the guest is ready. Answered when it runs:
     /// `Started`, or `Failed`. Attach first what must not miss a byte.
     Start,
@@ -244,6 +252,8 @@ pub enum Origin {
     Cold,
     /// A VM that was booted before and saved.
     Template,
+    /// A VM that went on from a template before it was wanted.
+    Pool,
 }
 
 /// How far a VM got.

@@ -5,6 +5,7 @@ use crate::failure::chain_of;
 use crate::guest::{Guest, GuestError, ORDINARY};
 use crate::link::Link;
 use crate::live_disk::LiveDisk;
+use crate::log::Log;
 use crate::machine::{self, Machine};
 use crate::machine_exec;
 use crate::nics::{self, Nics, Rewired};
@@ -14,6 +15,7 @@ use ireko_protocol::agent::{
     DiskSerial, ExitStatus, FailureKind, ProcessId, Reply, RequestBody, Spawn,
 };
 use ireko_protocol::frame::Frame;
+use ireko_protocol::plan::{VmPlan, Work};
 use ireko_protocol::shim::{self, Answer, Envelope, Phase, Request, STDERR, STDIN, STDOUT, Wiring};
 use ireko_vm::Control;
 use parking_lot::Mutex;
@@ -44,6 +46,33 @@ pub struct Shared {
     pub terminal: Mutex<Option<(u16, u16)>>,
     /// Whether the container's process reads standard input.
     pub takes_stdin: bool,
+}
+
+impl Shared {
+    /// What the shim of this plan begins with.
+    ///
+    /// # Errors
+    /// Its log cannot be opened.
+    pub fn of(plan: &VmPlan) -> io::Result<Arc<Self>> {
+        let (log, takes_stdin, tty) = match &plan.work {
+            Work::Container { process, log } => (log.as_deref(), process.stdin, process.tty),
+            Work::Machine { log, .. } => (log.as_deref(), true, None),
+            Work::ApplyTar { .. } | Work::Generalize | Work::Spare { .. } => (None, false, None),
+        };
+        Ok(Arc::new(Self {
+            progress: Progress::new(),
+            fanout: Fanout::new(Log::open(log)?),
+            vm: Mutex::new(None),
+            nics: Mutex::new(None),
+            inside: match &plan.work {
+                Work::Machine { .. } => Inside::Machine(OnceLock::new()),
+                _ => Inside::Agent(OnceLock::new()),
+            },
+            disks: Mutex::default(),
+            terminal: Mutex::new(tty),
+            takes_stdin,
+        }))
+    }
 }
 
 /// Who can be asked in a VM.

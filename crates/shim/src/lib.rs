@@ -13,7 +13,7 @@
 //! ```
 //!
 //! Reading order: [`run`] tells what every VM's story has in common, `utility` that of a VM with our
-//! kernel and agent, `machine` that of a whole operating system; `vm` is QEMU between them. `guest`
+//! kernel and agent, `warm` and `spare` why it need not boot, `machine` that of a whole operating system; `vm` is QEMU between them. `guest`
 //! and `link` are the channel to the agent, `console` a machine's serial line, `qemu_ga` the agent its system may have, `streams` the fan-out
 //! of output, `control` the socket the engine speaks to, `live_disk` the chain while the VM uses it,
 //! `commit` the freeze under a running guest.
@@ -36,6 +36,7 @@ mod phase;
 mod qemu_ga;
 mod records;
 mod run;
+mod spare;
 mod streams;
 mod utility;
 mod vm;

@@ -1,32 +1,30 @@
 //! The story of one VM: what every kind of work has in common.
 //!
 //! ```text
-//!   socket ─► chain ─► block export ─► utility, or machine ─► chain closed
+//!   (a spare ─► claimed ─►) socket ─► chain ─► block export ─► utility, or machine ─► chain closed
 //!     ─► exit.json ─► everyone who waits is answered                               (Ended)
 //! ```
 //!
 //! Whatever fails on the way, the end of the story is told: `exit.json` is written.
 
-use crate::control::{self, Inside, Shared};
+use crate::control::{self, Shared};
 use crate::failure::{Failure, chain_of};
 use crate::live_disk::LiveDisk;
-use crate::log::Log;
-use crate::phase::{Progress, StartFailure};
-use crate::streams::Fanout;
+use crate::phase::StartFailure;
+use crate::spare::{self, Claimed, Spare};
 use crate::{machine, records, utility};
-use ireko_block_export::Export;
+use ireko_block_export::{Export, Server};
 use ireko_disk::{Access, Chain};
 use ireko_protocol::agent::DiskSerial;
 use ireko_protocol::plan::{self, ExitRecord, VmPlan, Work};
 use ireko_vm::{DiskAttachment, DiskSource};
-use parking_lot::Mutex;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a guest waits for the engine's word before it gives up.
@@ -51,31 +49,35 @@ pub fn main(plan_file: &Path, agent: &[u8]) -> ExitCode {
 
 fn run(plan_file: &Path, agent: &[u8]) -> io::Result<()> {
     let plan = records::read_plan(plan_file)?;
-    let (log, takes_stdin, tty) = match &plan.work {
-        Work::Container { process, log } => (log.as_deref(), process.stdin, process.tty),
-        Work::Machine { log, .. } => (log.as_deref(), true, None),
-        Work::ApplyTar { .. } | Work::Generalize => (None, false, None),
-    };
-    let shared = Arc::new(Shared {
-        progress: Progress::new(),
-        fanout: Fanout::new(Log::open(log)?),
-        vm: Mutex::new(None),
-        nics: Mutex::new(None),
-        inside: match &plan.work {
-            Work::Machine { .. } => Inside::Machine(OnceLock::new()),
-            Work::Container { .. } | Work::ApplyTar { .. } | Work::Generalize => {
-                Inside::Agent(OnceLock::new())
-            }
-        },
-        disks: Mutex::default(),
-        terminal: Mutex::new(tty),
-        takes_stdin,
-    });
     let socket = open_runtime_dir(&plan.runtime_dir)?;
-    control::serve(UnixListener::bind(&socket)?, Arc::clone(&shared))?;
+    if let Work::Spare { empty } = &plan.work {
+        return match spare::stand_by(&plan, empty, &socket, agent) {
+            Ok(Some(Claimed { plan, listener, spare })) => {
+                carry_out(&plan, &socket, listener, Some(spare), agent)
+            }
+            Ok(None) => fs::remove_dir_all(&plan.runtime_dir),
+            Err(failure) => {
+                fs::remove_dir_all(&plan.runtime_dir)?;
+                Err(io::Error::other(failure.message))
+            }
+        };
+    }
+    let listener = UnixListener::bind(&socket)?;
     records::write_shim_record(&plan, &socket, 0)?;
+    carry_out(&plan, &socket, listener, None, agent)
+}
 
-    let record = match live(&plan, &socket, agent, &shared) {
+/// The plan's work, in a VM that stands by where there is one.
+fn carry_out(
+    plan: &VmPlan,
+    socket: &Path,
+    listener: UnixListener,
+    spare: Option<Spare>,
+    agent: &[u8],
+) -> io::Result<()> {
+    let shared = Shared::of(plan)?;
+    control::serve(listener, Arc::clone(&shared))?;
+    let record = match live(plan, socket, agent, spare, &shared) {
         Ok(exit_code) => exit_record(&shared, exit_code, None),
         Err(failure) => {
             tracing::error!("{}", failure.message);
@@ -105,7 +107,13 @@ fn open_runtime_dir(dir: &Path) -> io::Result<PathBuf> {
 }
 
 /// Everything between the socket and the exit record; the container's exit code.
-fn live(plan: &VmPlan, socket: &Path, agent: &[u8], shared: &Arc<Shared>) -> Result<i32, Failure> {
+fn live(
+    plan: &VmPlan,
+    socket: &Path,
+    agent: &[u8],
+    spare: Option<Spare>,
+    shared: &Arc<Shared>,
+) -> Result<i32, Failure> {
     let chains = std::iter::once((DiskSerial::root(), &plan.chain))
         .chain(plan.disks.iter().map(|disk| (disk.serial.clone(), &disk.chain)));
     let mut disks = Vec::new();
@@ -121,7 +129,10 @@ fn live(plan: &VmPlan, socket: &Path, agent: &[u8], shared: &Arc<Shared>) -> Res
 
     let result = with_exports(plan, &disks, |disks| match &plan.work {
         Work::Container { .. } | Work::ApplyTar { .. } | Work::Generalize => {
-            utility::run(plan, disks, socket, agent, shared)
+            utility::run(plan, disks, socket, agent, spare, shared)
+        }
+        Work::Spare { .. } => {
+            Err(Failure::impossible("a VM that stands by cannot be had for another".to_owned()))
         }
         Work::Machine { firmware, hardware, nvram, seed, .. } => {
             let seed = seed.as_deref();
@@ -139,6 +150,30 @@ fn live(plan: &VmPlan, socket: &Path, agent: &[u8], shared: &Arc<Shared>) -> Res
     result
 }
 
+/// Serves one disk on a socket, for a VM to attach.
+pub fn export(
+    plan: &VmPlan,
+    DiskSerial(serial): &DiskSerial,
+    disk: &Arc<LiveDisk>,
+    socket: PathBuf,
+) -> Result<(Server, DiskAttachment), Failure> {
+    let export = Export {
+        name: serial.clone(),
+        disk: Arc::clone(disk) as Arc<dyn ireko_disk::Disk>,
+        read_only: false,
+        description: format!("disk {serial} of VM {}", plan.vm),
+    };
+    let server = UnixListener::bind(&socket)
+        .and_then(|listener| ireko_block_export::serve(listener, export))
+        .map_err(|error| Failure::before_start("cannot serve the container's disk", &error))?;
+    let attachment = DiskAttachment {
+        serial: serial.clone(),
+        source: DiskSource::Nbd { socket, export: serial.clone() },
+        read_only: false,
+    };
+    Ok((server, attachment))
+}
+
 /// Serves the disks, each on a socket, while `body` runs, which gets them as a VM does.
 fn with_exports<T>(
     plan: &VmPlan,
@@ -146,23 +181,11 @@ fn with_exports<T>(
     body: impl FnOnce(Vec<DiskAttachment>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let (mut servers, mut attachments) = (Vec::new(), Vec::new());
-    for (number, (DiskSerial(serial), disk)) in disks.iter().enumerate() {
+    for (number, (serial, disk)) in disks.iter().enumerate() {
         let socket = plan.runtime_dir.join(format!("disk{number}.sock"));
-        let export = Export {
-            name: serial.clone(),
-            disk: Arc::clone(disk) as Arc<dyn ireko_disk::Disk>,
-            read_only: false,
-            description: format!("disk {serial} of VM {}", plan.vm),
-        };
-        let server = UnixListener::bind(&socket)
-            .and_then(|listener| ireko_block_export::serve(listener, export))
-            .map_err(|error| Failure::before_start("cannot serve the container's disk", &error))?;
+        let (server, attachment) = export(plan, serial, disk, socket)?;
         servers.push(server);
-        attachments.push(DiskAttachment {
-            serial: serial.clone(),
-            source: DiskSource::Nbd { socket, export: serial.clone() },
-            read_only: false,
-        });
+        attachments.push(attachment);
     }
     let result = body(attachments);
     for server in servers {

@@ -1,7 +1,7 @@
 //! A VM that runs our kernel and agent, and in it a container's process or work on its disk.
 //!
 //! ```text
-//!   QEMU ─► agent's hello, or a template ─► Configure                              (Booting)
+//!   QEMU ─► agent's hello, a template, or a spare ─► Configure                     (Booting)
 //!     ─► wait for Start ─► Spawn                                                   (Ready)
 //!     ─► process exits ─► output drained ─► PowerOff                               (Running)
 //! ```
@@ -12,8 +12,10 @@ use crate::guest::{Guest, GuestError};
 use crate::phase::StartSignal;
 use crate::records;
 use crate::run::START_LIMIT;
+use crate::spare::Spare;
 use crate::vm::{QUIT_LIMIT, Vm, acceleration, nics};
 use crate::warm;
+use ireko_disk::Disk as _;
 use ireko_protocol::agent::{
     Configure, DiskSerial, ExitStatus, PORT_NAME, ProcessId, Reply, RequestBody, Spawn,
 };
@@ -41,9 +43,10 @@ pub fn run(
     disks: Vec<DiskAttachment>,
     socket: &Path,
     agent: &[u8],
+    spare: Option<Spare>,
     shared: &Shared,
 ) -> Result<i32, Failure> {
-    let running = bring_up(plan, disks, socket, agent, shared)?;
+    let running = bring_up(plan, disks, socket, agent, spare, shared)?;
     if let Inside::Agent(place) = &shared.inside {
         // Set once: this is the only work of this process.
         let _ = place.set(Arc::clone(&running.guest));
@@ -83,7 +86,8 @@ impl Running {
 }
 
 impl Ingredients {
-    fn find(plan: &VmPlan, agent: &[u8]) -> Result<Self, Failure> {
+    /// Those for this plan, the kernel from the cache.
+    pub fn find(plan: &VmPlan, agent: &[u8]) -> Result<Self, Failure> {
         let verdict = acceleration(plan)?;
         let kernel = GuestKernel::find(&plan.cache)
             .map_err(|error| Failure::of_vm("cannot boot the VM", &error))?;
@@ -114,15 +118,16 @@ impl Ingredients {
     }
 }
 
-/// From a template where that can be, and cold where it cannot or does not work.
+/// In the VM that stands by, or else from a template where that can be, and cold where it cannot or does
+/// not work.
 fn bring_up(
     plan: &VmPlan,
     mut disks: Vec<DiskAttachment>,
     socket: &Path,
     agent: &[u8],
+    spare: Option<Spare>,
     shared: &Shared,
 ) -> Result<Running, Failure> {
-    let ingredients = Ingredients::find(plan, agent)?;
     if let Work::ApplyTar { archive } = &plan.work {
         disks.push(DiskAttachment {
             serial: DiskSerial::archive().0,
@@ -130,17 +135,30 @@ fn bring_up(
             read_only: true,
         });
     }
+    let may_fall_back =
+        || plan.start == StartChoice::Auto && !shared.progress.power_off_requested();
+    if let Some(spare) = spare {
+        match in_spare(plan, spare, &disks, shared) {
+            Ok(running) => return Ok(running),
+            Err(Unusable::Template(failure)) if may_fall_back() => {
+                tracing::warn!("not in the VM that stood by: {}", failure.message);
+            }
+            Err(Unusable::Template(failure) | Unusable::Guest(failure)) => return Err(failure),
+        }
+    }
+    let ingredients = Ingredients::find(plan, agent)?;
     match (plan.start, warm::obstacle(plan)) {
         (StartChoice::Cold, _) => {}
+        (StartChoice::Pool, _) => {
+            return Err(Failure::impossible("the VM that stood by is gone".to_owned()));
+        }
         (StartChoice::Template, Some(obstacle)) => {
             return Err(Failure::impossible(format!("cannot start from a template: {obstacle}")));
         }
         (StartChoice::Auto, Some(obstacle)) => tracing::info!(obstacle, "a cold start"),
-        (choice, None) => match from_template(plan, &ingredients, disks.clone(), socket, shared) {
+        (_, None) => match from_template(plan, &ingredients, disks.clone(), socket, shared) {
             Ok(running) => return Ok(running),
-            Err(Unusable::Template(failure))
-                if choice == StartChoice::Auto && !shared.progress.power_off_requested() =>
-            {
+            Err(Unusable::Template(failure)) if may_fall_back() => {
                 tracing::warn!("a cold start, since there is no template: {}", failure.message);
             }
             Err(Unusable::Template(failure) | Unusable::Guest(failure)) => return Err(failure),
@@ -166,14 +184,33 @@ fn from_template(
 ) -> Result<Running, Unusable> {
     let clone =
         warm::launch(plan, ingredients, disks, socket, shared).map_err(Unusable::Template)?;
-    let guest = match connect(plan) {
-        Ok(guest) => guest,
+    match connect(plan) {
+        Ok(guest) => make_it_ours(plan, clone, guest, shared),
         Err(failure) => {
             clone.discard(plan);
-            return Err(Unusable::Template(failure));
+            Err(Unusable::Template(failure))
         }
-    };
-    let mut wanted = configuration(plan).map_err(Unusable::Guest)?;
+    }
+}
+
+fn in_spare(
+    plan: &VmPlan,
+    spare: Spare,
+    disks: &[DiskAttachment],
+    shared: &Shared,
+) -> Result<Running, Unusable> {
+    let (clone, guest) = spare.move_in(plan, disks, shared).map_err(Unusable::Template)?;
+    make_it_ours(plan, clone, guest, shared)
+}
+
+/// Tells a guest that was saved, or stood by, who it is.
+fn make_it_ours(
+    plan: &VmPlan,
+    clone: warm::Clone,
+    guest: Arc<Guest>,
+    shared: &Shared,
+) -> Result<Running, Unusable> {
+    let mut wanted = configuration(plan, shared).map_err(Unusable::Guest)?;
     warm::who_it_is(&mut wanted);
     match guest.order(RequestBody::Configure(Box::new(wanted))) {
         Ok(()) => Ok(Running { start: Start::Warm(clone), guest }),
@@ -212,7 +249,7 @@ fn cold(
     let configured = match plan.work {
         // Its disk is no container's root.
         Work::Generalize => Ok(()),
-        _ => configuration(plan).and_then(|wanted| {
+        _ => configuration(plan, shared).and_then(|wanted| {
             guest
                 .order(RequestBody::Configure(Box::new(wanted)))
                 .map_err(|error| Failure::of_guest("cannot configure the guest", error))
@@ -224,17 +261,20 @@ fn cold(
     configured.map(|()| Running { start: Start::Cold(vm), guest })
 }
 
-fn connect(plan: &VmPlan) -> Result<Arc<Guest>, Failure> {
+/// The line to the guest's agent.
+pub fn connect(plan: &VmPlan) -> Result<Arc<Guest>, Failure> {
     UnixStream::connect(plan.runtime_dir.join("agent.sock"))
         .and_then(Guest::connect)
         .map_err(|error| Failure::before_start("cannot reach the guest", &error))
 }
 
-fn configuration(plan: &VmPlan) -> Result<Configure, Failure> {
+/// What the guest is told of itself, with what is known at the last moment only.
+pub fn configuration(plan: &VmPlan, shared: &Shared) -> Result<Configure, Failure> {
     let mut seed = vec![0; 64];
     getrandom::fill(&mut seed)
         .map_err(|error| Failure::before_start("cannot read the host's randomness", &error))?;
-    Ok(Configure { seed, unix_nanos: records::now(), ..plan.configure.clone() })
+    let root_bytes = shared.disks.lock().first().map(|(_, disk)| disk.geometry().virtual_size);
+    Ok(Configure { seed, unix_nanos: records::now(), root_bytes, ..plan.configure.clone() })
 }
 
 fn work(plan: &VmPlan, shared: &Shared, guest: &Guest, vm: &Vm) -> Result<i32, Failure> {

@@ -37,6 +37,10 @@ pub fn nics(plan: &VmPlan) -> Vec<Nic> {
 pub struct Vm {
     /// Commands it.
     pub control: Control,
+    /// Its process.
+    pub pid: u32,
+    accel: &'static str,
+    nics: NicKind,
     ended: Receiver<End>,
 }
 
@@ -67,24 +71,28 @@ impl Vm {
         socket: &Path,
         shared: &Shared,
     ) -> Result<Self, Failure> {
-        let mut vm = Qemu::find()
+        let mut running = Qemu::find()
             .and_then(|qemu| qemu.launch(spec))
             .map_err(|error| Failure::of_vm("cannot start the VM", &error))?;
         let origin = match &spec.boot {
             Boot::Kernel(_) | Boot::Firmware(_) => Origin::Cold,
             Boot::Saved(_) => Origin::Template,
         };
-        shared.progress.launched(accel_name(spec.accel), origin, vm.pid());
-        let control = vm.control();
-        *shared.nics.lock() = Some(Nics::new(NicKind::of(&spec.boot), plan));
-        make_known(shared, &control);
-        records::write_shim_record(plan, socket, vm.pid())
-            .map_err(|error| Failure::before_start("cannot write shim.json", &error))?;
         let (tell, ended) = mpsc::channel();
+        let vm = Self {
+            control: running.control(),
+            pid: running.pid(),
+            accel: accel_name(spec.accel),
+            nics: NicKind::of(&spec.boot),
+            ended,
+        };
+        vm.introduce(plan, origin, shared);
+        records::write_shim_record(plan, socket, vm.pid)
+            .map_err(|error| Failure::before_start("cannot write shim.json", &error))?;
         thread::Builder::new()
             .name("vm".into())
             .spawn(move || {
-                let end = match vm.wait() {
+                let end = match running.wait() {
                     Ok(exit) => End::Exit(exit),
                     Err(error) => End::Unknown(chain_of(&error)),
                 };
@@ -92,7 +100,14 @@ impl Vm {
                 let _ = tell.send(end);
             })
             .map_err(|error| Failure::before_start("cannot watch the VM", &error))?;
-        Ok(Self { control, ended })
+        Ok(vm)
+    }
+
+    /// Lets whoever asks this process know of the VM, and end it.
+    pub fn introduce(&self, plan: &VmPlan, origin: Origin, shared: &Shared) {
+        shared.progress.launched(self.accel, origin, self.pid);
+        *shared.nics.lock() = Some(Nics::new(self.nics, plan));
+        make_known(shared, &self.control);
     }
 
     /// How it ended, once it has; `None` at the deadline.

@@ -44,12 +44,12 @@ pub struct Clone {
 /// Why a VM of this plan cannot go on from a template, for people.
 pub fn obstacle(plan: &VmPlan) -> Option<String> {
     match &plan.work {
-        Work::Container { .. } | Work::ApplyTar { .. }
+        Work::Container { .. } | Work::ApplyTar { .. } | Work::Spare { .. }
             if MEMORY_CLASSES.contains(&plan.memory_mib) =>
         {
             None
         }
-        Work::Container { .. } | Work::ApplyTar { .. } => {
+        Work::Container { .. } | Work::ApplyTar { .. } | Work::Spare { .. } => {
             let [least, .., most] = MEMORY_CLASSES;
             Some(format!(
                 "templates have powers of two from {least} to {most} MiB of memory, not {} MiB",
@@ -153,6 +153,19 @@ fn go_on(
 }
 
 impl Clone {
+    /// Puts these disks in the place of the one that it has.
+    pub fn exchange_disks(&self, disks: &[DiskAttachment], shared: &Shared) -> Result<(), Failure> {
+        let bytes = shared.disks.lock().first().map_or(0, |(_, disk)| disk.geometry().virtual_size);
+        disks
+            .iter()
+            .enumerate()
+            .try_for_each(|(number, disk)| match number {
+                0 => self.vm.control.replace_disk(0, disk, bytes),
+                further => self.vm.control.plug_disk(further, disk),
+            })
+            .map_err(|error| Failure::of_vm("cannot exchange the VM's disks", &error))
+    }
+
     /// Puts away a VM that does not answer, and the template that it went on from.
     pub fn discard(self, plan: &VmPlan) {
         self.vm.switch_off();
@@ -224,6 +237,6 @@ fn sockets(spec: &VmSpec) -> PathBuf {
 }
 
 /// The address of a saved guest's network device.
-fn device(number: usize) -> MacAddress {
+pub fn device(number: usize) -> MacAddress {
     MacAddress([2, 0, 0, 0, 0, number as u8 + 1])
 }

@@ -65,6 +65,7 @@ pub mod update;
 pub mod verify;
 pub mod version;
 pub mod wait;
+pub mod warm;
 
 /// What every command may use.
 pub struct Context {

@@ -4,6 +4,7 @@ mod export;
 pub(crate) mod images;
 pub(crate) mod usage;
 pub(crate) mod verify;
+pub(crate) mod warm;
 
 use crate::api::App;
 use crate::api::error::{ApiError, ApiResult};

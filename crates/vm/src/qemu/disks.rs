@@ -73,6 +73,29 @@ impl Control {
         plugged.map(drop)
     }
 
+    /// Puts another disk in the place of one of the running VM's, which the guest does not use, and
+    /// tells the guest its size in bytes. Once for each disk.
+    ///
+    /// # Errors
+    /// `InvalidSpec`, `Timeout`, or `Control` with QEMU's reason. Then the VM is of no use but to be
+    /// ended.
+    pub fn replace_disk(&self, number: usize, disk: &DiskAttachment, bytes: u64) -> Result<()> {
+        disk.check()?;
+        let next = format!("{}-next", node(number));
+        let mut new_node = node_as_json(number, disk)?;
+        new_node["node-name"] = next.as_str().into();
+        self.execute_with("blockdev-add", &new_node, ANSWER_DEADLINE)?;
+        let place = json!({
+            "path": format!("/machine/peripheral/{}", device(number)), "property": "drive",
+            "value": next,
+        });
+        self.execute_with("qom-set", &place, ANSWER_DEADLINE)?;
+        let size = json!({ "node-name": next, "size": bytes });
+        self.execute_with("block_resize", &size, ANSWER_DEADLINE)?;
+        let old = json!({ "node-name": node(number) });
+        self.execute_with("blockdev-del", &old, ANSWER_DEADLINE).map(drop)
+    }
+
     /// Tells the guest how large one of its disks is, in bytes: what is behind the disk has this size
     /// already.
     ///
