@@ -27,6 +27,8 @@ pub mod vhd_footer;
 pub mod vhd_header;
 
 pub mod chain_ops;
+pub mod dhcp_message;
+pub mod dns_message;
 pub mod guest_frames;
 pub mod nbd;
 pub mod zip;
@@ -37,6 +39,8 @@ pub type Target = fn(&[u8]);
 /// Every target by its name, which is also that of its binary and of its corpus.
 pub const TARGETS: &[(&str, Target)] = &[
     ("chain_ops", chain_ops::run),
+    ("dhcp_message", dhcp_message::run),
+    ("dns_message", dns_message::run),
     ("guest_frames", guest_frames::run),
     ("nbd", nbd::run),
     ("vhd_file", vhd_file::run),

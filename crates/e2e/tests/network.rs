@@ -4,7 +4,7 @@ use ireko_e2e::docker::{self, client, docker};
 use ireko_e2e::outside::{HOST, OUTSIDE, Outside};
 use ireko_e2e::programs::{await_death, kill};
 use ireko_e2e::slots::Vms;
-use ireko_e2e::talk::{ask, host_server, read_from, read_soon, serve};
+use ireko_e2e::talk::{ask, host_server, read_from, read_soon, resolve, serve};
 use ireko_e2e::{World, run};
 use std::thread;
 
@@ -150,6 +150,11 @@ fn switch_of(world: &World, other_than: Option<u32>) -> u32 {
     panic!("there is no switch: {:?}", world.processes("switch"));
 }
 
+/// A guest's command that prints what a DHCP client is told.
+const ASK_DHCP: &str = "echo '#!/bin/sh' >/bin/told; echo 'test $1 = bound || exit 0' >>/bin/told; \
+     echo 'echo $ip/$mask router $router dns $dns mtu $mtu name $hostname' >>/bin/told; \
+     chmod +x /bin/told; udhcpc -i eth0 -n -q -t 20 -s /bin/told 2>/dev/null";
+
 #[test]
 fn each_mode_leads_where_its_row_of_the_table_says() {
     let world = World::new("modes", Vms::Two);
@@ -173,13 +178,22 @@ fn each_mode_leads_where_its_row_of_the_table_says() {
         let ports: &[&str] = if driver == "internal" { &[] } else { &["-p", "80"] };
         world.ok(&[&options[..], ports, &["base", "sh", "-c", &script]].concat());
         let script = [
+            ASK_DHCP.to_owned(),
+            format!("echo $({})", resolve("one")),
             ask(&format!("10.79.0.1 {host}"), expected[0]),
             ask(&format!("{OUTSIDE} 7000"), expected[2]),
             ask("10.79.0.8 80", expected[4]),
         ]
         .join(";");
-        let said = world.ok(&["run", "--rm", "--network", "n", "base", "sh", "-c", &script]);
+        let asker = ["run", "--rm", "-h", "asker", "--network", "n", "base", "sh", "-c", &script];
+        let said = world.ok(&asker);
         let mut heard = said.split('\n').map(str::trim);
+        let router = if expected[2] { "10.79.0.1" } else { "" };
+        let lease = format!("10.79.0.2/24 router {router} dns 10.79.0.1 mtu 9000 name asker");
+        assert_eq!(heard.next(), Some(&*lease.replace("  ", " ")), "{driver}: DHCP");
+        // Of those whom it cannot reach a guest hears no names either.
+        let known = if expected[4] { "10.79.0.8" } else { "" };
+        assert_eq!(heard.next(), Some(known), "{driver}: names");
         let mut next = |word: &str| heard.next().unwrap_or_default() == word;
         let (to_host, to_outside, to_guest) = (next("host"), next("outside"), next("guest"));
 

@@ -67,7 +67,7 @@ impl Control {
             if self.clients.len() >= MAX_CLIENTS {
                 continue;
             }
-            let Ok(token) = sources.add(&mut stream, Source::Client(id)) else { continue };
+            let Ok(token) = sources.add_both(&mut stream, Source::Client(id)) else { continue };
             let heard = FrameDecoder::default();
             let deadline = now + PATIENCE;
             let stage = Stage::Asking;

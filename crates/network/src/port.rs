@@ -52,8 +52,16 @@ pub struct Link {
 
 #[derive(Debug)]
 enum Wire {
-    Down { redial: Instant, pause: Duration },
-    Up { stream: UnixStream, token: Token },
+    Down {
+        redial: Instant,
+        pause: Duration,
+    },
+    /// `is_full` where its VM has to read before more can be written.
+    Up {
+        stream: UnixStream,
+        token: Token,
+        is_full: bool,
+    },
 }
 
 /// How reading from a VM went.
@@ -101,7 +109,7 @@ impl Link {
             Ok((stream, token))
         });
         self.wire = match connected {
-            Ok((stream, token)) => Wire::Up { stream, token },
+            Ok((stream, token)) => Wire::Up { stream, token, is_full: false },
             Err(_) => Wire::Down { redial: now + pause, pause: (pause * 2).min(LATER) },
         };
     }
@@ -125,24 +133,30 @@ impl Link {
 
     /// Writes what the VM takes. While it is not there frames are lost, as on any wire.
     pub fn flush(&mut self, sources: &mut Sources, now: Instant) {
-        let Wire::Up { stream, .. } = &mut self.wire else {
+        let Wire::Up { stream, token, is_full } = &mut self.wire else {
             self.out.clear();
             return;
         };
-        while !self.out.pending().is_empty() {
+        let mut blocks = false;
+        while !blocks && !self.out.pending().is_empty() {
             match stream.write(self.out.pending()) {
                 Ok(count @ 1..) => self.out.written(count),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => blocks = true,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Ok(0) | Err(_) => return self.hang_up(sources, now),
             }
+        }
+        if std::mem::replace(is_full, blocks) != blocks
+            && sources.wait_to_write(stream, *token, blocks).is_err()
+        {
+            self.hang_up(sources, now);
         }
     }
 
     /// Lets go of the VM, to be tried again.
     pub fn hang_up(&mut self, sources: &mut Sources, now: Instant) {
         let down = Wire::Down { redial: now + SOON, pause: SOON };
-        if let Wire::Up { mut stream, token } = std::mem::replace(&mut self.wire, down) {
+        if let Wire::Up { mut stream, token, .. } = std::mem::replace(&mut self.wire, down) {
             sources.remove(&mut stream, token);
         }
         self.incoming = Incoming::default();

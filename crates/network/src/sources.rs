@@ -46,14 +46,51 @@ impl Sources {
         Self { registry, next: 0, by_token: HashMap::new() }
     }
 
-    /// Waits for a socket, both ways.
+    /// Waits for a socket to have something to read.
     ///
     /// # Errors
     /// The system cannot wait for more.
     pub fn add(&mut self, socket: &mut impl event::Source, source: Source) -> io::Result<Token> {
+        self.register(socket, source, Interest::READABLE)
+    }
+
+    /// Waits for a socket both ways.
+    ///
+    /// # Errors
+    /// The system cannot wait for more.
+    pub fn add_both(
+        &mut self,
+        socket: &mut impl event::Source,
+        source: Source,
+    ) -> io::Result<Token> {
+        self.register(socket, source, Interest::READABLE | Interest::WRITABLE)
+    }
+
+    /// Waits for a socket to take more as well, or no longer. Unix sockets say so whenever anything
+    /// was read from them: whoever waits without having to is woken for nothing by each packet.
+    ///
+    /// # Errors
+    /// The system cannot wait for it.
+    pub fn wait_to_write(
+        &mut self,
+        socket: &mut impl event::Source,
+        token: Token,
+        is_full: bool,
+    ) -> io::Result<()> {
+        let both = Interest::READABLE | Interest::WRITABLE;
+        let interest = if is_full { both } else { Interest::READABLE };
+        self.registry.reregister(socket, token, interest)
+    }
+
+    fn register(
+        &mut self,
+        socket: &mut impl event::Source,
+        source: Source,
+        interest: Interest,
+    ) -> io::Result<Token> {
         let token = Token(self.next);
         self.next += 1;
-        self.registry.register(socket, token, Interest::READABLE | Interest::WRITABLE)?;
+        self.registry.register(socket, token, interest)?;
         self.by_token.insert(token, source);
         Ok(token)
     }

@@ -13,7 +13,7 @@ use crate::gateway::{Destination, Gateway, Step};
 use crate::port::{Heard, Link, Port};
 use crate::sources::{Source, Sources};
 use crate::switch::{Guests, PortId, Switch};
-use crate::uplink::host_address;
+use crate::uplink::HostAddress;
 use crate::uplink::ping::{PingKey, Pings};
 use crate::uplink::probe::Probes;
 use crate::uplink::publish::{Listener, Publications};
@@ -51,6 +51,7 @@ pub struct Switchboard {
     probes: Probes,
     resolver: Resolver,
     publications: Publications,
+    host: HostAddress,
     own_port: u16,
     swept: Instant,
     sources: Sources,
@@ -63,6 +64,7 @@ impl Switchboard {
         Self {
             switch: Switch::new(plan.mode, gateway.mac),
             gateway,
+            host: HostAddress::new(plan.host_loopback),
             plan,
             ports: BTreeMap::new(),
             next_port: 0,
@@ -252,7 +254,13 @@ impl Switchboard {
     pub fn event(&mut self, source: Source, event: &mio::event::Event, now: Instant) {
         let gateway = self.gateway.address;
         match source {
-            Source::Link(id) => drop(self.unread.insert(id)),
+            // That it takes more again is seen by whoever writes next.
+            Source::Link(id)
+                if event.is_readable() || event.is_read_closed() || event.is_error() =>
+            {
+                self.unread.insert(id);
+            }
+            Source::Link(_) => {}
             Source::Tcp(key) => {
                 if let Some(port) = self.ports.get_mut(&key.port) {
                     self.tcp.event(key, event, port, &mut self.sources, now);
@@ -279,10 +287,10 @@ impl Switchboard {
         }
         self.tcp.service(&mut self.ports, &mut self.sources, now);
         self.probes.settle(&mut self.ports, now);
+        self.resolver.sweep(self.gateway.address, &mut self.ports, &mut self.sources, now);
         for port in self.ports.values_mut() {
             port.link.flush(&mut self.sources, now);
         }
-        self.resolver.sweep(self.gateway.address, &mut self.ports, &mut self.sources, now);
         if now >= self.swept + SWEEP {
             self.swept = now;
             self.udp.sweep(&mut self.sources, now);
@@ -371,7 +379,7 @@ impl Switchboard {
     fn step(&mut self, from: PortId, step: Step, now: Instant) {
         let Some(port) = self.ports.get_mut(&from) else { return };
         let sources = &mut self.sources;
-        let loopback = self.plan.host_loopback;
+        let host = &mut self.host;
         match step {
             Step::Done => {}
             Step::Tcp { to, packet } => {
@@ -387,13 +395,13 @@ impl Switchboard {
                     Destination::Resolver => self.resolver.servers(&port.endpoint.dns),
                     _ => Vec::new(),
                 };
-                let to = || reach(to, loopback).or_else(|| resolver.first().copied());
+                let to = || reach(to, host, now).or_else(|| resolver.first().copied());
                 self.tcp.segment(key, &packet, to, port, sources, now);
             }
             Step::Udp { to, packet, ports: (guest, other), payload } => {
                 let other = SocketAddrV4::new(packet.dst_addr(), other);
                 let key = UdpKey { port: from, guest, other };
-                self.udp.send(key, payload, || reach(to, loopback), sources, now);
+                self.udp.send(key, payload, || reach(to, host, now), sources, now);
             }
             Step::Ping { to, ident, seq_no, data } => {
                 let key = PingKey { port: from, ident, to };
@@ -452,10 +460,10 @@ impl Switchboard {
 }
 
 /// The socket address of a destination; `None` where the host has none.
-fn reach(to: Destination, loopback: bool) -> Option<SocketAddr> {
+fn reach(to: Destination, host: &mut HostAddress, now: Instant) -> Option<SocketAddr> {
     match to {
         Destination::Outside(address) => Some(SocketAddr::V4(address)),
-        Destination::Host(port) => Some(SocketAddrV4::new(host_address(loopback)?, port).into()),
+        Destination::Host(port) => Some(SocketAddrV4::new(host.now(now)?, port).into()),
         Destination::Resolver | Destination::Nowhere => None,
     }
 }

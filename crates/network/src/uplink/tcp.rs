@@ -84,8 +84,8 @@ impl HostStream {
 
     fn add(&mut self, key: FlowKey, sources: &mut Sources) -> io::Result<Token> {
         match self {
-            Self::Tcp(stream) => sources.add(stream, Source::Tcp(key)),
-            Self::Unix(stream) => sources.add(stream, Source::Tcp(key)),
+            Self::Tcp(stream) => sources.add_both(stream, Source::Tcp(key)),
+            Self::Unix(stream) => sources.add_both(stream, Source::Tcp(key)),
         }
     }
 
@@ -462,29 +462,32 @@ fn exchange(
     }
 }
 
-/// Reads from the host what the guest has room for.
+/// Reads from the host what the guest has room for: all that is there, so that an end that is known
+/// goes with the last bytes.
 fn from_host(host: &mut HostSide, guest: &mut Endpoint) -> io::Result<bool> {
     let socket = guest.socket();
-    if !host.readable || host.ended || !socket.can_send() {
-        return Ok(false);
-    }
-    let read = socket.send(|space| match host.stream.read(space) {
-        Ok(count) => (count, Ok(count)),
-        Err(error) => (0, Err(error)),
-    });
-    match read {
-        Ok(Ok(0)) => {
-            host.ended = true;
-            socket.close();
-            Ok(true)
+    let mut moved = false;
+    while host.readable && !host.ended && socket.can_send() {
+        let read = socket.send(|space| match host.stream.read(space) {
+            Ok(count) => (count, Ok((count, count == space.len()))),
+            Err(error) => (0, Err(error)),
+        });
+        match read {
+            Ok(Ok((0, _))) => {
+                host.ended = true;
+                socket.close();
+                moved = true;
+            }
+            Ok(Ok((_, true))) => return Ok(true),
+            Ok(Ok(_)) => moved = true,
+            Ok(Err(error)) => {
+                host.readable = error.kind() != ErrorKind::WouldBlock;
+                return Ok(harmless(error)? || moved);
+            }
+            Err(_) => break,
         }
-        Ok(Ok(_)) => Ok(true),
-        Ok(Err(error)) => {
-            host.readable = error.kind() != ErrorKind::WouldBlock;
-            harmless(error)
-        }
-        Err(_) => Ok(false),
     }
+    Ok(moved)
 }
 
 /// Writes to the host what the guest sent, and its end.
