@@ -2,6 +2,10 @@
 
 use ireko_e2e::World;
 use ireko_e2e::slots::Vms;
+use std::time::{Duration, Instant};
+
+/// For what is done in the background, at the lowest priority.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// base ◄─ web ◄─ api ◄─ top, each but the first committed from a container: `c1`, `c2`, `c3`.
 fn world(name: &str) -> World {
@@ -102,4 +106,42 @@ fn a_tree_of_images_is_removed_whole_or_not_at_all() {
     let left = world.ok(&["images"]);
     assert_eq!(left.lines().skip(1).map(column).collect::<Vec<_>>(), ["base:latest"]);
     assert!(!world.ok(&["start", "-a", "c1"]).is_empty());
+}
+
+#[test]
+fn layers_that_are_no_images_any_more_are_folded_under_a_running_container() {
+    let world = World::new("folding", Vms::Two);
+    let files = || std::fs::read_dir(world.root().join("images")).expect("a folder").count() / 2;
+    world.ok(&["run", "-d", "--name", "busy", "base", "sleep", "1000"]);
+    let commit_and_remove = |number: usize| {
+        world.ok(&["exec", "busy", "sh", "-c", &format!("echo {number} >> /numbers; sync")]);
+        world.ok(&["commit", "busy", "passing"]);
+        world.ok(&["rmi", "passing"]);
+    };
+    (1..=3).for_each(commit_and_remove);
+    let before = files();
+    let shown = world.ok(&["gc", "--fold", "--dry-run"]);
+    assert!(shown.starts_with("Would fold: 3 layers, "), "{shown}");
+    assert_eq!(files(), before);
+    let told = world.ok(&["gc", "--fold", "--json"]);
+    let told: serde_json::Value = serde_json::from_str(&told).expect("gc prints JSON");
+    assert_eq!(told["folded"]["folds"][0]["layers"].as_array().map(Vec::len), Some(3), "{told}");
+    assert_eq!(files(), before - 2);
+    assert_eq!(world.ok(&["exec", "busy", "cat", "/numbers"]), "1\n2\n3");
+
+    // By itself, and the container goes on all the while.
+    (4..=10).for_each(commit_and_remove);
+    let deadline = Instant::now() + PATIENCE;
+    while files() >= before + 3 {
+        assert!(Instant::now() < deadline, "a long row of layers is never folded");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(world.run(&["image", "verify", "--deep"]).code, 0);
+    world.ok(&["commit", "busy", "last"]);
+    world.ok(&["stop", "-t", "0", "busy"]);
+    world.ok(&["start", "busy"]);
+    let numbers = world.ok(&["exec", "busy", "cat", "/numbers"]);
+    assert_eq!(numbers.lines().count(), 10);
+    assert_eq!(world.ok(&["run", "--rm", "last", "cat", "/numbers"]), numbers);
+    world.ok(&["rm", "-f", "busy"]);
 }

@@ -5,6 +5,7 @@ use crate::container::Container;
 use crate::error::{Error, Result};
 use crate::events::{Event, EventStream, Events, Subject};
 use crate::exec::Execs;
+use crate::fold::Folder;
 use crate::networks::Networks;
 use crate::networks::state::NetworkRecord;
 use crate::pool::Pool;
@@ -35,6 +36,7 @@ pub struct Settings {
 pub struct Engine {
     pub(crate) settings: Arc<Settings>,
     pub(crate) store: Arc<Store>,
+    pub(crate) folder: Folder,
     pub(crate) events: Arc<Events>,
     pub(crate) execs: Arc<Execs>,
     pub(crate) networks: Arc<Networks>,
@@ -65,14 +67,15 @@ impl Engine {
         }
         let root = settings.places.root.clone();
         let store = blocking(move || Ok(Store::open(&root)?)).await?;
-        let settings = Arc::new(settings);
+        let (store, settings) = (Arc::new(store), Arc::new(settings));
         let of_networks = Arc::clone(&settings);
         let networks = blocking(move || Networks::open(of_networks)).await?;
         let engine = Self {
             pool: Arc::new(Pool::new(settings.pool)),
             settings,
             networks: Arc::new(networks),
-            store: Arc::new(store),
+            folder: Folder::start(&store),
+            store,
             events: Arc::new(Events::new()),
             execs: Arc::default(),
             base: Arc::default(),

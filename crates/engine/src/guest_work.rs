@@ -11,7 +11,7 @@ use crate::shim_process::LISTEN;
 use crate::start::{shim_log, why_it_ended, write_plan};
 use ireko_protocol::plan::{StartChoice, VERSION, VmPlan, Work};
 use ireko_protocol::shim::{Answer, Request};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Memory of a VM that works on a disk, in MiB.
@@ -33,10 +33,11 @@ impl Engine {
     ) -> Result<()> {
         let vm = random_hex(12);
         let (engine, leaf, work_dir) = (self.clone(), leaf.to_owned(), work_dir.to_owned());
-        let plan = blocking(move || {
-            let plan = engine.plan_work(vm, &leaf, &work_dir, work)?;
+        let (plan, _held) = blocking(move || {
+            let (chain, held) = engine.store.hold_chain(&leaf)?;
+            let plan = engine.plan_work(vm, chain, &work_dir, work);
             write_plan(&plan)?;
-            Ok(plan)
+            Ok((plan, held))
         })
         .await?;
         let socket = ShimSocket::in_folder(&plan.runtime_dir);
@@ -65,10 +66,10 @@ impl Engine {
         }
     }
 
-    fn plan_work(&self, vm: String, leaf: &Path, work_dir: &Path, work: Work) -> Result<VmPlan> {
-        Ok(VmPlan {
+    fn plan_work(&self, vm: String, chain: Vec<PathBuf>, work_dir: &Path, work: Work) -> VmPlan {
+        VmPlan {
             version: VERSION,
-            chain: self.store.chain(leaf)?,
+            chain,
             disks: Vec::new(),
             runtime_dir: self.places().vm_dir(&vm),
             state_dir: work_dir.to_owned(),
@@ -81,6 +82,6 @@ impl Engine {
             configure: bare_guest("ireko-work".into()),
             work,
             vm,
-        })
+        }
     }
 }

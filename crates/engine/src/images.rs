@@ -72,6 +72,7 @@ impl Engine {
             let id = engine.store.find(&wanted)?.id;
             let removed = engine.store.remove(&wanted, force, &engine.image_users())?;
             engine.tell_removed(&id.to_string(), &removed);
+            engine.fold_soon();
             Ok(removed)
         }))
         .await

@@ -60,6 +60,7 @@ mod convert;
 mod decompress;
 mod definition;
 mod export;
+mod fold;
 mod generalize;
 mod guest_work;
 mod images;
@@ -96,9 +97,9 @@ pub use health::{CheckResult, Health};
 pub use import::{ImportOptions, ImportProgress};
 pub use import_file::{FileImported, ImportFile};
 pub use ireko_images::{
-    Broken, Depth, DiskName, Doomed, DoomedTree, ExportFormat, ExportTo, Exported, Garbage,
-    ImageUsage, ImageUser, Layers, MergeFiles, Merged, ParentCheck, Relinked, Repaired, Sources,
-    Usage, Verified,
+    Broken, Depth, DiskName, Doomed, DoomedTree, ExportFormat, ExportTo, Exported, Fold, Folded,
+    Garbage, ImageUsage, ImageUser, Layers, MergeFiles, Merged, ParentCheck, Relinked, Repaired,
+    Sources, Usage, Verified,
 };
 pub use ireko_protocol::agent::{Traffic, Usage as ProcessUsage};
 pub use ireko_protocol::network::{MacAddress, Mode, Protocol, Publish, Published};

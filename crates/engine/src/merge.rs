@@ -27,6 +27,7 @@ impl Engine {
             let merged = engine.store.merge(&request, &|| engine.image_users(), &watcher)?;
             engine.tell_removed(&merged.image.id.to_string(), &merged.removed);
             engine.emit_image(&merged.image.id.to_string(), "tag", &request.name.familiar());
+            engine.fold_soon();
             Ok(merged)
         })
         .await

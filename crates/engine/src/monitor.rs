@@ -106,6 +106,7 @@ impl Engine {
         } else if record.state == RunState::Restarting {
             self.restart_later(container, pause_before(record.restart_count));
         }
+        self.fold_soon();
         drop(verb);
     }
 

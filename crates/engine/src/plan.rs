@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::networks::wiring::Wire;
 use crate::spec::ContainerSpec;
 use crate::state::ContainerRecord;
+use ireko_images::Held;
 use ireko_protocol::agent::{self, Configure, DiskSerial, GuestFile, ProcessId, Spawn};
 use ireko_protocol::plan::{PlanDisk, VERSION, VmPlan, Work};
 use std::fmt::Write;
@@ -18,15 +19,17 @@ const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/b
 const DEFAULT_TERMINAL: (u16, u16) = (24, 80);
 
 impl Engine {
-    /// The plan for the next run of a container, in a VM of this id. Reads the store.
+    /// The plan for the next run of a container, in a VM of this id, and what keeps its disks' files as
+    /// they are until the VM has them open. Reads the store.
     pub(crate) fn plan_run(
         &self,
         container: &Container,
         vm: &str,
         wires: &[Wire],
-    ) -> Result<VmPlan> {
+    ) -> Result<(VmPlan, Vec<Held>)> {
         let record = container.record();
-        let chain = self.store.chain(&container.scratch())?;
+        let (chain, held) = self.store.hold_chain(&container.scratch())?;
+        let mut held = vec![held];
         let log = record.spec.keep_log.then(|| container.log());
         let work = match record.process.is_machine() {
             true => self.machine_work(container, &record, log, wires)?,
@@ -37,9 +40,11 @@ impl Engine {
         for disk in container.data_disks()? {
             let serial = DiskSerial(disk.name.to_string());
             plan.configure.disks.push(serial.clone());
-            plan.disks.push(PlanDisk { serial, chain: self.store.chain(&disk.path)? });
+            let (chain, also_held) = self.store.hold_chain(&disk.path)?;
+            held.push(also_held);
+            plan.disks.push(PlanDisk { serial, chain });
         }
-        Ok(plan)
+        Ok((plan, held))
     }
 }
 

@@ -69,6 +69,7 @@ impl Engine {
             Ok(())
         })
         .await?;
+        self.fold_soon();
         self.unregister(container);
         self.execs.forget(&container.id);
         self.emit(&container.record(), "destroy", &[]);

@@ -30,6 +30,7 @@ impl Engine {
                 let removed: Vec<_> = names.chain([Removed::Deleted(image.id)]).collect();
                 engine.tell_removed(&image.id.to_string(), &removed);
             }
+            engine.fold_soon();
             Ok(gone)
         }))
         .await

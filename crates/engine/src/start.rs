@@ -168,10 +168,11 @@ impl Engine {
     ) -> Result<(Started, OwnProcess)> {
         let wires = self.wire(container, vm).await?;
         let (engine, planned, id) = (self.clone(), Arc::clone(container), vm.to_owned());
-        let plan = blocking(move || {
-            let plan = engine.plan_run(&planned, &id, &wires)?;
+        // Held until the shim has told that it is up: it has the files open then, or has ended.
+        let (plan, _held) = blocking(move || {
+            let (plan, held) = engine.plan_run(&planned, &id, &wires)?;
             write_plan(&plan)?;
-            Ok(plan)
+            Ok((plan, held))
         })
         .await?;
         let socket = ShimSocket::in_folder(&plan.runtime_dir);

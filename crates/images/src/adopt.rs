@@ -139,5 +139,6 @@ fn common_root(file: &Path) -> Result<Sidecar> {
         chain: None,
         role: Role::Layer(None),
         disks: Vec::new(),
+        steps: 1,
     })
 }

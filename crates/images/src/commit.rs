@@ -159,13 +159,20 @@ impl Store {
             let file = names::disk_file(&called, guid);
             let role = Role::Layer(None);
             let (kind, chain, disks) = (Kind::Machine, None, Vec::new());
-            let sidecar = Sidecar { guid, kind, name: called, chain, role, disks };
+            let sidecar = Sidecar { guid, kind, name: called, chain, role, disks, steps: 1 };
             sidecars.push((names::sidecar_file(&file), sidecar));
             planned.push(self.plan_freeze(&index, &disk.path, file)?);
             layers.push(DataLayer { name: disk.name.clone(), guid });
         }
-        let sidecar =
-            Sidecar { guid, kind, name, chain: None, role: Role::Image(config), disks: layers };
+        let sidecar = Sidecar {
+            guid,
+            kind,
+            name,
+            chain: None,
+            role: Role::Image(config),
+            disks: layers,
+            steps: 1,
+        };
         let intent = Intent::Commit {
             file: own.file.clone(),
             leaf: self.container_disk(leaf)?,

@@ -88,22 +88,22 @@ pub(crate) fn compose(
     ImageConfig::write(&document).during(|| "write the new image's configuration".to_owned())
 }
 
-/// Writes the configuration of an image whose one file holds what the topmost `files` of `top`'s
-/// chain held.
+/// Writes the configuration of an image whose one file holds what the topmost `made_by` steps of `top`'s
+/// history made.
 ///
-/// The steps that made those files stay in the history, marked as docker marks squashed ones: without
+/// They stay in the history, marked as docker marks squashed ones: without
 /// a layer of their own. A new step has it.
 pub(crate) fn compose_merged(
     top: &ConfigDocument,
     kind: Kind,
     guid: LayerGuid,
-    files: usize,
+    made_by: usize,
     new: &NewImage,
 ) -> Result<ImageConfig> {
     let mut merged = top.clone();
     let steps = merged.history.iter_mut().rev().filter(|step| !step.empty_layer);
-    steps.take(files).for_each(|step| step.empty_layer = true);
-    let kept = merged.rootfs.diff_ids.len().saturating_sub(files);
+    steps.take(made_by).for_each(|step| step.empty_layer = true);
+    let kept = merged.rootfs.diff_ids.len().saturating_sub(made_by);
     merged.rootfs.diff_ids.truncate(kept);
     compose(Some(&merged), kind, guid, new)
 }

@@ -101,5 +101,6 @@ fn make_sidecar(store: &Store, file: &str, slug: &str, guid: LayerGuid) -> Resul
         chain: None,
         role: Role::Image(config),
         disks: Vec::new(),
+        steps: 1,
     })
 }

@@ -31,13 +31,19 @@ impl Store {
         // Every step that made a layer has the next file down. The common root of app images is
         // below all of them and no step of anyone's, nor is the empty file of an image that was loaded.
         let lineage = index.lineage(&image.layer.file)?;
-        let mut files = (0..lineage.len()).filter(|&number| {
+        let files = (0..lineage.len()).filter(|&number| {
             let below = lineage.get(number + 1).and_then(|below| below.sidecar.chain);
             below.is_none() || lineage[number].sidecar.chain != below
         });
+        // Of steps whose files were folded the uppermost has them all.
+        let mut files = files.flat_map(|number| {
+            let others = lineage[number].sidecar.steps.saturating_sub(1) as usize;
+            std::iter::once(Some(number)).chain(std::iter::repeat_n(None, others))
+        });
         let own = std::iter::once(Some(image.id)).chain(std::iter::repeat(None));
         let steps = image.config.document().history.iter().rev().zip(own).map(|(step, own)| {
-            let layer = if step.empty_layer { None } else { files.next() }.map(|n| lineage[n]);
+            let layer = if step.empty_layer { None } else { files.next().flatten() };
+            let layer = layer.map(|number| lineage[number]);
             let made = own.or_else(|| layer?.sidecar.image_id());
             HistoryStep {
                 image: made,

@@ -109,7 +109,7 @@ impl Store {
         self.arrive(pending, new.name.as_ref(), |guid, name| {
             let below = below.map(ImageConfig::document);
             let role = Role::Image(compose(below, kind, guid, &new)?);
-            Ok(Sidecar { guid, kind, name, chain: None, role, disks })
+            Ok(Sidecar { guid, kind, name, chain: None, role, disks, steps: 1 })
         })?;
         let index = self.index();
         let image = index.layer(guid).and_then(Layer::as_image);

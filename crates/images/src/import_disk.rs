@@ -204,6 +204,7 @@ impl Store {
             chain: None,
             role: Role::Image(config),
             disks: Vec::new(),
+            steps: 1,
         };
         let file = filling.file.clone();
         let intent = Intent::Arrive { file, reference: Some(pending.name.to_string()) };

@@ -143,7 +143,7 @@ impl Store {
             let (guid, length) = (zip.layers[number].guid, zip.layers[number].length);
             let here = {
                 let mut index = self.index();
-                let here = index.layer(guid).map(|layer| layer.file.clone());
+                let here = index.layer(guid).map(|layer| (layer.file.clone(), layer.sidecar.steps));
                 here.inspect(|_| pins.push(index.pin(guid)))
             };
             let mut advanced = |done: u64| {
@@ -151,10 +151,10 @@ impl Store {
                 go_on(watch)
             };
             let (file, path) = match &here {
-                Some(file) => {
+                Some((file, steps)) => {
                     let path = self.image_path(file);
                     if !zip.equals(number, &path, &mut advanced)? {
-                        return Err(other_bytes(file));
+                        return Err(other_bytes(file, *steps));
                     }
                     (file.clone(), path)
                 }
@@ -236,11 +236,19 @@ fn look_at(path: &Path, name: &str, length: u64) -> Result<()> {
     }
 }
 
-fn other_bytes(file: &str) -> Error {
-    Error::conflict(format!("{file} is here already, with other bytes than in the zip")).hint(
-        "one of the two was changed or linked anew; nothing was taken. `ireko image rm` of the \
-         image here, or an import elsewhere, keeps them apart",
-    )
+fn other_bytes(file: &str, steps: u32) -> Error {
+    let error =
+        Error::conflict(format!("{file} is here already, with other bytes than in the zip"));
+    error.hint(match steps {
+        0 | 1 => {
+            "one of the two was changed or linked anew; nothing was taken. `ireko image rm` of the \
+             image here, or an import elsewhere, keeps them apart"
+        }
+        _ => {
+            "it was folded here with the layers below it, which no image had any more; nothing was \
+             taken. An import into another root has the images of the zip as they were"
+        }
+    })
 }
 
 fn came_in_meanwhile(file: &str) -> Error {

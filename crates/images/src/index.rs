@@ -165,6 +165,13 @@ impl Index {
         Ok(lineage)
     }
 
+    /// Counts the steps of a history that made the topmost `files` of a lineage.
+    pub(crate) fn steps(&self, file: &str, files: usize) -> Result<usize> {
+        let lineage = self.lineage(file)?;
+        let steps = lineage.iter().take(files).map(|layer| layer.sidecar.steps as usize);
+        Ok(steps.fold(0, usize::saturating_add))
+    }
+
     fn missing(&self, file: &str, child: Option<&str>) -> Error {
         let why = match self.damaged.get(file) {
             Some(reason) => reason.clone(),
@@ -240,6 +247,22 @@ impl Index {
         let pin = Pin::default();
         self.pins.push((guid, Arc::downgrade(&pin.0)));
         pin
+    }
+
+    /// Refuses while a verb other than that of `own` stands on this layer, or on what stands on it: it may
+    /// have listed the files below and not opened them yet.
+    pub(crate) fn refuse_read(&self, layer: LayerGuid, own: &Pin) -> Result<()> {
+        let own = Arc::downgrade(&own.0);
+        let others = self.pins.iter().filter(|(_, alive)| !alive.ptr_eq(&own));
+        let others = others.filter(|(_, alive)| alive.strong_count() > 0);
+        for other in others.filter_map(|(guid, _)| self.layer(*guid)) {
+            let below = self.lineage(&other.file)?;
+            if let Some(one) = below.iter().find(|one| one.sidecar.guid == layer) {
+                return Err(Error::conflict(format!("{} is being used by another verb", one.file))
+                    .hint("try again when that has ended"));
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn pinned(&self) -> impl Iterator<Item = LayerGuid> {

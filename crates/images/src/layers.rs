@@ -81,6 +81,7 @@ impl Store {
                 chain: Some(chain),
                 role: Role::Layer(None),
                 disks: Vec::new(),
+                steps: 1,
             })
         })?;
         let pin = self.index().pin(guid);
@@ -118,7 +119,8 @@ impl Store {
             let pending = self.begin_layer(top, name)?;
             self.arrive(pending, names.first(), |guid, name| {
                 let role = Role::Image(config.clone());
-                Ok(Sidecar { guid, kind: Kind::App, name, chain, role, disks: Vec::new() })
+                let (kind, disks) = (Kind::App, Vec::new());
+                Ok(Sidecar { guid, kind, name, chain, role, disks, steps: 1 })
             })?;
         }
         names.iter().try_for_each(|name| self.tag(&id, name))?;

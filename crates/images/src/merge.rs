@@ -80,12 +80,27 @@ pub struct Merged {
 /// What is to be merged: found under the lock, used without.
 struct Plan {
     top: ImageId,
-    /// Leaf first, all of them.
-    chain: Vec<PathBuf>,
-    /// The base name of the file below those that are merged.
-    parent: Option<String>,
-    files: usize,
-    _pin: Pin,
+    stretch: Stretch,
+    pin: Pin,
+}
+
+/// The topmost files of a chain, which are to be one.
+pub(crate) struct Stretch {
+    /// All files of the chain, leaf first.
+    pub chain: Vec<PathBuf>,
+    /// How many are to be one.
+    pub files: usize,
+    /// The base name of the file below them.
+    pub parent: Option<String>,
+}
+
+/// What a merged file is known by to those who stand on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Identity {
+    /// It is a file of its own.
+    New,
+    /// It takes the place of the uppermost.
+    OfTheUppermost,
 }
 
 /// Which images go when the merged one takes the place of the uppermost.
@@ -113,7 +128,11 @@ impl Store {
         let file = names::disk_file(&request.name.short(), guid);
         let intent = Intent::Arrive { file: file.clone(), reference: None };
         let work = self.journal.begin(guid, &intent, Prepared::default())?;
-        self.write_merged(&plan, request.sources, &work.path(&file), watch)
+        let identity = match request.sources {
+            Sources::Keep => Identity::New,
+            Sources::Delete => Identity::OfTheUppermost,
+        };
+        self.write_merged(&plan.stretch, identity, &work.path(&file), watch)
             .inspect_err(|_| end(&work))?;
         let mut index = self.index();
         match request.sources {
@@ -135,24 +154,24 @@ impl Store {
         }
         let chain = lineage.iter().map(|layer| self.image_path(&layer.file)).collect();
         let parent = lineage.get(files).map(|layer| layer.file.clone());
-        Ok(Plan { top, chain, parent, files, _pin: index.pin(guid) })
+        Ok(Plan { top, stretch: Stretch { chain, files, parent }, pin: index.pin(guid) })
     }
 
     /// Writes the merged file and verifies that it opens.
-    fn write_merged(
+    pub(crate) fn write_merged(
         &self,
-        plan: &Plan,
-        sources: Sources,
+        stretch: &Stretch,
+        identity: Identity,
         to: &Path,
         watch: &dyn Watch,
     ) -> Result<()> {
-        let Plan { chain, files, parent, .. } = plan;
+        let Stretch { chain, files, parent } = stretch;
         let top = chain.first().map(|path| path.display().to_string()).unwrap_or_default();
         let merging = || format!("merge {files} files from {top} downwards");
         step::allocating().during(merging)?;
         let options = MergeOptions {
             relative_path: parent.as_deref().map(names::sibling_locator),
-            keep_identity: sources == Sources::Delete,
+            keep_identity: identity == Identity::OfTheUppermost,
             ..MergeOptions::default()
         };
         merge::into_new(chain, *files, to, &options, watch).during(merging)?;
@@ -177,8 +196,8 @@ impl Store {
                 top.config.document(),
                 top.layer.sidecar.kind,
                 guid,
-                plan.files,
-                &new_image(index, top, plan.files, request),
+                index.steps(&top.layer.file, plan.stretch.files)?,
+                &new_image(index, top, plan.stretch.files, request),
             )?;
             let sidecar = Sidecar {
                 guid,
@@ -188,6 +207,7 @@ impl Store {
                 role: Role::Image(config),
                 // Layers of their own, which are never merged.
                 disks: top.layer.sidecar.disks.clone(),
+                steps: 1,
             };
             let reference = Some(request.name.to_string());
             work.complete(&Intent::Arrive { file: file.to_owned(), reference }, &sidecar)
@@ -198,7 +218,12 @@ impl Store {
         match landed {
             Ok(id) => {
                 let image = self.info(index, index.image(&id)?);
-                Ok(Merged { image, files: plan.files, removed: Vec::new(), kept: Vec::new() })
+                Ok(Merged {
+                    image,
+                    files: plan.stretch.files,
+                    removed: Vec::new(),
+                    kept: Vec::new(),
+                })
             }
             Err(error) => {
                 if let Err(second) = self.take_back(index, work, file) {
@@ -232,7 +257,7 @@ impl Store {
         end_of_done(work);
         collect::sweep(self, index);
         let image = self.info(index, index.image(&id)?);
-        Ok(Merged { image, files: plan.files, removed, kept: deletion.kept })
+        Ok(Merged { image, files: plan.stretch.files, removed, kept: deletion.kept })
     }
 
     /// Looks once more whether all may be done, and records it: from then on it is.
@@ -248,14 +273,17 @@ impl Store {
         check_name(index, request, &plan.top)?;
         // The image may be gone, or another one by another merge.
         let top = index.image(&plan.top)?;
-        let deletion = deletion(index, top, plan.files, users)?;
-        let new = new_image(index, top, plan.files, request);
+        index.refuse_read(top.layer.sidecar.guid, &plan.pin)?;
+        let files = plan.stretch.files;
+        let deletion = deletion(index, top, files, users)?;
+        let new = new_image(index, top, files, request);
         let Sidecar { kind, guid, name, disks, .. } = top.layer.sidecar.clone();
         // What stands for the layer's digest must not be what it was before the merge.
         let (document, fresh) = (top.config.document(), LayerGuid::random());
-        let config = compose_merged(document, kind, fresh, plan.files, &new)?;
+        let steps = index.steps(&top.layer.file, files)?;
+        let config = compose_merged(document, kind, fresh, steps, &new)?;
         let role = Role::Image(config);
-        let sidecar = Sidecar { guid, kind, name, chain: None, role, disks };
+        let sidecar = Sidecar { guid, kind, name, chain: None, role, disks, steps: 1 };
         let mut images = Vec::new();
         for id in &deletion.images {
             let (gone, layer) = gone(index, id)?;
@@ -357,7 +385,7 @@ fn count(image: &str, lineage: &[&Layer], wanted: MergeFiles) -> Result<usize> {
 }
 
 /// Tells the layer that all app images of a root stand on.
-fn is_common_root(base: &Layer) -> bool {
+pub(crate) fn is_common_root(base: &Layer) -> bool {
     base.sidecar.kind == Kind::App && base.sidecar.role == Role::Layer(None)
 }
 

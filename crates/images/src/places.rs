@@ -7,6 +7,9 @@ use crate::durable;
 use crate::error::{During, Error, Result};
 use std::path::{Path, PathBuf};
 
+/// What the folder of images is called where Ireko makes it.
+const IMAGES: &str = "images";
+
 /// Where things are under the root.
 #[derive(Debug)]
 pub(crate) struct Places {
@@ -21,7 +24,7 @@ impl Places {
     pub(crate) fn open(root: &Path) -> Result<Places> {
         durable::make_folder(root)?;
         let places = Places {
-            images: folder(root, "images")?,
+            images: folder(root, IMAGES)?,
             containers: folder(root, "containers")?,
             tags: root.join("tags.json"),
             root: root.to_owned(),
@@ -36,9 +39,14 @@ impl Places {
         folder.parent() == Some(&self.containers)
     }
 
+    /// Tells whether the folders are called as Ireko calls them, and not as another program does.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.images_name() == IMAGES
+    }
+
     /// Returns the name of the folder of images: `images`, or as it was found.
     pub(crate) fn images_name(&self) -> &str {
-        self.images.file_name().and_then(|name| name.to_str()).unwrap_or("images")
+        self.images.file_name().and_then(|name| name.to_str()).unwrap_or(IMAGES)
     }
 }
 
@@ -77,7 +85,7 @@ mod tests {
         std::fs::write(root.path().join("CONTAINERS"), "a file").unwrap();
         let places = Places::open(root.path()).unwrap();
         assert_eq!(places.images, root.path().join("Images"));
-        assert_eq!(places.images_name(), "Images");
+        assert_eq!((places.images_name(), places.is_ours()), ("Images", false));
         assert_eq!(places.containers, root.path().join("containers"));
     }
 

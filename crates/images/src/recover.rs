@@ -5,7 +5,7 @@
 //!   for each verb in the journal
 //!     being undone                        ─► undo it
 //!     its file is in images/              ─► finish it
-//!     a removal, a replacement            ─► finish it
+//!     a removal, a replacement, a fold    ─► finish it
 //!     a living shim holds the disk        ─► leave it to `settle_commits`
 //!     else                                ─► forget it
 //!     any of these fails                  ─► leave it to the next start, and sweep nothing
@@ -147,6 +147,7 @@ fn settle(store: &Store, index: &mut Index, work: &Work, intent: &Intent) -> Res
         Intent::RemoveAll { images } => store.finish_removals(index, work, images),
         Intent::Relink { links } => store.finish_links(index, work, links),
         Intent::Replace(replacement) => store.settle_replacement(index, work, replacement),
+        Intent::Fold { file } => store.settle_fold(index, work, file),
         Intent::ArriveAll { arrivals } => match arrive::is_undone(work)? {
             true => store.take_back_all(index, work, arrivals),
             false if arrivals.is_empty() => work.end(),

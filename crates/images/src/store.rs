@@ -29,6 +29,8 @@ pub struct Store {
     pub(crate) reserve: Reserve,
     /// Held while files are copied in, so that each is copied once.
     pub(crate) adopting: Mutex<()>,
+    /// Held while layers are folded.
+    pub(crate) folding: Mutex<()>,
     pub(crate) claims: Claims,
     pub(crate) leaves: LeafFacts,
     index: Mutex<Index>,
@@ -86,6 +88,7 @@ impl Store {
             journal: Journal::open(&root.join("journal"))?,
             reserve: Reserve::open(&root.join("journal")),
             adopting: Mutex::default(),
+            folding: Mutex::default(),
             claims: Claims::default(),
             leaves: LeafFacts::default(),
             index: Mutex::default(),

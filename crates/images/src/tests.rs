@@ -3,6 +3,7 @@
 mod crash;
 mod data_disks;
 mod exports;
+mod fold;
 mod foreign;
 mod full_disk;
 mod imports;

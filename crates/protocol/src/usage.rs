@@ -1,4 +1,4 @@
-//! What a root takes on its file system: `GET /ireko/df`, `POST /ireko/gc`.
+//! What a root takes on its file system: `GET /ireko/df`, `POST /ireko/gc`, `POST /ireko/fold`.
 //!
 //! All are bytes allocated on the host.
 
@@ -67,6 +67,30 @@ pub struct Garbage {
     /// The files, in the order in which they go.
     pub files: Vec<GarbageFile>,
     /// What they take together.
+    pub bytes: u64,
+}
+
+/// What a folding of layers does, its result.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Folded {
+    /// It was done, not only shown.
+    pub done: bool,
+    /// Rows of layers that are one file each, or would be.
+    pub folds: Vec<Fold>,
+    /// Rows that stay as they are, each with the reason, for people.
+    pub kept: Vec<String>,
+    /// What is free now; 0 where it was only shown.
+    pub freed_bytes: u64,
+}
+
+/// A row of layers that becomes one file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fold {
+    /// The file's base name in the folder of images.
+    pub file: String,
+    /// The base names of all that go into it, the uppermost first: that is `file`.
+    pub layers: Vec<String>,
+    /// What they take together: no more is copied.
     pub bytes: u64,
 }
 

@@ -88,6 +88,7 @@ fn system_routes() -> Router<App> {
         .route("/ireko/df", get(ireko::usage::df))
         .route("/ireko/gc", post(ireko::usage::gc))
         .route("/ireko/warm", post(ireko::warm::warm))
+        .route("/ireko/fold", post(ireko::usage::fold))
         .route("/ireko/images/verify", post(ireko::verify::verify))
         .route("/ireko/images/repair", post(ireko::verify::repair))
         // As below: a name may contain slashes.

@@ -136,6 +136,7 @@ fn describe(
         chain: None,
         role: Role::Image(config),
         disks: Vec::new(),
+        steps: 1,
     };
     Ok((sidecar, Name::parse(slug).into_iter().collect()))
 }

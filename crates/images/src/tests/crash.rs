@@ -6,7 +6,7 @@
 
 use super::*;
 use crate::step::test::abort_at;
-use crate::{ExportFormat, Layers, copy};
+use crate::{ExportFormat, FoldExtent, Layers, copy};
 use ireko_disk::vhdx::ChildOptions;
 use std::process::Command;
 
@@ -65,6 +65,10 @@ fn run(verb: &str, store: &Store, places: &Places) {
         "merge all" => drop(merge(store, "api", "flat", MergeFiles::All, Sources::Keep).unwrap()),
         "merge delete" => {
             drop(merge(store, "api", "flat", MergeFiles::Top(2), Sources::Delete).unwrap());
+        }
+        "fold" => {
+            let folded = store.fold(FoldExtent::Whole, &()).unwrap();
+            assert_eq!((folded.folds.len(), folded.kept.len()), (1, 0));
         }
         "adopt" => {
             let files = [places.common_root(), places.cache.join("kept.vhdx")];
@@ -153,6 +157,13 @@ pub(super) fn prepare(folder: &Path) {
         commit_all(&store, &leaf, &data, ["mid", "api", "top"][usize::from(mark) - 7]).unwrap();
     }
     std::fs::remove_dir_all(places.container("g")).unwrap();
+    // app-root ◄─ row ◄─ x ◄─ y ◄─ z ◄─ a container, the last three being no images any more.
+    import(&store, &places, "row", 1);
+    let leaf = container(&store, &places, "row", "r", 2);
+    for image in ["x", "y", "z"] {
+        commit(&store, &leaf, image);
+        store.remove(image, true, &[]).unwrap();
+    }
 }
 
 fn copy_folder(from: &Path, to: &Path) {
@@ -300,6 +311,11 @@ fn a_merge_of_all_files_leaves_the_old_tree_or_the_new() {
 #[test]
 fn a_merge_that_replaces_its_sources_leaves_the_old_tree_or_the_new() {
     check("merge delete");
+}
+
+#[test]
+fn folding_leaves_the_old_layers_or_the_new() {
+    check("fold");
 }
 
 #[test]

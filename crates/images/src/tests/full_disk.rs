@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::step::test::full_from;
-use crate::{Error, ErrorKind, Removed};
+use crate::{Error, ErrorKind, FoldExtent, Removed};
 use ireko_disk::vhdx::ChildOptions;
 use std::process::Command;
 
@@ -152,6 +152,17 @@ fn while_merging_in_place_of_the_sources() {
     check_after(commit_web, |store, _| {
         merge(store, "web", "flat", MergeFiles::Top(2), Sources::Delete).map(drop)
     });
+}
+
+#[test]
+fn while_folding() {
+    let prepare = |store: &Store, places: &Places| {
+        for image in ["x", "y"] {
+            commit(store, &places.container("c").join("base.vhdx"), image);
+            store.remove(image, true, &[]).unwrap();
+        }
+    };
+    check_after(prepare, |store, _| store.fold(FoldExtent::Whole, &()).map(drop));
 }
 
 #[test]

@@ -1,12 +1,16 @@
-//! `GET /ireko/df`, `POST /ireko/gc`.
+//! `GET /ireko/df`, `POST /ireko/gc`, `POST /ireko/fold`.
 
 use crate::api::App;
 use crate::api::error::ApiResult;
+use crate::api::lines;
 use crate::api::query::Params;
 use axum::Json;
 use axum::extract::State;
-use ireko_engine::ImageUsage as Image;
-use ireko_protocol::usage::{ContainerUsage, DiskUsage, Garbage, GarbageFile, ImageUsage};
+use axum::response::Response;
+use ireko_engine::{ImageUsage as Image, progress};
+use ireko_protocol::usage::{
+    ContainerUsage, DiskUsage, Fold, Folded, Garbage, GarbageFile, ImageUsage,
+};
 
 pub(crate) async fn df(State(app): State<App>) -> ApiResult<Json<DiskUsage>> {
     let (mut usage, containers) = app.engine.usage().await?;
@@ -62,4 +66,26 @@ pub(crate) async fn gc(State(app): State<App>, params: Params) -> ApiResult<Json
         bytes: one.own_bytes,
     });
     Ok(Json(Garbage { done, files: files.collect(), bytes }))
+}
+
+/// With `dry_run` it is only shown. Answered line by line, as long verbs are.
+pub(crate) async fn fold(State(app): State<App>, params: Params) -> ApiResult<Response> {
+    let (watcher, progress) = progress();
+    let work = async move {
+        if params.flag("dry_run") {
+            let folds = app.engine.foldable().await?;
+            return Ok(Folded {
+                folds: folds.into_iter().map(shown).collect(),
+                ..Folded::default()
+            });
+        }
+        let folded = app.engine.fold(watcher).await?;
+        let folds = folded.folds.into_iter().map(shown).collect();
+        Ok(Folded { done: true, folds, kept: folded.kept, freed_bytes: folded.freed })
+    };
+    lines::answer("Folding", progress, work).await
+}
+
+fn shown(fold: ireko_engine::Fold) -> Fold {
+    Fold { file: fold.file, layers: fold.layers, bytes: fold.bytes }
 }
