@@ -11,7 +11,7 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use hyper::StatusCode;
 use ireko_engine::{ImageInfo, Name, Removed, identity};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -40,9 +40,12 @@ pub(crate) async fn list(State(app): State<App>, params: Params) -> ApiResult<Js
     Ok(Json(shown.map(|image| summary(image, named)).collect()))
 }
 
-/// A time, as RFC 3339 or seconds since 1970.
+/// A time, as RFC 3339 or seconds since 1970, or how long ago it was: `1h30m`.
 pub(crate) fn until(text: &str) -> ApiResult<Timestamp> {
-    parse_time(text).ok_or_else(|| ApiError::bad_request(format!("invalid filter 'until={text}'")))
+    let ago = || Timestamp::now().checked_sub(text.parse::<SignedDuration>().ok()?).ok();
+    parse_time(text)
+        .or_else(ago)
+        .ok_or_else(|| ApiError::bad_request(format!("invalid filter 'until={text}'")))
 }
 
 fn is_wanted(image: &ImageInfo, filters: &Filters) -> bool {

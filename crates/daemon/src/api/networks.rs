@@ -217,7 +217,7 @@ fn refuse_none(name: &str) -> ApiResult<()> {
 
 /// Removes networks that no container has a place in.
 pub(crate) async fn prune(State(app): State<App>, params: Params) -> ApiResult<Json<Value>> {
-    let filters = params.filters(&["label", "until"])?;
+    let filters = params.filters(&["label", "label!", "until"])?;
     let limit = filters.values("until").first().map(|text| until(text)).transpose()?;
     let mut deleted = Vec::new();
     for record in app.engine.networks() {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 /// Removes every container that does not run.
 pub(crate) async fn containers(State(app): State<App>, params: Params) -> ApiResult<Json<Value>> {
-    let filters = params.filters(&["label", "until"])?;
+    let filters = params.filters(&["label", "label!", "until"])?;
     let limit = filters.values("until").first().map(|text| until(text)).transpose()?;
     let (mut deleted, mut reclaimed) = (Vec::new(), 0);
     for record in app.engine.containers() {
@@ -36,7 +36,7 @@ pub(crate) async fn containers(State(app): State<App>, params: Params) -> ApiRes
 
 /// Removes images that nothing stands on: those without a name, or with `dangling=false` all.
 pub(crate) async fn images(State(app): State<App>, params: Params) -> ApiResult<Json<Value>> {
-    let filters = params.filters(&["dangling", "label", "until"])?;
+    let filters = params.filters(&["dangling", "label", "label!", "until"])?;
     let limit = filters.values("until").first().map(|text| until(text)).transpose()?;
     let all =
         filters.values("dangling").iter().any(|value| matches!(value.as_str(), "false" | "0"));

@@ -134,12 +134,13 @@ impl Filters {
         values.is_empty() || values.iter().any(|value| matches(value))
     }
 
-    /// Every `label` value matches: `key`, or `key=value`.
+    /// Every `label` value matches, `key` or `key=value`, and no `label!` does.
     pub(crate) fn labels(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.values("label").iter().all(|wanted| match wanted.split_once('=') {
+        let has = |wanted: &String| match wanted.split_once('=') {
             Some((key, value)) => labels.get(key).is_some_and(|found| found == value),
             None => labels.contains_key(wanted),
-        })
+        };
+        self.values("label").iter().all(has) && !self.values("label!").iter().any(has)
     }
 }
 
@@ -184,6 +185,9 @@ mod tests {
             };
             assert!(filters.labels(&labels(&[("a", "b"), ("c", "")])));
             assert!(!filters.labels(&labels(&[("a", "x"), ("c", "")])));
+            assert!(!filters.labels(&labels(&[("a", "b")])));
+            let filters = Filters::parse(&text.replace("label", "label!")).unwrap();
+            assert!(filters.labels(&labels(&[("a", "x")])));
             assert!(!filters.labels(&labels(&[("a", "b")])));
         }
         assert!(Filters::parse("[]").is_err());
