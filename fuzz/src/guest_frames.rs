@@ -83,6 +83,7 @@ fn guest() -> ireko_protocol::network::Endpoint {
         names: Vec::new(),
         default_route: true,
         dns: Vec::new(),
+        siblings: Vec::new(),
         publish: Vec::new(),
     }
 }

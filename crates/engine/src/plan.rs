@@ -201,8 +201,9 @@ fn outside_servers(text: &str) -> Vec<String> {
     text.lines().filter_map(server).collect()
 }
 
-/// The name servers are the container's own, unless its network has names of its own: then that
-/// network's gateway is asked, which asks them. Where no gateway is ours, the host's are asked.
+/// The name servers are the container's own, unless one of its networks has names of its own: then a
+/// gateway is asked, which knows whom else to ask, that of the network that leads outside if it is
+/// ours. Where no gateway is ours, the host's are asked.
 fn resolv_conf(
     spec: &ContainerSpec,
     wires: &[Wire],
@@ -210,8 +211,10 @@ fn resolv_conf(
 ) -> String {
     let mut text = String::new();
     let own: Vec<_> = spec.dns.servers.iter().map(ToString::to_string).collect();
-    let asks = |wire: &&Wire| wire.has_names || own.is_empty();
-    let gateway = wires.iter().filter(asks).find_map(|wire| wire.gateway);
+    let asks_gateway = own.is_empty() || wires.iter().any(|wire| wire.has_names);
+    let mut gateways: Vec<_> = wires.iter().filter(|wire| wire.gateway.is_some()).collect();
+    gateways.sort_by_key(|wire| wire.interface.default_route.is_none());
+    let gateway = gateways.first().filter(|_| asks_gateway).and_then(|wire| wire.gateway);
     let servers = match gateway {
         Some(gateway) => vec![gateway.to_string()],
         None if own.is_empty() && !wires.is_empty() => of_host(),

@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
-/// Requests at a time; there is one engine.
-const MAX_CLIENTS: usize = 64;
+/// Requests at a time: of the one engine, and of other networks' switches, which ask for names.
+const MAX_CLIENTS: usize = 256;
 /// A client that does not say what it wants, or does not take the answer, is hung up on.
 const PATIENCE: Duration = Duration::from_secs(10);
 

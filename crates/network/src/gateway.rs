@@ -13,10 +13,9 @@
 use crate::admission::Content;
 use crate::dhcp::{self, Lease};
 use crate::frame::Way;
-use crate::names::{Lookup, Names, failure};
+use crate::names::{Lookup, Names};
 use crate::queue::Outgoing;
 use ireko_protocol::network::{Endpoint, Mode, NetworkPlan};
-use simple_dns::RCODE;
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{
     EthernetAddress, Icmpv4DstUnreachable, Icmpv4Packet, Icmpv4Repr, IpProtocol, Ipv4Cidr,
@@ -136,6 +135,14 @@ impl Gateway {
         self.names.remove(address);
     }
 
+    /// The answer to a question about a name of the network's; `None` where it is no such name.
+    pub fn known(&self, query: &[u8]) -> Option<Vec<u8>> {
+        match self.names.answer(query) {
+            Lookup::Answer(answer) => Some(answer),
+            Lookup::Forward | Lookup::Ignore => None,
+        }
+    }
+
     /// From the gateway to a guest.
     pub fn way(&self, guest: EthernetAddress) -> Way {
         Way { from: self.mac, to: guest, mtu: usize::from(self.mtu) }
@@ -240,16 +247,10 @@ impl Gateway {
         query: &'a [u8],
         out: &mut Outgoing,
     ) -> Step<'a> {
-        let answer = match self.names.answer(query) {
-            Lookup::Answer(answer) => Some(answer),
-            Lookup::Forward if self.leads_outside() => {
-                return Step::Question { port: guest.port(), query };
-            }
-            Lookup::Forward => failure(query, RCODE::NameError),
-            Lookup::Ignore => None,
-        };
-        if let Some(answer) = answer {
-            way.udp(out, gateway, guest, &answer);
+        match self.names.answer(query) {
+            Lookup::Answer(answer) => way.udp(out, gateway, guest, &answer),
+            Lookup::Forward => return Step::Question { port: guest.port(), query },
+            Lookup::Ignore => {}
         }
         Step::Done
     }
@@ -298,7 +299,8 @@ impl Gateway {
             .then(|| Destination::Outside(SocketAddrV4::new(to, port)))
     }
 
-    fn leads_outside(&self) -> bool {
+    /// Whether there is a way outside.
+    pub fn leads_outside(&self) -> bool {
         matches!(self.mode, Mode::Nat | Mode::Natnet)
     }
 }

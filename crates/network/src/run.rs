@@ -116,6 +116,7 @@ fn answer(
                 Err(message) => refused(message),
             }
         }
+        Request::Resolve { query } => Answer::Resolved { reply: network.resolve(&query) },
         Request::Status => Answer::Status { endpoints: network.status() },
         Request::End => Answer::Done,
     })

@@ -17,7 +17,7 @@ use crate::uplink::HostAddress;
 use crate::uplink::ping::{PingKey, Pings};
 use crate::uplink::probe::Probes;
 use crate::uplink::publish::{Listener, Publications};
-use crate::uplink::resolver::Resolver;
+use crate::uplink::resolver::{Asked, Resolver};
 use crate::uplink::tcp::{FlowKey, HostStream, TcpFlows};
 use crate::uplink::udp::{Conversations, UdpKey};
 use crate::uplink::view::{FIRST_PORT, View, free_port};
@@ -219,6 +219,11 @@ impl Switchboard {
         Ok(())
     }
 
+    /// The answer to a question about a name of the network's own; `None` where it is none.
+    pub fn resolve(&self, query: &[u8]) -> Option<Vec<u8>> {
+        self.gateway.known(query)
+    }
+
     /// Which clients can be told whether the port that they asked for is open.
     pub fn probed(&mut self) -> Vec<(u64, bool)> {
         self.probes.take_decided()
@@ -408,8 +413,9 @@ impl Switchboard {
                 self.pings.send(key, seq_no, data, sources, now);
             }
             Step::Question { port: guest, query } => {
-                let gateway = self.gateway.address;
-                self.resolver.ask((from, port), guest, query, gateway, sources, now);
+                let outside = self.gateway.leads_outside();
+                let asked = Asked { guest_port: guest, query, outside };
+                self.resolver.ask((from, port), asked, self.gateway.address, sources, now);
             }
         }
     }

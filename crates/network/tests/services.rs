@@ -80,6 +80,24 @@ fn without_a_way_out_an_unknown_name_is_known_to_be_unknown() {
 }
 
 #[test]
+fn the_names_of_a_containers_other_networks_are_known_too() {
+    let other = Network::start(Mode::Natnet, |_| {});
+    let _known = other.guest(77);
+    let network = Network::start(Mode::Internal, |_| {});
+    // One of the others has no switch at the moment.
+    let gone = network.folder.path().join("gone");
+    let siblings = vec![gone, other.socket()];
+    let (mut guest, _) = network.guest_at(Endpoint { siblings, ..network.endpoint(2) });
+    let mut lone = network.guest(3);
+    let mut ask = |name: &str| read(&guest.ask_udp(DNS, &question(name)).0);
+    assert_eq!(ask("guest77"), (RCODE::NoError, vec![Ipv4Addr::new(10, 9, 0, 77)]));
+    assert_eq!(ask("guest3").1, [Ipv4Addr::new(10, 9, 0, 3)], "its own network's come first");
+    assert_eq!(ask("guest78"), (RCODE::NameError, vec![]));
+    let answer = read(&lone.ask_udp(DNS, &question("guest77")).0);
+    assert_eq!(answer, (RCODE::NameError, vec![]), "who is not in the other does not hear of it");
+}
+
+#[test]
 fn lone_guests_do_not_hear_of_each_other() {
     let network = Network::start(Mode::Nat, |_| {});
     // Nobody to ask: the questions come back.

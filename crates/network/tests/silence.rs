@@ -59,6 +59,7 @@ impl Network {
             names: Vec::new(),
             default_route: true,
             dns: Vec::new(),
+            siblings: Vec::new(),
             publish: Vec::new(),
         };
         Self { gateway, guest }

@@ -48,9 +48,6 @@ pub struct ImportedImage {
     pub own_bytes: u64,
     /// Bytes a guest sees.
     pub virtual_size: u64,
-    /// What its data disks are called, in order.
-    #[serde(default)]
-    pub disks: Vec<String>,
 }
 
 /// What a merge made, the result of `POST /ireko/images/{name}/merge`.

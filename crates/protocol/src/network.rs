@@ -72,6 +72,10 @@ pub struct Endpoint {
     pub default_route: bool,
     /// Where names outside are looked up for it; empty: where the host does.
     pub dns: Vec<IpAddr>,
+    /// The switches of its container's other networks, which are asked for names that this one does
+    /// not know.
+    #[serde(default)]
+    pub siblings: Vec<PathBuf>,
     /// Its ports that are reached by ports of the host.
     pub publish: Vec<Publish>,
 }
@@ -231,6 +235,11 @@ pub enum Request {
         /// The socket, in a folder that only the engine's user reaches.
         socket: PathBuf,
     },
+    /// Looks a name up for a container that is in this network too. Answer: `Resolved`.
+    Resolve {
+        /// A DNS message.
+        query: Vec<u8>,
+    },
     /// Who is there. Answer: `Status`.
     Status,
     /// The switch ends. Answer: `Done`, then the process ends.
@@ -252,6 +261,11 @@ pub enum Answer {
     Probed {
         /// It took the connection.
         open: bool,
+    },
+    /// A name was looked up.
+    Resolved {
+        /// A DNS message; `None` where the network does not know.
+        reply: Option<Vec<u8>>,
     },
     /// Who is there.
     Status {

@@ -123,6 +123,14 @@ impl Network {
         }
     }
 
+    /// The switch that knows the network's containers by name.
+    fn name_server(&self) -> Option<PathBuf> {
+        match &self.connects {
+            Connects::Switch(switch) if self.record.has_names() => Some(switch.socket()),
+            Connects::Switch(_) | Connects::Bridge(_) => None,
+        }
+    }
+
     /// Connects to a container's TCP port: by the switch, which makes `socket` for it, or as any
     /// program of the host's.
     pub(crate) async fn connect(

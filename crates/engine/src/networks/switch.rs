@@ -241,7 +241,8 @@ impl Switch {
         }
     }
 
-    fn socket(&self) -> PathBuf {
+    /// Where it takes requests.
+    pub(crate) fn socket(&self) -> PathBuf {
         self.setting.runtime.join(format!("{}.switch", &self.record.id[..12]))
     }
 

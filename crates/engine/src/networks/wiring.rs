@@ -153,9 +153,14 @@ impl Engine {
         let folder = self.places().vm_dir(vm);
         let mut wired = Vec::new();
         let mut ports = Some(ports);
+        let networks: Result<Vec<_>> =
+            record.endpoints.iter().map(|one| self.networks.get(&one.network)).collect();
+        let networks = networks?;
         let by = self.way_out(record);
         for (number, endpoint) in record.endpoints.iter().enumerate() {
-            let network = Arc::clone(&self.networks.get(&endpoint.network)?.record);
+            let network = Arc::clone(&networks[number].record);
+            let others = networks.iter().filter(|other| other.record.id != network.id);
+            let siblings = others.filter_map(|other| other.name_server()).collect();
             // A whole operating system may get its address from others.
             let address = endpoint.lease.unwrap_or(Ipv4Addr::UNSPECIFIED);
             // The first network that can publishes the ports; the last would say why it cannot.
@@ -178,6 +183,7 @@ impl Engine {
                     names: names(record, endpoint, &network.name),
                     default_route: leads_out,
                     dns: record.spec.dns.servers.clone(),
+                    siblings,
                     publish: publish.unwrap_or_default(),
                 },
                 network,

@@ -65,6 +65,11 @@ impl Network {
         }
     }
 
+    /// Where it takes requests.
+    pub fn socket(&self) -> std::path::PathBuf {
+        self.plan.socket.clone()
+    }
+
     pub fn ask(&self, request: Request) -> Answer {
         let mut stream = UnixStream::connect(&self.plan.socket).unwrap();
         let envelope = Envelope { version: VERSION, request };
@@ -96,6 +101,7 @@ impl Network {
             names: vec![format!("guest{last}.net"), format!("guest{last}")],
             default_route: true,
             dns: Vec::new(),
+            siblings: Vec::new(),
             publish: Vec::new(),
         }
     }
