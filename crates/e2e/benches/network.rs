@@ -175,7 +175,8 @@ fn start_guests(world: &World, bridged: bool, hostfwd: u16, port: u16) -> Vec<Wa
         world.ok(&[&create[..], &["--subnet", "198.18.79.0/24", "lan"]].concat());
     }
     for name in ["one", "two"] {
-        world.ok(&[&["create", "--name", name][..], &start].concat());
+        // A template has no card of another kind.
+        world.ok(&[&["create", "--start", "cold", "--name", name][..], &start].concat());
         if bridged {
             world.ok(&["network", "connect", "lan", name]);
         }

@@ -11,8 +11,6 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
-use std::sync::Arc;
-use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -213,21 +211,28 @@ pub fn short(to: &str, count: u64) -> io::Result<()> {
     (0..count).try_for_each(|_| up(to, 100))
 }
 
-/// So many connections at once, all of which are open before the first goes on.
+/// So many connections at once, all of which are served before the first goes on. They are opened
+/// one after the other: a server has no room for more than 128 that it has not yet accepted.
 pub fn many(to: &str, count: u64) -> io::Result<()> {
-    let all_open = Arc::new(Barrier::new(count as usize));
-    let threads: Vec<_> = (0..count)
-        .map(|_| {
-            let (to, all_open) = (to.to_owned(), Arc::clone(&all_open));
-            thread::Builder::new().stack_size(64 << 10).spawn(move || {
-                let opened = open(&to, b'd', 4096);
-                all_open.wait();
-                let mut stream = opened?;
-                stream.shutdown(Shutdown::Write)?;
-                let mut bytes = Vec::new();
-                stream.read_to_end(&mut bytes)?;
-                if bytes.len() == 4096 { Ok(()) } else { Err(wrong("cut short")) }
-            })
+    const TIMES: u64 = 20;
+    let turn = |stream: &mut TcpStream, sent: u8| {
+        let mut byte = [sent];
+        stream.write_all(&byte)?;
+        stream.read_exact(&mut byte)?;
+        if byte == [sent] { Ok(()) } else { Err(wrong("another byte came back")) }
+    };
+    let mut opened = Vec::new();
+    for number in 0..count {
+        let mut stream = open(to, b'e', TIMES)?;
+        turn(&mut stream, number as u8)?;
+        opened.push(stream);
+    }
+    let threads: Vec<_> = opened
+        .into_iter()
+        .map(|mut stream| {
+            thread::Builder::new()
+                .stack_size(64 << 10)
+                .spawn(move || (1..TIMES).try_for_each(|time| turn(&mut stream, time as u8)))
         })
         .collect::<io::Result<_>>()?;
     threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| wrong("a panic"))?)

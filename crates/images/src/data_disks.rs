@@ -152,19 +152,13 @@ impl Store {
         Ok(disk)
     }
 
-    /// Begins to copy the disk in the file at `source`, which is `what`: a disk, or the only one in an
-    /// archive.
+    /// Begins to copy the disk in the file at `source`, which is `what`: a disk, or a packed one.
     pub fn begin_data_disk(&self, source: &Path, what: Recognised) -> Result<PendingDataDisk> {
-        let filling = Filling::begin(self, source, what, LayerGuid::random(), "disk")?;
-        Ok(PendingDataDisk(filling.of_one()))
+        Filling::begin(self, source, what, LayerGuid::random(), "disk").map(PendingDataDisk)
     }
 
     /// Brings in what the disk holds, as [`Store::fill_disk`] does.
-    pub fn fill_data_disk(
-        &self,
-        pending: &mut PendingDataDisk,
-        watch: &dyn Watch,
-    ) -> Result<Filled> {
+    pub fn fill_data_disk(&self, pending: &PendingDataDisk, watch: &dyn Watch) -> Result<Filled> {
         pending.0.fill(watch)
     }
 
@@ -178,9 +172,7 @@ impl Store {
         name: &DiskName,
     ) -> Result<DataDisk> {
         let disk = self.data_disk(folder, &self.slug_of(image)?, name)?;
-        let Some((_, made)) = pending.0.whole()?.into_iter().next() else {
-            return Err(Error::conflict(format!("disk {name} was not brought in")));
-        };
+        let made = pending.0.whole()?;
         let _parent = self.link_data_disk(&made)?;
         durable::rename(&made, &disk.path)?;
         Ok(disk)
