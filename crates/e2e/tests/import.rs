@@ -192,3 +192,61 @@ fn an_import_whose_client_goes_away_is_undone() {
         std::thread::yield_now();
     }
 }
+
+#[test]
+fn the_disks_of_an_ova_become_an_image_with_data_disks() {
+    let (world, files) = (World::new("importing an OVA", Vms::None), Files::new());
+    let (raw, data) = (files.raw(24 << 20), files.path("data.raw"));
+    File::create(&data).expect("a file").set_len(8 << 20).expect("a length");
+    let witnesses = [witness::sha256(&raw), witness::sha256(&data)];
+    for (from, to) in [(&raw, "system.vmdk"), (&data, "data.vmdk")] {
+        fs::rename(files.converted(from, "vmdk"), files.path(to)).expect("rename");
+    }
+    let item = |id: u32, disk: &str| {
+        format!(
+            "<Item><AddressOnParent>{id}</AddressOnParent><HostResource>ovf:/disk/{disk}\
+             </HostResource><InstanceID>{id}</InstanceID><Parent>9</Parent>\
+             <ResourceType>17</ResourceType></Item>"
+        )
+    };
+    let description = |items: &str| {
+        format!(
+            r#"<Envelope><References><File href="data.vmdk" id="f1"/>
+            <File href="system.vmdk" id="f2"/></References><DiskSection>
+            <Disk diskId="data" fileRef="f1"/><Disk diskId="system" fileRef="f2"/></DiskSection>
+            <VirtualSystem><VirtualHardwareSection><Item><InstanceID>9</InstanceID>
+            <ResourceType>6</ResourceType></Item>{items}</VirtualHardwareSection></VirtualSystem>
+            </Envelope>"#
+        )
+    };
+    let ova = files.path("two.ova");
+    let pack = |items: &str| {
+        fs::write(files.path("vm.ovf"), description(items)).expect("write");
+        let mut tar = Command::new("tar");
+        tar.arg("-C").arg(files.0.path()).arg("-cf").arg(&ova);
+        run(tar.args(["vm.ovf", "data.vmdk", "system.vmdk"])).ok();
+    };
+    world.ok(&["images"]);
+    let before = listing(&world);
+    pack(&item(0, "system"));
+    let ova = ova.to_str().expect("UTF-8");
+    world.run(&["image", "import", ova]).fails_with(1, "does not speak of \"data.vmdk\"");
+    assert_eq!(listing(&world), before);
+
+    pack(&(item(1, "data") + &item(0, "system")));
+    let told = world.run(&["image", "import", ova]);
+    assert!(told.stderr.contains("two:latest has data disks: data"), "{told:#?}");
+    assert_eq!(world.inspect("two", "/Disks/0/Name"), "data");
+    let all: Vec<_> = listing(&world).into_iter().filter(|it| it.contains(".vhdx")).collect();
+    assert_eq!(all.len(), 2, "{all:?}");
+    let own = world.inspect("two", "/GraphDriver/Data/File");
+    let own = Path::new(own.as_str().expect("a path"));
+    assert_eq!([disk_hash(own), disk_hash(&world.image_file("two_data"))], witnesses);
+    world.ok(&["create", "--name", "vm", "two"]);
+    let disks = fs::read_dir(world.container_dir("vm")).expect("a folder").flatten();
+    let disks = disks.filter(|it| it.path().extension().is_some_and(|it| it == "vhdx"));
+    assert_eq!(disks.count(), 2);
+    world.ok(&["rm", "vm"]);
+    world.ok(&["rmi", "two"]);
+    assert!(listing(&world).iter().all(|name| !name.contains(".vhdx")));
+}

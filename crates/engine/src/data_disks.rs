@@ -79,8 +79,8 @@ impl Engine {
             (Arc::clone(&self.store), file.to_owned(), Arc::clone(watcher));
         let (pending, filled) = blocking(move || {
             let what = recognise(&file)?;
-            let pending = store.begin_data_disk(&file, what)?;
-            let filled = store.fill_data_disk(&pending, &*watching)?;
+            let mut pending = store.begin_data_disk(&file, what)?;
+            let filled = store.fill_data_disk(&mut pending, &*watching)?;
             Ok((pending, filled))
         })
         .await?;

@@ -120,14 +120,17 @@ impl Engine {
         }
         let comment = comment(&file);
         let (store, watcher) = (Arc::clone(&self.store), Arc::new(watcher));
-        let filling = Arc::clone(&watcher);
-        let (pending, filled) = blocking(move || {
-            let pending = store.begin_disk(&file.path, what, file.name.as_deref())?;
-            let filled = store.fill_disk(&pending, &*filling)?;
-            Ok((pending, filled))
-        })
-        .await?;
-        if let Filled::ToConvert(conversion) = filled {
+        let mut pending =
+            blocking(move || Ok(store.begin_disk(&file.path, what, file.name.as_deref())?)).await?;
+        loop {
+            let (store, filling) = (Arc::clone(&self.store), Arc::clone(&watcher));
+            let (begun, filled) = blocking(move || {
+                let filled = store.fill_disk(&mut pending, &*filling)?;
+                Ok((pending, filled))
+            })
+            .await?;
+            pending = begun;
+            let Filled::ToConvert(conversion) = filled else { break };
             let converted = convert(&self.settings.executable, &conversion, &watcher).await;
             if let Err(error) = converted {
                 // What was written may be much to remove.

@@ -35,6 +35,14 @@ pub(crate) struct Arriving {
     pub former: Option<Sidecar>,
 }
 
+impl Arriving {
+    /// A layer whose disk file comes with it.
+    pub(crate) fn new(file: String, names: Vec<String>, sidecar: Sidecar) -> Arriving {
+        let arrival = Arrival { file, brings_disk: true, names };
+        Arriving { arrival, sidecar, former: None }
+    }
+}
+
 /// Writes the sidecars and says what the verb now is: from here on a crash goes forward.
 pub(crate) fn complete(work: &Work, arriving: &[Arriving]) -> Result<()> {
     for one in arriving {
@@ -51,6 +59,21 @@ pub(crate) fn complete(work: &Work, arriving: &[Arriving]) -> Result<()> {
 }
 
 impl Store {
+    /// Puts all layers into place, or none: where that fails it is taken back.
+    pub(crate) fn bring_all(
+        &self,
+        index: &mut Index,
+        work: &Work,
+        arriving: &[Arriving],
+    ) -> Result<()> {
+        let arrivals: Vec<_> = arriving.iter().map(|one| one.arrival.clone()).collect();
+        self.land_all(index, work, &arrivals).inspect_err(|_| {
+            if let Err(second) = self.take_back_all(index, work, &arrivals) {
+                tracing::warn!(error = %crate::error::chain(&second), "left to the next start");
+            }
+        })
+    }
+
     /// Puts all layers into place, base first, and names them. Repeated at recovery.
     pub(crate) fn land_all(
         &self,

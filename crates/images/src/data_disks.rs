@@ -152,13 +152,19 @@ impl Store {
         Ok(disk)
     }
 
-    /// Begins to copy the disk in the file at `source`, which is `what`: a disk, or a packed one.
+    /// Begins to copy the disk in the file at `source`, which is `what`: a disk, or the only one in an
+    /// archive.
     pub fn begin_data_disk(&self, source: &Path, what: Recognised) -> Result<PendingDataDisk> {
-        Filling::begin(self, source, what, LayerGuid::random(), "disk").map(PendingDataDisk)
+        let filling = Filling::begin(self, source, what, LayerGuid::random(), "disk")?;
+        Ok(PendingDataDisk(filling.of_one()))
     }
 
     /// Brings in what the disk holds, as [`Store::fill_disk`] does.
-    pub fn fill_data_disk(&self, pending: &PendingDataDisk, watch: &dyn Watch) -> Result<Filled> {
+    pub fn fill_data_disk(
+        &self,
+        pending: &mut PendingDataDisk,
+        watch: &dyn Watch,
+    ) -> Result<Filled> {
         pending.0.fill(watch)
     }
 
@@ -172,7 +178,9 @@ impl Store {
         name: &DiskName,
     ) -> Result<DataDisk> {
         let disk = self.data_disk(folder, &self.slug_of(image)?, name)?;
-        let made = pending.0.whole()?;
+        let Some((_, made)) = pending.0.whole()?.into_iter().next() else {
+            return Err(Error::conflict(format!("disk {name} was not brought in")));
+        };
         let _parent = self.link_data_disk(&made)?;
         durable::rename(&made, &disk.path)?;
         Ok(disk)

@@ -124,8 +124,7 @@ impl Store {
             .inspect_err(|_| end(&work))?;
         let mut index = self.index();
         let before = bytes(&index);
-        self.prepare_fold(&index, row, &pin, &work, &made).inspect_err(|_| end(&work))?;
-        drop(pin);
+        self.prepare_fold(&index, row, pin, &work, &made).inspect_err(|_| end(&work))?;
         // From here on only renames follow: a failure is left to the next start, which finishes.
         self.put_in_place(&mut index, &work, top)?;
         end_of_done(&work);
@@ -147,17 +146,18 @@ impl Store {
         Ok((stretch, pin))
     }
 
-    /// Looks once more whether it may be done, and records it: from then on it is.
+    /// Looks once more whether it may be done, and records it: from then on it is. Lets go of `own` while
+    /// the index is still locked: of two verbs that refuse each other one has its way.
     fn prepare_fold(
         &self,
         index: &Index,
         row: &Row,
-        own: &Pin,
+        own: Pin,
         work: &Work,
         made: &str,
     ) -> Result<()> {
         refuse_changed(index, row)?;
-        index.refuse_read(row.layers[0], own)?;
+        index.refuse_read(row.layers[0], &own)?;
         let layers: Vec<_> = row.layers.iter().filter_map(|guid| index.layer(*guid)).collect();
         let Some(top) = layers.first() else { return Err(changed(row)) };
         // Images that are committed above continue the history of the nearest that has one.

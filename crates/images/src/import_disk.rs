@@ -3,42 +3,40 @@
 //! ```text
 //!   begin ── key and name are free ──► journal/<guid>/
 //!   fill  ── VHDX: copied ── VHD, raw: converted ── OVA, box: unpacked first ──►  …/<file>.vhdx
-//!         └─ qcow2, VMDK, VDI: vetted, for another program to convert ─────────►  …/converted/
+//!         └─ qcow2, VMDK, VDI: vetted, for another program to convert ─────────►  …/converted-0/
 //!   publish ── checked, log replayed, linked to its parent ──► images/<file>.vhdx, an image
 //! ```
+//!
+//! An OVA or a box may hold several disks: the one that the machine boots from is the image's, the others
+//! are its data disks, each filled and checked as the first; they come together or not at all.
 //!
 //! The file that is given is only read. A VHDX keeps the GUID in its name as its key; one that is in
 //! the tree already is refused, as is a name that is: an import never takes anything's place.
 
+mod described;
+mod filling;
 mod given;
 mod unpack;
 
+pub(crate) use filling::Filling;
+
+use crate::arrive::{Arriving, complete};
 use crate::claims::{Claim, Wanted};
 use crate::commit::MAX_DEPTH;
 use crate::compose::{NewImage, compose};
-use crate::conversion::{self, Conversion, Filled};
-use crate::error::{During, Error, Result};
+use crate::conversion::Filled;
+use crate::error::{Error, Result};
 use crate::id::LayerGuid;
-use crate::import::end;
-use crate::index::{Index, Pin};
-use crate::journal::{Prepared, Work};
+use crate::index::{Index, Layer, Pin};
 use crate::name::Name;
-use crate::recognise::{self, DiskFormat, Recognised};
-use crate::state::{Intent, Kind, Role, Sidecar};
+use crate::recognise::Recognised;
+use crate::state::{DataLayer, Kind, Role, Sidecar};
 use crate::store::{ImageInfo, Store};
-use crate::{copy, durable, layer_file, machine, names, parent, step, vet};
-use ireko_disk::check::check;
-use ireko_disk::{Access, Chain, Disk, FileStorage, Format, Lock, NewDisk, Watch, convert, vhd};
+use crate::{layer_file, machine, names, parent};
+use ireko_disk::Watch;
 use ireko_oci::{MachineConfig, RunConfig};
 use jiff::Timestamp;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-
-/// What is unpacked of an archive, in the work's folder.
-const UNPACKED: &str = "unpacked";
-/// Where another program writes, in the work's folder; it sees nothing else of ours.
-const CONVERTED: &str = "converted";
 
 /// A disk on its way into the tree. Hand it to [`Store::publish_disk`]; dropped, it is thrown away.
 #[derive(Debug)]
@@ -53,73 +51,6 @@ impl PendingDisk {
     /// Returns the name that the image is going to have.
     pub fn name(&self) -> &Name {
         &self.name
-    }
-}
-
-/// A file that is being filled with what another holds; dropped, it is thrown away.
-#[derive(Debug)]
-pub(crate) struct Filling {
-    source: PathBuf,
-    what: Recognised,
-    guid: LayerGuid,
-    file: String,
-    work: Work,
-    /// The work is done, or left to the next start.
-    settled: bool,
-}
-
-impl Filling {
-    /// Records durably that the file is being made: `called` is what its base name begins with.
-    pub(crate) fn begin(
-        store: &Store,
-        source: &Path,
-        what: Recognised,
-        guid: LayerGuid,
-        called: &str,
-    ) -> Result<Filling> {
-        let file = names::disk_file(called, guid);
-        let intent = Intent::Arrive { file: file.clone(), reference: None };
-        let work = store.journal.begin(guid, &intent, Prepared::default())?;
-        Ok(Filling { source: source.to_owned(), what, guid, file, work, settled: false })
-    }
-
-    /// Brings in what the source holds, as far as that can be done here.
-    pub(crate) fn fill(&self, watch: &dyn Watch) -> Result<Filled> {
-        match self.what {
-            Recognised::Disk(format) => {
-                // Held, so that none of our own programs writes to it meanwhile.
-                let opening = || format!("open {}", self.source.display());
-                let _held = FileStorage::open(&self.source, Lock::Read).during(opening)?;
-                fill(self, &self.source, format, Origin::Given, watch)
-            }
-            Recognised::Packed(packing, compression) => {
-                let to = self.work.path(UNPACKED);
-                unpack::the_disk(&self.source, packing, compression, &to, watch)?;
-                let what =
-                    recognise::recognise(&to, None).map_err(|error| inside(packing, &error))?;
-                match what {
-                    Recognised::Disk(format) => fill(self, &to, format, Origin::Unpacked, watch),
-                    other => Err(Error::bad_input(format!("the {packing} holds a {other}"))),
-                }
-            }
-            other => Err(Error::bad_input(format!("a {other} is no disk"))),
-        }
-    }
-
-    /// Returns the file, whole and checked.
-    pub(crate) fn whole(&self) -> Result<PathBuf> {
-        let leaf = self.work.path(&self.file);
-        conversion::take_converted(&self.work.path(CONVERTED), &leaf)?;
-        layer_file::make_sound(&leaf)?;
-        Ok(leaf)
-    }
-}
-
-impl Drop for Filling {
-    fn drop(&mut self) {
-        if !self.settled {
-            end(&self.work);
-        }
     }
 }
 
@@ -147,45 +78,64 @@ impl Store {
         Ok(PendingDisk { filling, name, _claims: claims })
     }
 
-    /// Brings in what the disk holds, as far as that can be done here.
+    /// Brings in what the disk holds, as far as that can be done here. After another program has done its
+    /// part, call it again: there may be more disks.
     ///
     /// Takes as long as it is large; `watch` is told how far it is, and stops it.
-    pub fn fill_disk(&self, pending: &PendingDisk, watch: &dyn Watch) -> Result<Filled> {
+    pub fn fill_disk(&self, pending: &mut PendingDisk, watch: &dyn Watch) -> Result<Filled> {
         pending.filling.fill(watch)
     }
 
-    /// Makes the disk an image, verified and durable, and returns it. A failure throws it away.
+    /// Makes the disk an image, with the others as its data disks, verified and durable, and returns it. A
+    /// failure throws all away.
     ///
     /// `comment` is what is said about it.
     pub fn publish_disk(&self, mut pending: PendingDisk, comment: &str) -> Result<ImageInfo> {
-        let _parent = self.make_ready(&pending, comment)?;
+        let (arriving, _pins) = self.make_ready(&pending, comment)?;
         let mut index = self.index();
         let PendingDisk { filling, name, .. } = &mut pending;
         check_free(&index, filling.guid, name)?;
+        complete(&filling.work, &arriving)?;
         filling.settled = true;
-        let landed = self.land(&mut index, &filling.work, &filling.file, Some(name));
-        let landed = landed.and_then(|id| id.ok_or_else(|| Error::corrupt("the image is none")));
-        match landed {
-            Ok(id) => Ok(self.info(&index, index.image(&id)?)),
-            Err(error) => {
-                if let Err(second) = self.take_back(&mut index, &filling.work, &filling.file) {
-                    tracing::warn!(error = %crate::error::chain(&second), "left to the next start");
-                }
-                Err(error)
-            }
-        }
+        self.bring_all(&mut index, &filling.work, &arriving)?;
+        let image = index.layer(filling.guid).and_then(Layer::as_image);
+        let image = image.ok_or_else(|| Error::corrupt("the image is none"))?;
+        Ok(self.info(&index, image))
     }
 
-    /// Verifies the disk, links it to its parent and writes down what it is going to be.
-    fn make_ready(&self, pending: &PendingDisk, comment: &str) -> Result<Option<Pin>> {
-        let filling = &pending.filling;
-        let leaf = filling.whole()?;
+    /// Verifies the disks, links them to their parents and says what they are going to be.
+    fn make_ready(
+        &self,
+        pending: &PendingDisk,
+        comment: &str,
+    ) -> Result<(Vec<Arriving>, Vec<Pin>)> {
+        let mut disks = pending.filling.whole()?.into_iter();
+        let Some((own, leaf)) = disks.next() else {
+            return Err(Error::conflict("the disk was not brought in"));
+        };
+        let (mut arriving, mut pins, mut layers) = (Vec::new(), Vec::new(), Vec::new());
+        for (disk, leaf) in disks {
+            let place = self.place_for(&leaf)?;
+            self.link_to(&leaf, &place, names::sibling_locator)?;
+            pins.extend(place.pin);
+            let sidecar = Sidecar {
+                guid: disk.guid,
+                kind: Kind::Machine,
+                name: disk.called.clone(),
+                chain: None,
+                role: Role::Layer(None),
+                disks: Vec::new(),
+                steps: 1,
+            };
+            arriving.push(Arriving::new(disk.file.clone(), Vec::new(), sidecar));
+            layers.extend(disk.name.clone().map(|name| DataLayer { name, guid: disk.guid }));
+        }
         let place = self.place_for(&leaf)?;
         let chain = self.link_to(&leaf, &place, names::sibling_locator)?;
         let config = compose(
             place.below.as_ref().map(|config| config.document()),
             place.kind,
-            filling.guid,
+            own.guid,
             &NewImage {
                 config: place.config(),
                 machine: place.machine(&chain)?,
@@ -198,18 +148,17 @@ impl Store {
             },
         )?;
         let sidecar = Sidecar {
-            guid: filling.guid,
+            guid: own.guid,
             kind: place.kind,
             name: pending.name.short(),
             chain: None,
             role: Role::Image(config),
-            disks: Vec::new(),
+            disks: layers,
             steps: 1,
         };
-        let file = filling.file.clone();
-        let intent = Intent::Arrive { file, reference: Some(pending.name.to_string()) };
-        filling.work.complete(&intent, &sidecar)?;
-        Ok(place.pin)
+        pins.extend(place.pin);
+        arriving.push(Arriving::new(own.file.clone(), vec![pending.name.to_string()], sidecar));
+        Ok((arriving, pins))
     }
 
     /// Links a data disk of a container at `leaf` to its parent, if it has one, which is kept from being
@@ -312,95 +261,4 @@ fn check_free(index: &Index, guid: LayerGuid, name: &Name) -> Result<()> {
         .hint("choose another: ireko image import FILE NAME")),
         None => Ok(()),
     }
-}
-
-/// Whose file a disk is filled from.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Origin {
-    /// The user's.
-    Given,
-    /// Our own, in the work's folder.
-    Unpacked,
-}
-
-fn fill(
-    filling: &Filling,
-    source: &Path,
-    format: DiskFormat,
-    origin: Origin,
-    watch: &dyn Watch,
-) -> Result<Filled> {
-    let leaf = filling.work.path(&filling.file);
-    match format {
-        DiskFormat::Vhdx if origin == Origin::Unpacked => durable::rename(source, &leaf)?,
-        DiskFormat::Vhdx => copy_unchanged(source, &leaf, watch)?,
-        DiskFormat::Vhd => {
-            check_vhd(source)?;
-            convert_here(source, Format::Vhd, &leaf, watch)?;
-        }
-        DiskFormat::Raw => convert_here(source, Format::Raw, &leaf, watch)?,
-        DiskFormat::Qcow2 | DiskFormat::Vmdk | DiskFormat::Vdi => {
-            let virtual_size = vet::vet(source, format)?;
-            let folder = filling.work.path(CONVERTED);
-            return Ok(Filled::ToConvert(Conversion::plan(
-                (source, format),
-                (&folder, DiskFormat::Vhdx),
-                virtual_size,
-            )?));
-        }
-    }
-    Ok(Filled::Whole)
-}
-
-/// Copies a file; one that changes meanwhile is refused.
-fn copy_unchanged(source: &Path, to: &Path, watch: &dyn Watch) -> Result<()> {
-    let look = || {
-        let file = fs::metadata(source).during(|| format!("look at {}", source.display()))?;
-        Ok::<_, Error>((file.len(), file.mtime(), file.mtime_nsec()))
-    };
-    let before = look()?;
-    copy::copy_watched(source, to, watch)?;
-    let after = look()?;
-    match before == after {
-        true => Ok(()),
-        false => {
-            Err(Error::conflict(format!("{} was written to while it was copied", source.display()))
-                .hint("stop the virtual machine that uses it first"))
-        }
-    }
-}
-
-/// Refuses a VHD that is damaged or is only a part of a disk.
-fn check_vhd(source: &Path) -> Result<()> {
-    let looking = || format!("check {}", source.display());
-    let report = check(source).during(looking)?;
-    if let Some(finding) = report.findings.iter().find(|_| !report.is_sound()) {
-        return Err(Error::bad_input(format!("the disk is damaged: {}", finding.message)).hint(
-            "`ireko vhd check FILE` shows all that is wrong, `ireko vhd repair` cures what it can",
-        ));
-    }
-    match vhd::info(source).during(looking)?.parent {
-        None => Ok(()),
-        Some(_) => Err(Error::bad_input(format!(
-            "{} is a differencing VHD: its parent is another file",
-            source.display()
-        ))
-        .hint("`ireko vhd flatten FILE WHOLE.vhdx` makes one file of both")),
-    }
-}
-
-fn convert_here(source: &Path, format: Format, leaf: &Path, watch: &dyn Watch) -> Result<()> {
-    let converting = || format!("convert {}", source.display());
-    step::allocating().during(converting)?;
-    let allocated = fs::metadata(source).during(converting)?.blocks().saturating_mul(512);
-    copy::check_room(leaf, allocated)?;
-    let disk = Chain::open_as(source, format, Access::ReadOnly).during(converting)?;
-    let new = NewDisk::like(Format::Vhdx, disk.geometry());
-    convert(&disk, leaf, &new, watch).during(converting)?;
-    Ok(())
-}
-
-fn inside(packing: recognise::Packing, error: &Error) -> Error {
-    let error_text = crate::error::chain(error);
-    Error::bad_input(format!("the disk in the {packing} cannot be used: {error_text}"))
 }

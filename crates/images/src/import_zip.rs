@@ -77,13 +77,7 @@ impl Store {
         let ready = self.make_zip_ready(&zip, &work, name, watch).inspect_err(|_| end(&work))?;
         let mut index = self.index();
         self.check_free(&index, &ready.arriving).inspect_err(|_| end(&work))?;
-        let arrivals: Vec<_> = ready.arriving.iter().map(|one| one.arrival.clone()).collect();
-        if let Err(error) = self.land_all(&mut index, &work, &arrivals) {
-            if let Err(second) = self.take_back_all(&mut index, &work, &arrivals) {
-                tracing::warn!(error = %crate::error::chain(&second), "left to the next start");
-            }
-            return Err(error);
-        }
+        self.bring_all(&mut index, &work, &ready.arriving)?;
         let images = ready.members.iter().filter_map(|member| index.layer(member.guid)?.as_image());
         let files = |is_new| {
             let members = ready.members.iter().filter(move |member| member.is_new == is_new);

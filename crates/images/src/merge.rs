@@ -137,7 +137,7 @@ impl Store {
         let mut index = self.index();
         match request.sources {
             Sources::Keep => self.publish_merged(&mut index, &plan, request, &work, guid, &file),
-            Sources::Delete => self.replace(&mut index, &plan, request, &work, &file, &users()),
+            Sources::Delete => self.replace(&mut index, plan, request, &work, &file, &users()),
         }
     }
 
@@ -234,18 +234,19 @@ impl Store {
         }
     }
 
-    /// Lets the merged file, called `made` in `work`, take the place of the uppermost image's.
+    /// Lets the merged file, called `made` in `work`, take the place of the uppermost image's. Lets go of
+    /// the plan while the index is still locked: of two verbs that refuse each other one has its way.
     fn replace(
         &self,
         index: &mut Index,
-        plan: &Plan,
+        plan: Plan,
         request: &MergeRequest,
         work: &Work,
         made: &str,
         users: &[ImageUser],
     ) -> Result<Merged> {
         let (intent, deletion, removed) = self
-            .prepare_replacement(index, plan, request, work, made, users)
+            .prepare_replacement(index, &plan, request, work, made, users)
             .inspect_err(|_| end(work))?;
         let id = self.replacement_id(work, &intent).and_then(|id| {
             // The one step that needs space is the first: after it only renames follow, and a

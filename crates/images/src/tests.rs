@@ -179,6 +179,28 @@ pub(super) fn new_image(name: Option<&str>) -> NewImage {
     }
 }
 
+/// An OVF description of a machine with these disks on one controller.
+pub(super) fn ovf(disks: &[&str]) -> String {
+    let (mut files, mut contents, mut items) = (String::new(), String::new(), String::new());
+    for (number, file) in disks.iter().enumerate() {
+        files += &format!(r#"<File ovf:href="{file}" ovf:id="f{number}"/>"#);
+        contents += &format!(r#"<Disk ovf:diskId="d{number}" ovf:fileRef="f{number}"/>"#);
+        items += &format!(
+            "<Item><rasd:AddressOnParent>{number}</rasd:AddressOnParent>\
+             <rasd:HostResource>ovf:/disk/d{number}</rasd:HostResource>\
+             <rasd:InstanceID>{}</rasd:InstanceID><rasd:Parent>3</rasd:Parent>\
+             <rasd:ResourceType>17</rasd:ResourceType></Item>",
+            number + 10
+        );
+    }
+    format!(
+        r#"<Envelope xmlns="o" xmlns:ovf="o" xmlns:rasd="r"><References>{files}</References>
+        <DiskSection>{contents}</DiskSection><VirtualSystem><VirtualHardwareSection>
+        <Item><rasd:InstanceID>3</rasd:InstanceID><rasd:ResourceType>20</rasd:ResourceType></Item>
+        {items}</VirtualHardwareSection></VirtualSystem></Envelope>"#
+    )
+}
+
 pub(super) fn named(name: &str) -> Name {
     Name::parse(name).unwrap()
 }

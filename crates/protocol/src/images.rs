@@ -48,6 +48,9 @@ pub struct ImportedImage {
     pub own_bytes: u64,
     /// Bytes a guest sees.
     pub virtual_size: u64,
+    /// What its data disks are called, in order.
+    #[serde(default)]
+    pub disks: Vec<String>,
 }
 
 /// What a merge made, the result of `POST /ireko/images/{name}/merge`.

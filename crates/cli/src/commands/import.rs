@@ -24,7 +24,7 @@ const PIECE: usize = 256 << 10;
 /// Import a disk, a zip of images, or a tar archive of a root file system
 ///
 /// What FILE is, its content tells: a disk (VHDX, VHD, qcow2, VMDK, VDI, or raw with a partition
-/// table), the disk in an OVA or a Vagrant box, a zip of images as `ireko image export` and
+/// table), an OVA or a Vagrant box with all its disks, a zip of images as `ireko image export` and
 /// InvokeV-Container write it, or a tar archive of a root file system, plain or compressed with gzip,
 /// xz or zstd. "-" reads such an archive from standard input.
 ///
@@ -145,6 +145,10 @@ fn report(args: &Args, imported: &Imported) -> Result<()> {
     for name in &imported.names_taken {
         output::note(format_args!("the name {name} is another image's here, and stays so"));
     }
+    for image in imported.images.iter().filter(|image| !image.disks.is_empty()) {
+        let name = image.names.first().unwrap_or(&image.id);
+        output::note(format_args!("{name} has data disks: {}", image.disks.join(", ")));
+    }
     for entry in &imported.passed_over {
         output::note(format_args!("passed over in the zip: {}", printable(entry)));
     }
@@ -250,6 +254,7 @@ mod tests {
             parent: parent.map(str::to_owned),
             own_bytes: 0,
             virtual_size: 0,
+            disks: Vec::new(),
         };
         let images = vec![image("a", Some("z")), image("b", Some("a")), image("c", None)];
         let imported = Imported {

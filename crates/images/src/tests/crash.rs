@@ -92,17 +92,20 @@ fn run(verb: &str, store: &Store, places: &Places) {
 
 /// A child of the image `base`, in a file with a GUID, and a disk in an archive.
 pub(super) const DISK: &str = "disk_5dc27766-f623-4200-9d64-115e9bfd4a08.vhdx";
-const PACKED: &str = "packed.ova";
+pub(super) const PACKED: &str = "packed.ova";
 
 /// Makes the disks that are imported.
-fn prepare_disks(store: &Store, places: &Places) {
+pub(super) fn prepare_disks(store: &Store, places: &Places) {
     let base = store.find("base").unwrap().file;
     let disk = places.cache.join(DISK);
     vhdx::create_child(&disk, &base, r".\base.vhdx", &ChildOptions::default()).unwrap();
     let mut packed = tar::Builder::new(Vec::new());
     let inner = places.cache.join("inner.vhdx");
     vhdx::create(&inner, &CreateOptions::new(64 << 20)).unwrap();
-    for (name, bytes) in [("vm.ovf", Vec::new()), ("disk.vhdx", std::fs::read(&inner).unwrap())] {
+    let disk = std::fs::read(&inner).unwrap();
+    let description = ovf(&["system.vhdx", "data.vhdx"]).into_bytes();
+    let members = [("vm.ovf", description), ("data.vhdx", disk.clone()), ("system.vhdx", disk)];
+    for (name, bytes) in members {
         let mut header = tar::Header::new_gnu();
         header.set_size(bytes.len() as u64);
         packed.append_data(&mut header, name, &bytes[..]).unwrap();

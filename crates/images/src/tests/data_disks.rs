@@ -180,8 +180,8 @@ fn a_disk_that_is_given_is_copied_by_its_content_and_finds_its_parent() {
     std::fs::create_dir_all(places.container("d")).unwrap();
     let place = |file: &Path, name: &str| {
         let given = file.extension().is_some_and(|it| it == "img").then(|| "raw".parse());
-        let pending = store.begin_data_disk(file, recognise(file, given.transpose()?)?)?;
-        store.fill_data_disk(&pending, &())?;
+        let mut pending = store.begin_data_disk(file, recognise(file, given.transpose()?)?)?;
+        store.fill_data_disk(&mut pending, &())?;
         store.place_data_disk(pending, &web.id, &places.container("d"), &name.parse()?)
     };
     let raw = places.cache.join("disk.img");

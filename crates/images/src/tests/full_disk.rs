@@ -80,8 +80,8 @@ fn while_creating_data_disks() {
     });
     check_after(prepare, |store, places| {
         let file = places.cache.join("base.vhdx");
-        let pending = store.begin_data_disk(&file, crate::recognise(&file, None)?)?;
-        store.fill_data_disk(&pending, &())?;
+        let mut pending = store.begin_data_disk(&file, crate::recognise(&file, None)?)?;
+        store.fill_data_disk(&mut pending, &())?;
         let (web, name) = (store.find("web")?.id, "more".parse()?);
         store.place_data_disk(pending, &web, &places.container("d"), &name).map(drop)
     });
@@ -104,6 +104,15 @@ fn while_importing_a_disk() {
             vhdx::create_child(&file, &base, r".\base.vhdx", &ChildOptions::default()).unwrap();
         }
         super::imports::import_disk(store, &file, None).map(drop)
+    });
+}
+
+#[test]
+fn while_importing_an_archive_of_several_disks() {
+    let prepare = |store: &Store, places: &Places| super::crash::prepare_disks(store, places);
+    check_after(prepare, |store, places| {
+        let file = places.cache.join(super::crash::PACKED);
+        super::imports::import_disk(store, &file, Some("packed")).map(drop)
     });
 }
 

@@ -59,8 +59,8 @@ pub(super) fn import_disk(
     file: &Path,
     name: Option<&str>,
 ) -> Result<ImageInfo, Error> {
-    let pending = store.begin_disk(file, recognise(file, None)?, name)?;
-    if let Filled::ToConvert(conversion) = store.fill_disk(&pending, &())? {
+    let mut pending = store.begin_disk(file, recognise(file, None)?, name)?;
+    while let Filled::ToConvert(conversion) = store.fill_disk(&mut pending, &())? {
         // What it makes of hostile files is the publishing's affair.
         output(&mut super::qemu_img(&conversion)).unwrap();
     }
@@ -210,7 +210,7 @@ fn of_two_imports_of_one_file_or_name_one_succeeds() {
     let file = scene.path(&format!("a_{GUID}.vhdx"));
     vhdx::create(&file, &CreateOptions::new(64 << 20)).unwrap();
     let what = recognise(&file, None).unwrap();
-    let first = scene.store.begin_disk(&file, what, None).unwrap();
+    let mut first = scene.store.begin_disk(&file, what, None).unwrap();
     for name in [None, Some("b")] {
         let error = scene.store.begin_disk(&file, what, name).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
@@ -218,7 +218,7 @@ fn of_two_imports_of_one_file_or_name_one_succeeds() {
     let other = scene.path("A.vhdx");
     vhdx::create(&other, &CreateOptions::new(64 << 20)).unwrap();
     assert!(scene.store.begin_disk(&other, what, None).is_err());
-    assert_eq!(scene.store.fill_disk(&first, &()).unwrap(), Filled::Whole);
+    assert_eq!(scene.store.fill_disk(&mut first, &()).unwrap(), Filled::Whole);
     // Somebody else takes the name meanwhile, by docker's words.
     import(&scene.store, &scene.places, "a", 1);
     let error = scene.store.publish_disk(first, "").unwrap_err();
@@ -251,11 +251,11 @@ fn an_import_that_is_dropped_or_cancelled_leaves_nothing() {
             made.to_str().unwrap(),
         ]);
         let what = recognise(&made, None).unwrap();
-        let pending = scene.store.begin_disk(&made, what, None).unwrap();
-        scene.store.fill_disk(&pending, &Cancelled).unwrap_err();
+        let mut pending = scene.store.begin_disk(&made, what, None).unwrap();
+        scene.store.fill_disk(&mut pending, &Cancelled).unwrap_err();
         drop(pending);
-        let pending = scene.store.begin_disk(&made, what, None).unwrap();
-        scene.store.fill_disk(&pending, &()).unwrap();
+        let mut pending = scene.store.begin_disk(&made, what, None).unwrap();
+        scene.store.fill_disk(&mut pending, &()).unwrap();
         drop(pending);
         assert_eq!(listing(&scene.places.root), before, "{file}");
     }

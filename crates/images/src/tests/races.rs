@@ -2,7 +2,7 @@
 
 use super::crash::{DISK, prepare};
 use super::*;
-use crate::Depth;
+use crate::{Depth, FoldExtent};
 use std::ops::RangeInclusive;
 use std::sync::Barrier;
 use std::thread;
@@ -10,7 +10,7 @@ use std::thread;
 type Verb = fn(&Store, &Places, client: &str) -> Result<(), Error>;
 
 /// Each verb, and how many of two clients succeed with it. A name that is given to another image moves, as docker's do.
-const VERBS: [(&str, Verb, RangeInclusive<usize>); 15] = [
+const VERBS: [(&str, Verb, RangeInclusive<usize>); 16] = [
     ("create", create, 2..=2),
     ("commit one container", |store, places, _| commit_c(store, places, "new"), 1..=2),
     ("commit all disks of one container", |store, places, _| commit_f(store, places), 1..=2),
@@ -24,6 +24,7 @@ const VERBS: [(&str, Verb, RangeInclusive<usize>); 15] = [
     ("remove a tree", |store, _, _| store.remove_tree("mid", &[]).map(drop), 1..=1),
     ("merge", |store, _, _| merge_api(store, Sources::Keep), 1..=1),
     ("merge in place", |store, _, _| merge_api(store, Sources::Delete), 1..=1),
+    ("fold", |store, _, _| store.fold(FoldExtent::Whole, &()).map(drop), 1..=2),
     ("collect garbage", |store, _, _| store.collect_garbage().map(drop), 2..=2),
     ("repair", |store, _, _| store.repair().map(drop), 2..=2),
 ];

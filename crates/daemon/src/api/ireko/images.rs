@@ -44,6 +44,7 @@ fn imported_image(image: &ImageInfo) -> ImportedImage {
         parent: image.parent_image.map(|parent| parent.to_string()),
         own_bytes: image.own_bytes,
         virtual_size: image.virtual_size,
+        disks: image.disks.iter().map(|disk| disk.name.to_string()).collect(),
     }
 }
 
