@@ -55,6 +55,8 @@ pub enum Place<'a> {
         /// That process.
         init: BorrowedFd<'a>,
     },
+    /// It stays where the agent is.
+    Here,
 }
 
 /// What the child was at when it failed.
@@ -123,6 +125,7 @@ fn follow(plan: &Plan<'_>) -> std::result::Result<Infallible, (Step, Errno)> {
             mount_own().map_err(at(Step::Mount))?;
         }
         Place::Join { init } => join(init).map_err(at(Step::Enter))?,
+        Place::Here => {}
     }
     take_stdio(plan).map_err(at(Step::Stdio))?;
     if plan.reaper {

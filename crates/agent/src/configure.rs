@@ -58,7 +58,8 @@ fn mount_root(wanted: &Configure) -> Result<OwnedFd> {
     rustix::fs::open(DISK, flags, Mode::empty()).during(|| "open the root disk's top folder")
 }
 
-fn set_clock(unix_nanos: u64) -> Result<()> {
+/// Sets the wall clock: nanoseconds since 1970 UTC.
+pub fn set_clock(unix_nanos: u64) -> Result<()> {
     let time = rustix::time::Timespec {
         tv_sec: (unix_nanos / 1_000_000_000) as i64,
         tv_nsec: (unix_nanos % 1_000_000_000) as i64,

@@ -53,15 +53,20 @@ impl Freezer {
         if !matches!(*state, State::Thawed) {
             return Err(Failure::new(FailureKind::Other, "the disks are frozen already"));
         }
-        for (number, disk) in disks.iter().enumerate() {
+        let mut frozen = Vec::with_capacity(disks.len());
+        for disk in disks {
             // SAFETY: FIFREEZE ignores its argument.
-            let frozen = unsafe { ioctl(disk, FIFREEZE, std::ptr::null_mut()) };
-            if let Err(failure) = frozen.during(|| "freeze the disks") {
-                let _ = thaw_all(&disks[..number]);
-                return Err(failure);
+            match unsafe { ioctl(&disk, FIFREEZE, std::ptr::null_mut()) } {
+                Ok(()) => frozen.push(disk),
+                // One of a kind that cannot be held still is written out, and no more.
+                Err(cause) if cause.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
+                Err(cause) => {
+                    let _ = thaw_all(&frozen);
+                    return Err(Failure::of("freeze the disks", cause));
+                }
             }
         }
-        *state = State::Frozen { until: Instant::now() + FREEZE_LIMIT, disks };
+        *state = State::Frozen { until: Instant::now() + FREEZE_LIMIT, disks: frozen };
         Ok(())
     }
 

@@ -5,25 +5,18 @@
 //! systems' UUIDs stay. Host keys are not made by every distribution's own means when they are missing,
 //! so a small unit of systemd's is left that does.
 
-use std::fs::File;
-use std::io::Write;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
 
-use ireko_protocol::agent::{DiskSerial, FailureKind};
-use rustix::fs::{FileType, Mode, OFlags, openat, symlinkat};
+use ireko_protocol::agent::DiskSerial;
+use rustix::fs::{FileType, Mode, OFlags, openat};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-use crate::disks;
-use crate::failure::{During, Failure, Result};
+use crate::failure::{During, Result};
 use crate::removal::{names_in, remove};
 use crate::rooted::{Root, split};
+use crate::system_disk::{SystemDisk, name_of};
+use crate::units;
 
-/// Where a system's file systems are mounted.
-const MOUNTS: &str = "/run/system";
-/// No disk has more partitions that matter.
-const MOST_PARTITIONS: usize = 128;
 /// Folders of logs are not nested deeper.
 const DEEPEST_LOG: usize = 16;
 
@@ -120,84 +113,10 @@ pub struct Generalized {
 
 /// Generalizes the system on the disk with this serial, durably.
 pub fn generalize_disk(serial: &DiskSerial) -> Result<Generalized> {
-    let disk = disks::find(serial)?;
-    let mounts = Mounts::of(&disk.node)?;
-    let generalized = generalize(&mounts.roots()?)?;
-    mounts.unmount()?;
+    let disk = SystemDisk::mount(serial)?;
+    let generalized = generalize(&disk.roots()?)?;
+    disk.unmount()?;
     Ok(generalized)
-}
-
-/// The file systems of a disk that can be mounted.
-struct Mounts(Vec<PathBuf>);
-
-impl Mounts {
-    fn of(node: &Path) -> Result<Self> {
-        let mut mounted = Vec::new();
-        for device in devices(node) {
-            let folder = Path::new(MOUNTS).join(mounted.len().to_string());
-            std::fs::create_dir_all(&folder).during(|| "make a mount point")?;
-            let flags = MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
-            // Only ext4's own words tell it from what is no file system of that kind.
-            if mount(&device, &folder, "ext4", flags, c"noinit_itable").is_ok() {
-                mounted.push(folder);
-            }
-        }
-        Ok(Self(mounted))
-    }
-
-    /// The root file system, and that of /var where it is another one.
-    fn roots(&self) -> Result<Vec<(&'static str, Root)>> {
-        let has = |folder: &Path, name: &str| folder.join(name).symlink_metadata().is_ok();
-        let open = |folder: &Path| {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let top = rustix::fs::open(folder, flags, Mode::empty());
-            top.map(Root::of).during(|| "open a file system of the disk")
-        };
-        let is_root = |folder: &&PathBuf| has(folder, "etc/fstab") || has(folder, "etc/os-release");
-        let Some(root) = self.0.iter().find(is_root) else {
-            return Err(unsupported("no root file system of a Linux"));
-        };
-        let mut roots = vec![("", open(root)?)];
-        if !has(root, "var/lib") {
-            let is_var = |folder: &&PathBuf| has(folder, "lib") && has(folder, "log");
-            let Some(var) = self.0.iter().find(|folder| *folder != root && is_var(folder)) else {
-                return Err(unsupported("no file system for the system's /var"));
-            };
-            roots.push(("var/", open(var)?));
-        }
-        Ok(roots)
-    }
-
-    fn unmount(&self) -> Result<()> {
-        for folder in &self.0 {
-            unmount(folder, UnmountFlags::empty()).during(|| "unmount the system's disk")?;
-        }
-        Ok(())
-    }
-}
-
-fn unsupported(what: &str) -> Failure {
-    let message = format!(
-        "{what} is found on ext2, ext3 or ext4: other systems, and disks with LVM, encryption or other \
-         file systems, are generalized from inside"
-    );
-    Failure::new(FailureKind::BadInput, message)
-}
-
-/// The disk's partitions, or itself where it has none.
-fn devices(node: &Path) -> Vec<PathBuf> {
-    let Some(name) = node.file_name() else { return Vec::new() };
-    let folder = Path::new("/sys/block").join(name);
-    let mut partitions: Vec<_> = std::fs::read_dir(&folder)
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.join("partition").exists())
-        .filter_map(|path| Some(Path::new("/dev").join(path.file_name()?)))
-        .take(MOST_PARTITIONS)
-        .collect();
-    partitions.sort();
-    if partitions.is_empty() { vec![node.to_owned()] } else { partitions }
 }
 
 /// Generalizes the system whose file systems these are, each with the path that it is at.
@@ -230,15 +149,6 @@ fn generalize(roots: &[(&'static str, Root)]) -> Result<Generalized> {
         top.and_then(rustix::fs::syncfs).during(|| "write the disk out")?;
     }
     Ok(done)
-}
-
-fn name_of(root: &Root) -> String {
-    let text = ["etc/os-release", "usr/lib/os-release"]
-        .iter()
-        .find_map(|path| root.read_text(path, 64 << 10))
-        .unwrap_or_default();
-    let name = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
-    name.unwrap_or_default().trim_matches('"').chars().take(100).collect()
 }
 
 /// Removes all that a pattern means; how many those were.
@@ -345,20 +255,9 @@ fn empty_all(root: &Root, path: &str) -> rustix::io::Result<u64> {
 
 /// Leaves the unit that makes host keys, where there are systemd and OpenSSH.
 fn leave_unit(root: &Root) -> rustix::io::Result<()> {
-    let is_there = |path: &[u8]| root.open_at(path, OFlags::PATH).is_ok();
-    if !is_there(b"usr/bin/ssh-keygen") || !is_there(b"etc/systemd/system") {
-        return Ok(());
-    }
-    let units = root.ensure_folder(b"etc/systemd/system")?;
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW;
-    let unit = openat(&units, UNIT, flags | OFlags::CLOEXEC, Mode::from_raw_mode(0o644))?;
-    File::from(unit)
-        .write_all(UNIT_TEXT.as_bytes())
-        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-    let wanted = root.ensure_folder(b"etc/systemd/system/multi-user.target.wants")?;
-    match symlinkat(format!("../{UNIT}"), &wanted, UNIT) {
-        Ok(()) | Err(Errno::EXIST) => Ok(()),
-        Err(error) => Err(error),
+    match root.open_at(b"usr/bin/ssh-keygen", OFlags::PATH).is_ok() && units::are_kept(root) {
+        true => units::leave(root, UNIT, UNIT_TEXT),
+        false => Ok(()),
     }
 }
 
@@ -367,6 +266,7 @@ mod tests {
     use super::*;
     use std::fs;
     use std::os::unix::fs::symlink;
+    use std::path::Path;
 
     fn write(top: &Path, path: &str, text: &str) {
         let path = top.join(path);

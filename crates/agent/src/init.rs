@@ -14,7 +14,8 @@ use rustix::mount::{MountFlags, mount, mount_bind_recursive, mount_move};
 use rustix::process::{Resource, Rlimit, setrlimit};
 
 use crate::failure::{During, Failure, Result};
-use crate::{kmsg, port::Port, power_off, serve};
+use crate::serve::{self, Role};
+use crate::{kmsg, port::Port, power_off};
 
 /// Where the initramfs keeps kernel modules, loaded in the order of their names.
 const MODULES: &str = "/modules";
@@ -28,7 +29,7 @@ pub fn run() -> ! {
         come_up()?;
         load_modules(Path::new(MODULES));
         let port = Port::find(PORT_PATIENCE)?;
-        serve::serve(port)
+        serve::serve(port, Role::Init)
     });
     match ended {
         Ok(Ok(())) => {}

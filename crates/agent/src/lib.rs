@@ -1,4 +1,4 @@
-//! The guest agent: PID 1 of the utility VM.
+//! The guest agent: PID 1 of the utility VM, and a service of operating systems that were prepared.
 //!
 //! It brings the kernel's file systems up, loads the modules it was packed with, meets the shim on
 //! a virtio-serial port and does what [`ireko_protocol::agent`] says: mounts the container's disk,
@@ -16,6 +16,9 @@
 //! ```
 //!
 //! Nothing here may end PID 1: every failure becomes a `Failed` reply or a line in the kernel log.
+//!
+//! [`init`] and [`service`] are the two ways in; which of both it is decides what it is asked for
+//! ([`serve::Role`]) and where its programs run ([`spawn::Target`]).
 
 pub mod failure;
 pub mod kmsg;
@@ -23,6 +26,7 @@ pub mod kmsg;
 // Coming up and going down.
 pub mod init;
 pub mod power_off;
+pub mod service;
 pub mod uevent;
 
 // The channel to the host.
@@ -30,14 +34,18 @@ pub mod port;
 pub mod serve;
 pub mod streams;
 
-// The machine and the container in it.
+// The machine and the container in it, or the system.
+mod addresses;
 pub mod cgroup;
 pub mod configure;
 pub mod disks;
 pub mod freeze;
 mod generalize;
+mod install;
 pub mod network;
 pub mod rooted;
+mod system_disk;
+mod units;
 pub mod view;
 
 // Processes.

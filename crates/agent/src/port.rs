@@ -63,8 +63,13 @@ impl Port {
                 )
             })?;
         let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let device = rustix::fs::open(&node, flags, Mode::empty())
-            .during(|| format!("open {}", node.display()))?;
+        let device =
+            rustix::fs::open(&node, flags, Mode::empty()).map_err(|cause| match cause {
+                Errno::BUSY => {
+                    Failure::new(FailureKind::Other, "another ireko-agent runs here already")
+                }
+                cause => Failure::of(format_args!("open {}", node.display()), cause),
+            })?;
         Self::over(device)
     }
 

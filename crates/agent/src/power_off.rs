@@ -1,6 +1,7 @@
-//! The end of the machine, with the disk in order.
+//! The end of the machine, with the disk in order: by ourselves, or by the system that it runs.
 
 use std::os::fd::OwnedFd;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -9,7 +10,10 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount_remount, unmount};
 use rustix::system::{RebootCommand, reboot};
 
+use ireko_protocol::agent::FailureKind;
+
 use crate::configure::DISK;
+use crate::failure::{During, Failure, Result};
 use crate::{cgroup, kmsg, view};
 
 /// How long killed processes may take to be gone; they may be waiting for the disk.
@@ -36,6 +40,26 @@ pub fn power_off() -> ! {
 /// Takes the container's view away, with all that is mounted in it.
 pub(crate) fn close_view() {
     let _ = unmount(view::VIEW, UnmountFlags::DETACH);
+}
+
+/// Has the system that the agent is a service of shut itself down. Returns when that is begun.
+///
+/// Every init has a program of this name: systemd's, sysvinit's, busybox's.
+pub fn shut_down() -> Result<()> {
+    let found = ["/sbin/poweroff", "/usr/sbin/poweroff", "/bin/poweroff", "/usr/bin/poweroff"]
+        .into_iter()
+        .find(|program| std::path::Path::new(program).exists())
+        .ok_or_else(|| Failure::new(FailureKind::NotFound, "the system has no poweroff"))?;
+    let status = Command::new(found)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .during(|| format!("run {found}"))?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(Failure::new(FailureKind::Other, format!("{found}: {status}"))),
+    }
 }
 
 /// Writes the file system's superblock as clean, also where a mount of it is still held.

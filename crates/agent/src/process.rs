@@ -23,6 +23,8 @@ pub struct Process {
     stdin: Option<Input>,
     outputs: Vec<Output>,
     state: State,
+    /// Nobody asks for it any more.
+    is_abandoned: bool,
 }
 
 #[derive(Debug)]
@@ -72,7 +74,7 @@ impl Process {
     /// A process that is being started; bytes for its stdin may come already.
     pub fn starting(id: ProcessId, stdin: bool) -> Self {
         let stdin = stdin.then(Input::default);
-        Self { id, stdin, outputs: Vec::new(), state: State::Starting }
+        Self { id, stdin, outputs: Vec::new(), state: State::Starting, is_abandoned: false }
     }
 
     /// It was started.
@@ -99,7 +101,20 @@ impl Process {
             }
         }
         self.state = State::Running { pidfd: child.pidfd, pid: child.pid, terminal };
-        self.write_input(port);
+        match self.is_abandoned {
+            true => self.abandon(),
+            false => self.write_input(port),
+        }
+    }
+
+    /// Nobody reads or writes its streams any more: a terminal hangs up, pipes are closed. It runs on.
+    pub fn abandon(&mut self) {
+        self.is_abandoned = true;
+        self.stdin = None;
+        self.outputs.clear();
+        if let State::Running { terminal, .. } = &mut self.state {
+            *terminal = None;
+        }
     }
 
     /// The handle and the PID in the agent's namespace, while it runs.

@@ -9,7 +9,7 @@ use crate::failure::{Failure, Result};
 use crate::rooted::{Root, join, mode_of};
 
 /// Searched where the environment has no PATH: docker's own.
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Finds the program `name`, as a path inside the root that begins with a slash.
 pub fn find(root: &Root, name: &str, env: &[String], cwd: &str) -> Result<String> {

@@ -7,6 +7,7 @@ use std::fs;
 use std::io::Read;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ireko_protocol::agent::{Configure, FailureKind, ProcessId, Spawn};
@@ -36,7 +37,7 @@ pub fn is_the_actor() -> bool {
 /// Where this fails the machine is of no use.
 pub fn rehearse(wanted: Configure) -> Result<()> {
     let serial = wanted.root.clone();
-    let machine = configure(wanted)?;
+    let machine = Arc::new(configure(wanted)?);
     fs::copy("/proc/self/exe", format!("{DISK}{ACTOR}")).during(|| "copy the agent")?;
     let process = Spawn {
         process: ProcessId::INIT,
@@ -48,7 +49,7 @@ pub fn rehearse(wanted: Configure) -> Result<()> {
         stdin: false,
         init: false,
     };
-    let child = spawn::spawn(&machine, &process, &Target::First)?;
+    let child = spawn::spawn(&process, &Target::First(Arc::clone(&machine)))?;
     if let Ends::Pipes { stdout, stderr, .. } = child.ends {
         for end in [stdout, stderr] {
             rustix::fs::fcntl_setfl(&end, OFlags::empty()).during(|| "prepare a pipe")?;

@@ -10,30 +10,43 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use ireko_protocol::agent::{
-    FailureKind, GuestMessage, ProcessId, Reply, Request, RequestBody, Spawn, Stdio, VERSION,
-    owner_of,
+    FailureKind, GuestMessage, Numbered, ProcessId, Reply, Request, RequestBody, Spawn, Stdio,
+    VERSION, owner_of,
 };
-use ireko_protocol::frame::{Frame, FrameKind};
+use ireko_protocol::frame::{Frame, FrameError, FrameKind};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::fs::{Mode, OFlags};
 
+use crate::addresses::addresses;
 use crate::apply_tar;
-use crate::configure::{Machine, configure};
+use crate::configure::{Machine, configure, set_clock};
 use crate::failure::{During, Failure, Result};
 use crate::freeze::{Freezer, mounted_disks};
 use crate::generalize::{Generalized, generalize_disk};
+use crate::install::prepare_disk;
 use crate::port::{Event, Port};
 use crate::process::{Part, Process};
 use crate::rehearse::rehearse;
 use crate::spawn::{self, Child, Target};
 use crate::{kmsg, network, power_off, processes, usage, view};
 
+/// What the agent is in its machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Its first process: the machine is ours.
+    Init,
+    /// A service of a system that is somebody's own.
+    Service,
+}
+
 /// Serves the host until it powers the machine off; returns only where waiting itself fails.
-pub fn serve(port: Port) -> Result<()> {
-    Agent::new(port)?.run()
+pub fn serve(port: Port, role: Role) -> Result<()> {
+    Agent::new(port, role)?.run()
 }
 
 struct Agent {
     port: Port,
+    role: Role,
     reporter: Reporter,
     outcomes: Receiver<Outcome>,
     machine: Option<Arc<Machine>>,
@@ -47,6 +60,24 @@ struct Agent {
 enum Outcome {
     Replied { request: u64, reply: Reply },
     Started { request: u64, process: ProcessId, result: Result<Child> },
+}
+
+/// The file system that is held still last.
+enum Top {
+    Disk(Arc<Machine>),
+    System,
+}
+
+impl Top {
+    fn open(&self) -> Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match self {
+            Self::Disk(machine) => machine.disk.try_clone().during(|| "hold the root disk"),
+            Self::System => {
+                rustix::fs::open("/", flags, Mode::empty()).during(|| "hold the root file system")
+            }
+        }
+    }
 }
 
 /// Hands outcomes to the main loop and wakes it.
@@ -72,12 +103,13 @@ enum Token {
 }
 
 impl Agent {
-    fn new(port: Port) -> Result<Self> {
+    fn new(port: Port, role: Role) -> Result<Self> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .during(|| "make an event counter")?;
         let (sender, outcomes) = channel();
         Ok(Self {
             port,
+            role,
             reporter: Reporter { outcomes: sender, wake: Arc::new(wake) },
             outcomes,
             machine: None,
@@ -145,7 +177,10 @@ impl Agent {
 
     fn greet(&mut self) {
         for process in self.processes.values_mut() {
-            process.renew();
+            match self.role {
+                Role::Init => process.renew(),
+                Role::Service => process.abandon(),
+            }
         }
         let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
         if let Ok(frame) = Frame::message(&GuestMessage::Hello { version: VERSION, kernel }) {
@@ -157,7 +192,7 @@ impl Agent {
         if frame.kind == FrameKind::Message {
             match frame.parse::<Request>() {
                 Ok(request) => self.take_request(request),
-                Err(cause) => kmsg::warn(format_args!("a request is not understood: {cause}")),
+                Err(cause) => self.take_unknown(&frame, &cause),
             }
             return;
         }
@@ -174,6 +209,15 @@ impl Agent {
         }
     }
 
+    /// A host may be newer than an agent on a disk is, and must not wait in vain.
+    fn take_unknown(&mut self, frame: &Frame, cause: &FrameError) {
+        kmsg::warn(format_args!("a request is not understood: {cause}"));
+        if let Ok(Numbered { id }) = frame.parse() {
+            let message = "the agent in this machine is older, and does not understand this";
+            self.reply(id, Failure::new(FailureKind::BadInput, message).into());
+        }
+    }
+
     fn take_request(&mut self, Request { id, body }: Request) {
         match self.answer(id, body) {
             Ok(Some(reply)) => self.reply(id, reply),
@@ -184,6 +228,7 @@ impl Agent {
 
     /// Answers at once, or `None` where a thread will.
     fn answer(&mut self, id: u64, body: RequestBody) -> Result<Option<Reply>> {
+        self.check_role(&body)?;
         match body {
             RequestBody::Configure(wanted) => {
                 if self.machine.is_some() {
@@ -255,6 +300,28 @@ impl Agent {
                 });
                 return Ok(None);
             }
+            RequestBody::Prepare { disk } => {
+                if self.machine.is_some() {
+                    return Err(Failure::new(FailureKind::BadInput, "the machine is configured"));
+                }
+                self.work(id, move || Ok(Reply::Prepared { system: prepare_disk(&disk)? }));
+                return Ok(None);
+            }
+            RequestBody::Hail => {
+                self.greet();
+                return Ok(None);
+            }
+            RequestBody::SetClock { unix_nanos } => set_clock(unix_nanos)?,
+            RequestBody::Addresses => {
+                self.work(id, || Ok(Reply::Addresses { interfaces: addresses()? }));
+                return Ok(None);
+            }
+            RequestBody::ShutDown => {
+                // What is frozen could not be written out.
+                let _ = self.freezer.thaw();
+                self.work(id, || power_off::shut_down().map(|()| Reply::Done));
+                return Ok(None);
+            }
             RequestBody::PowerOff => {
                 // What is frozen could not be written out.
                 let _ = self.freezer.thaw();
@@ -262,6 +329,32 @@ impl Agent {
             }
         }
         Ok(Some(Reply::Done))
+    }
+
+    /// Refuses what is for an agent in the other role.
+    fn check_role(&self, body: &RequestBody) -> Result<()> {
+        let is_for_all = matches!(
+            body,
+            RequestBody::Spawn(_)
+                | RequestBody::Signal { .. }
+                | RequestBody::Resize { .. }
+                | RequestBody::Freeze
+                | RequestBody::Thaw
+        );
+        let is_for_service = matches!(
+            body,
+            RequestBody::Hail
+                | RequestBody::SetClock { .. }
+                | RequestBody::Addresses
+                | RequestBody::ShutDown
+        );
+        match is_for_all || is_for_service == (self.role == Role::Service) {
+            true => Ok(()),
+            false => {
+                let message = "the agent in this machine is not in the place to do this";
+                Err(Failure::new(FailureKind::BadInput, message))
+            }
+        }
     }
 
     fn machine(&self) -> Result<Arc<Machine>> {
@@ -277,25 +370,30 @@ impl Agent {
     }
 
     fn spawn(&mut self, request: u64, wanted: Spawn) -> Result<()> {
-        let machine = self.machine()?;
         let id = wanted.process;
         if self.processes.contains_key(&id) || (id == ProcessId::INIT && self.first_asked) {
             let message = format!("process {} was started before", id.0);
             return Err(Failure::new(FailureKind::BadInput, message));
         }
-        let target = if id == ProcessId::INIT {
-            self.first_asked = true;
-            Target::First
-        } else {
-            let first = self.processes.get(&ProcessId::INIT).and_then(Process::running);
-            let (pidfd, pid) = first
-                .ok_or_else(|| Failure::new(FailureKind::NoSuch, "the container is not running"))?;
-            Target::Beside { pidfd: Arc::clone(pidfd), pid }
+        let target = match self.role {
+            Role::Service => Target::System,
+            Role::Init if id == ProcessId::INIT => {
+                let machine = self.machine()?;
+                self.first_asked = true;
+                Target::First(machine)
+            }
+            Role::Init => {
+                let machine = self.machine()?;
+                let first = self.processes.get(&ProcessId::INIT).and_then(Process::running);
+                let gone = || Failure::new(FailureKind::NoSuch, "the container is not running");
+                let (pidfd, pid) = first.ok_or_else(gone)?;
+                Target::Beside { machine, pidfd: Arc::clone(pidfd), pid }
+            }
         };
         self.processes.insert(id, Process::starting(id, wanted.stdin));
         let reporter = self.reporter.clone();
         in_thread(move || {
-            let result = guarded(|| spawn::spawn(&machine, &wanted, &target));
+            let result = guarded(|| spawn::spawn(&wanted, &target));
             reporter.report(Outcome::Started { request, process: id, result });
         })
         .inspect_err(|_| {
@@ -304,14 +402,19 @@ impl Agent {
     }
 
     fn freeze(&self, request: u64) -> Result<()> {
-        let (machine, freezer) = (self.machine()?, Arc::clone(&self.freezer));
-        let first = self.processes.get(&ProcessId::INIT).and_then(Process::running);
-        let first = first.map(|(_, pid)| pid);
+        let freezer = Arc::clone(&self.freezer);
+        let (top, beside) = match self.role {
+            Role::Init => {
+                let first = self.processes.get(&ProcessId::INIT).and_then(Process::running);
+                (Top::Disk(self.machine()?), first.map(|(_, pid)| pid))
+            }
+            Role::Service => (Top::System, Some(std::process::id())),
+        };
         let reporter = self.reporter.clone();
         in_thread(move || {
             let frozen = guarded(|| {
-                let root = machine.disk.try_clone().during(|| "hold the root disk")?;
-                let mut disks = first.map(|pid| mounted_disks(pid, &root)).unwrap_or_default();
+                let root = top.open()?;
+                let mut disks = beside.map(|pid| mounted_disks(pid, &root)).unwrap_or_default();
                 disks.push(root);
                 freezer.freeze(disks)
             });

@@ -3,6 +3,7 @@
 //! ```text
 //!   first process    view::build ─► clone3(new PID + mount ns, workload cgroup) ─► child::run
 //!   any other        setns(PID ns of the first) ─► clone3(workload cgroup)      ─► child::run
+//!   of a service     clone3                                                     ─► child::run
 //! ```
 //!
 //! Runs on a thread of its own: it may wait for the disk, and `setns` of a PID namespace changes
@@ -61,23 +62,38 @@ pub enum Ends {
 /// Where a process is started.
 pub enum Target {
     /// In new namespaces, as the container's first.
-    First,
+    First(Arc<Machine>),
     /// Beside the first process.
     Beside {
+        /// The container's machine.
+        machine: Arc<Machine>,
         /// Its handle.
         pidfd: Arc<OwnedFd>,
         /// Its PID in the agent's namespace.
         pid: u32,
     },
+    /// In the system that the agent is a service of.
+    System,
+}
+
+impl Target {
+    /// The control group it is born in, where that is not the agent's.
+    fn machine(&self) -> Option<&Machine> {
+        match self {
+            Self::First(machine) | Self::Beside { machine, .. } => Some(machine),
+            Self::System => None,
+        }
+    }
 }
 
 /// Starts the process; it runs its program when this returns.
-pub fn spawn(machine: &Machine, wanted: &Spawn, target: &Target) -> Result<Child> {
+pub fn spawn(wanted: &Spawn, target: &Target) -> Result<Child> {
     let root = match target {
-        Target::First => {
+        Target::First(machine) => {
             view::build(machine)?;
             Root::open(VIEW).during(|| "open the container's root")?
         }
+        Target::System => Root::open("/").during(|| "open the root folder")?,
         // Seen through the first process, so that what it mounted is there too.
         Target::Beside { pid, .. } => {
             Root::open(&format!("/proc/{pid}/root")).map_err(|_| gone())?
@@ -90,17 +106,17 @@ pub fn spawn(machine: &Machine, wanted: &Spawn, target: &Target) -> Result<Child
     let cwd = if wanted.cwd.starts_with('/') { &wanted.cwd } else { "/" };
     let identity = users::look_up(&root, &wanted.user)?;
     match target {
-        Target::First => root
+        Target::First(_) => root
             .ensure_folder(cwd.as_bytes())
             .during(|| format!("make the working directory {cwd} in the container's root"))?,
-        Target::Beside { .. } => root
+        Target::Beside { .. } | Target::System => root
             .open_at(cwd.as_bytes(), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC)
             .map_err(|cause| no_working_directory(cwd, cause))?,
     };
     let program = program::find(&root, name, &wanted.env, cwd)?;
-    let image = Image::new(wanted, &program, cwd, &identity)?;
-    let (ends, stdio) = open_streams(wanted, &identity, matches!(target, Target::First))?;
-    let started = image.start(machine, wanted, target, &identity, &stdio)?;
+    let image = Image::new(wanted, target, &program, cwd, &identity)?;
+    let (ends, stdio) = open_streams(wanted, &identity, target)?;
+    let started = image.start(wanted, target, &identity, &stdio)?;
     Ok(Child { pidfd: started.pidfd, pid: started.pid, container_pid: started.container_pid, ends })
 }
 
@@ -122,10 +138,11 @@ fn gone() -> Failure {
 /// The child's ends of the standard streams, in order.
 type ChildEnds = [OwnedFd; 3];
 
-fn open_streams(wanted: &Spawn, identity: &Identity, first: bool) -> Result<(Ends, ChildEnds)> {
+fn open_streams(wanted: &Spawn, identity: &Identity, target: &Target) -> Result<(Ends, ChildEnds)> {
     if let Some(size) = wanted.tty {
-        let terminal = Terminal::open(size, identity)?;
-        if first {
+        let root = if matches!(target, Target::System) { "" } else { VIEW };
+        let terminal = Terminal::open(root, size, identity)?;
+        if let Target::First(_) = target {
             view::show_console(terminal.number()?)?;
         }
         let copy = || terminal.slave.try_clone().during(|| "open the terminal");
@@ -172,11 +189,25 @@ struct Image {
 }
 
 impl Image {
-    fn new(wanted: &Spawn, program: &str, cwd: &str, identity: &Identity) -> Result<Self> {
+    fn new(
+        wanted: &Spawn,
+        target: &Target,
+        program: &str,
+        cwd: &str,
+        identity: &Identity,
+    ) -> Result<Self> {
         let mut env: Vec<CString> =
             wanted.env.iter().map(|pair| c_string(pair)).collect::<Result<_>>()?;
-        if !wanted.env.iter().any(|pair| pair.starts_with("HOME=")) {
+        let is_named = |name: &str| wanted.env.iter().any(|pair| pair.starts_with(name));
+        if !is_named("HOME=") {
             env.push(c_string(&format!("HOME={}", identity.home))?);
+        }
+        // A container's has what the engine says; of a system's programs the engine knows nothing.
+        if !is_named("PATH=") && matches!(target, Target::System) {
+            env.push(c_string(&format!("PATH={}", program::DEFAULT_PATH))?);
+        }
+        if !is_named("TERM=") && wanted.tty.is_some() && matches!(target, Target::System) {
+            env.push(c_string("TERM=xterm")?);
         }
         Ok(Self {
             name: wanted.argv[0].clone(),
@@ -189,7 +220,6 @@ impl Image {
 
     fn start(
         &self,
-        machine: &Machine,
         wanted: &Spawn,
         target: &Target,
         identity: &Identity,
@@ -202,8 +232,9 @@ impl Image {
         let [argv, envp] = [pointers(&self.argv), pointers(&self.env)];
         let plan = Plan {
             place: match target {
-                Target::First => Place::New { view: &view },
+                Target::First(_) => Place::New { view: &view },
                 Target::Beside { pidfd, .. } => Place::Join { init: pidfd.as_fd() },
+                Target::System => Place::Here,
             },
             stdio: stdio.each_ref().map(AsFd::as_fd),
             terminal: wanted.tty.is_some(),
@@ -217,10 +248,11 @@ impl Image {
             envp: &envp,
             report: report.as_fd(),
         };
-        let cgroup = machine.workload.open()?;
-        let mut flags = libc::CLONE_PIDFD as u64 | CLONE_INTO_CGROUP;
+        let cgroup = target.machine().map(|machine| machine.workload.open()).transpose()?;
+        let mut flags = libc::CLONE_PIDFD as u64;
         match target {
-            Target::First => flags |= (libc::CLONE_NEWPID | libc::CLONE_NEWNS) as u64,
+            Target::System => {}
+            Target::First(_) => flags |= (libc::CLONE_NEWPID | libc::CLONE_NEWNS) as u64,
             Target::Beside { pidfd, .. } => {
                 rustix::thread::move_into_thread_name_spaces(
                     pidfd.as_fd(),
@@ -229,7 +261,7 @@ impl Image {
                 .map_err(|_| gone())?;
             }
         }
-        let (pid, pidfd) = clone_into(flags, &cgroup, &plan)?;
+        let (pid, pidfd) = clone_into(flags, cgroup.as_ref(), &plan)?;
         // The child's own copy is the last writer now: the pipe ends when it executes or dies.
         drop(report);
         let mut bytes = Vec::with_capacity(child::REPORT_LEN);
@@ -273,15 +305,19 @@ fn pointers(strings: &[CString]) -> Vec<*const c_char> {
 /// `CLONE_INTO_CGROUP` of linux/sched.h; the C library's constant is too narrow for it.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-/// Clones a child that runs the plan; returns its PID here and its handle.
-fn clone_into(flags: u64, cgroup: &OwnedFd, plan: &Plan<'_>) -> Result<(u32, OwnedFd)> {
+/// Clones a child that runs the plan, into a control group or the agent's own; returns its PID here and its
+/// handle.
+fn clone_into(flags: u64, cgroup: Option<&OwnedFd>, plan: &Plan<'_>) -> Result<(u32, OwnedFd)> {
     let mut pidfd: i32 = -1;
     // SAFETY: all zeroes is a valid clone_args.
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
     arguments.flags = flags;
     arguments.pidfd = &raw mut pidfd as u64;
     arguments.exit_signal = libc::SIGCHLD as u64;
-    arguments.cgroup = cgroup.as_raw_fd() as u64;
+    if let Some(cgroup) = cgroup {
+        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = cgroup.as_raw_fd() as u64;
+    }
     // SAFETY: without CLONE_VM the child runs on a copy of this stack; it only makes system calls
     // (see `child`) and never returns. Signals are blocked around the clone so that none reaches
     // the child before it has its own place. The kernel writes the new descriptor to `pidfd`.

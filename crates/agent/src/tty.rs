@@ -1,4 +1,4 @@
-//! Terminals, from the container's own devpts.
+//! Terminals, from the devpts of the container, or of the system.
 
 use std::os::fd::OwnedFd;
 
@@ -8,7 +8,6 @@ use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::failure::{During, Result};
 use crate::users::Identity;
-use crate::view::VIEW;
 
 /// The group `tty` of most distributions, which devpts gives to its terminals.
 const TTY_GROUP: u32 = 5;
@@ -23,10 +22,11 @@ pub struct Terminal {
 }
 
 impl Terminal {
-    /// Opens one of this size (rows, columns), owned by the user who will run on it.
-    pub fn open(size: (u16, u16), owner: &Identity) -> Result<Self> {
+    /// Opens one of this size (rows, columns) in the system whose root this is as we see it, owned by the
+    /// user who will run on it.
+    pub fn open(root: &str, size: (u16, u16), owner: &Identity) -> Result<Self> {
         let master = rustix::fs::open(
-            format!("{VIEW}/dev/pts/ptmx"),
+            format!("{root}/dev/pts/ptmx"),
             OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC,
             Mode::empty(),
         )

@@ -62,6 +62,10 @@ pub struct ContainerOptions {
     #[arg(long, value_name = "string")]
     hardware: Option<String>,
 
+    /// Let a whole operating system run virtual machines itself, where this host's KVM can
+    #[arg(long)]
+    nested: bool,
+
     /// Where its VM begins: auto, pool, template or cold
     #[arg(long, value_name = "string")]
     start: Option<String>,
@@ -395,6 +399,7 @@ impl ContainerOptions {
         let own = [
             ("ireko.firmware", self.firmware.clone()),
             ("ireko.hardware", self.hardware.clone()),
+            ("ireko.nested", self.nested.then(|| "true".to_owned())),
             ("ireko.start", self.start.clone()),
             ("ireko.user-data", user_data),
             (ANNOTATION, disks),

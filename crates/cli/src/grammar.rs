@@ -54,6 +54,7 @@ pub enum Verb {
     /// Manage containers
     #[command(subcommand)]
     Container(ContainerVerb),
+    Agent(agent::Args),
     Daemon(daemon::Args),
     /// Manage images
     #[command(subcommand)]
@@ -131,6 +132,7 @@ pub enum ClientVerb {
     Ssh(ssh::Args),
     Start(start::Args),
     Stop(stop::Args),
+    Suspend(suspend::Args),
     Tag(tag::Args),
     Top(top::Args),
     Tree(tree::Args),
@@ -162,6 +164,7 @@ pub enum ContainerVerb {
     Run(Box<run::Args>),
     Start(start::Args),
     Stop(stop::Args),
+    Suspend(suspend::Args),
     Top(top::Args),
     Unpause(unpause::Args),
     Update(update::Args),
@@ -180,6 +183,7 @@ pub enum ImageVerb {
     #[command(visible_alias = "list")]
     Ls(images::Args),
     Merge(merge::Args),
+    Prepare(prepare::Args),
     Rename(image_rename::Args),
     Repair(repair::Args),
     #[command(visible_alias = "remove")]
@@ -221,6 +225,7 @@ impl From<ContainerVerb> for ClientVerb {
             ContainerVerb::Run(args) => Self::Run(args),
             ContainerVerb::Start(args) => Self::Start(args),
             ContainerVerb::Stop(args) => Self::Stop(args),
+            ContainerVerb::Suspend(args) => Self::Suspend(args),
             ContainerVerb::Top(args) => Self::Top(args),
             ContainerVerb::Unpause(args) => Self::Unpause(args),
             ContainerVerb::Update(args) => Self::Update(args),

@@ -52,6 +52,8 @@ pub enum Personality {
         /// What is done.
         verb: template::Verb,
     },
+    /// Writes the guest agent out.
+    Agent,
     /// Fills the cache.
     Setup {
         /// The machine-wide cache.
@@ -150,6 +152,7 @@ fn personality(Line { globals, verb }: Line) -> Result<Personality> {
             let accel = accel_or_auto;
             Personality::Daemon(DaemonOptions { places, host, accel, pool, background })
         }
+        Verb::Agent(agent::Args {}) => Personality::Agent,
         Verb::Vhd(verb) => client(places, Task::Vhd(verb)),
         Verb::Setup(setup::Args { refresh }) => Personality::Setup { cache: places.cache, refresh },
         Verb::Template(verb) => Personality::Template { cache: places.cache, verb },
@@ -241,6 +244,7 @@ async fn dispatch(context: &Context, verb: ClientVerb) -> Result<Exit> {
         ClientVerb::Ssh(args) => ssh::execute(context, &args).await,
         ClientVerb::Start(args) => start::execute(context, &args).await,
         ClientVerb::Stop(args) => stop::execute(context, &args).await,
+        ClientVerb::Suspend(args) => suspend::execute(context, &args).await,
         ClientVerb::Tag(args) => tag::execute(context, &args).await,
         ClientVerb::Top(args) => top::execute(context, &args).await,
         ClientVerb::Tree(args) => tree::execute(context, &args).await,
@@ -262,6 +266,7 @@ async fn dispatch_image(context: &Context, verb: ImageVerb) -> Result<Exit> {
         ImageVerb::Export(args) => export::execute(context, &args).await,
         ImageVerb::Generalize(args) => generalize::execute(context, &args).await,
         ImageVerb::Merge(args) => merge::execute(context, &args).await,
+        ImageVerb::Prepare(args) => prepare::execute(context, &args).await,
         ImageVerb::Repair(args) => repair::execute(context, &args).await,
         ImageVerb::Rm(args) => image_rm::execute(context, &args).await,
         ImageVerb::Rename(args) => image_rename::execute(context, &args).await,

@@ -1,6 +1,7 @@
 //! Waiting until a container is up, by a sign of life that its user names. It fails loudly: when
 //! the container ends first, and when the time is over.
 
+use crate::addresses::{ASKED, of_mac};
 use crate::container::{Container, Moment};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
@@ -16,13 +17,15 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 /// How long after a port that was closed it is tried again.
 const BETWEEN_PROBES: Duration = Duration::from_millis(200);
+/// How long after a machine that had no address it is asked again.
+const BETWEEN_QUESTIONS: Duration = Duration::from_secs(1);
 
 /// What shows that a container is up.
 #[derive(Clone, Debug)]
 pub enum Sign {
     /// The agent in its guest answers: commands can be executed.
     Agent,
-    /// It has an address.
+    /// It has an address; a whole operating system says so itself.
     Address,
     /// A line that it wrote since it was started matches.
     Log(Regex),
@@ -67,6 +70,11 @@ impl Engine {
                 self.agent_answers(&container, timeout).await
             }
             Sign::Agent => Ok(()),
+            Sign::Address if record.process.is_machine() && !record.endpoints.is_empty() => {
+                timeout_at(deadline, self.says_an_address(&container))
+                    .await
+                    .unwrap_or_else(|_| Err(too_late("no agent in it says that it has an address")))
+            }
             Sign::Address => has_address(&record),
             Sign::Port(port) => {
                 has_address(&record)?;
@@ -101,6 +109,21 @@ impl Engine {
                 Err(error.into_error(|| format!("wait for container {}", container.record().name)))
             }
             Err(_) => Err(ended(&container.record())),
+        }
+    }
+
+    /// Returns when the agent in a whole operating system tells of an address that others can use.
+    async fn says_an_address(&self, container: &Container) -> Result<()> {
+        loop {
+            let record = container.record();
+            if !record.is_running() {
+                return Err(ended(&record));
+            }
+            let said = self.ask_for_addresses(&record, ASKED).await.unwrap_or_default();
+            if record.endpoints.iter().any(|one| !of_mac(&said, one.mac).is_empty()) {
+                return Ok(());
+            }
+            sleep(BETWEEN_QUESTIONS).await;
         }
     }
 

@@ -18,6 +18,7 @@ use crate::shim_client::{AskError, COMMIT, unexpected};
 use crate::state::{ContainerRecord, RunState};
 use crate::store::oci::RunConfig;
 use crate::store::{ImageInfo, Name, NewImage};
+use crate::suspend::check_disk_is_free;
 use ireko_images::{DataDisk, PendingCommit};
 use ireko_protocol::agent::DiskSerial;
 use ireko_protocol::shim::{Answer, CommitRequest, DiskCommit, Request};
@@ -82,6 +83,7 @@ impl Engine {
         if container.is_removed() || record.state == RunState::Removing {
             return Err(Error::not_found(format!("No such container: {}", record.id)));
         }
+        check_disk_is_free(&record)?;
         let new = self.new_image(&record, &options).await?;
         let (store, leaf) = (Arc::clone(&self.store), container.scratch());
         let (data, left_out) = match options.all_disks {

@@ -6,14 +6,26 @@
 //!
 //! What the source holds stays there: the new image stands on it.
 
-use crate::blocking::{blocking, to_its_end};
+use crate::blocking::to_its_end;
 use crate::commit::{CommitOptions, CommitReport};
+use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::store::{ImageInfo, Kind, Name, NewImage};
+use crate::guest_work::Derived;
+use crate::shim_client::GUEST;
+use crate::stop::stopped_by_user;
+use crate::store::{ImageInfo, Kind, Name};
+use crate::wait::{WaitFor, Waiting};
 use ireko_protocol::plan::Work;
-use jiff::Timestamp;
+use ireko_protocol::shim::{Answer, Request};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// What a Windows calls itself.
+const WINDOWS: &str = "mswindows";
+/// Time for a Windows to generalize itself: minutes, and on slow disks many.
+const SYSPREP: Duration = Duration::from_secs(3600);
 
 /// By whom a system is generalized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,21 +54,40 @@ impl Engine {
     }
 
     /// Commits a container and generalizes what that makes; the image in between is removed.
+    ///
+    /// A Windows that runs generalizes itself, with an answer file's text where one is given, and is
+    /// committed when it has powered itself off.
     pub async fn commit_generalized(
         &self,
         reference: &str,
         options: CommitOptions,
+        answer_file: Option<String>,
     ) -> Result<CommitReport> {
         let name = options.name.as_deref().map(Name::parse).transpose()?;
         let name = name.ok_or_else(|| Error::bad_parameter("a generalized image needs a name"))?;
-        if !self.find(reference)?.record().process.is_machine() {
+        let container = self.find(reference)?;
+        if !container.record().process.is_machine() {
             return Err(no_system(reference));
         }
         let (engine, reference) = (self.clone(), reference.to_owned());
         to_its_end(async move {
+            let by = match engine.runs_windows(&container).await {
+                true => {
+                    engine.sysprep(&container, answer_file).await?;
+                    Generalizer::Itself
+                }
+                false if answer_file.is_some() => {
+                    return Err(Error::conflict(format!(
+                        "an answer file is for a Windows that runs and has qemu-guest-agent, which \
+                         container {} does not say to be",
+                        container.record().name
+                    )));
+                }
+                false => Generalizer::Offline,
+            };
             let plain = CommitOptions { name: None, ..options };
             let report = engine.commit(&reference, plain).await?;
-            let made = engine.generalize(&report.image, name, Generalizer::Offline).await;
+            let made = engine.generalize(&report.image, name, by).await;
             let between = report.image.id.to_string();
             if let Err(error) = engine.remove_image(&between, false).await {
                 tracing::warn!(error = error.chain(), between, "an image is left over");
@@ -64,6 +95,33 @@ impl Engine {
             Ok(CommitReport { image: made?, ..report })
         })
         .await
+    }
+
+    /// Whether a container runs a Windows that says so.
+    async fn runs_windows(&self, container: &Container) -> bool {
+        let Ok(shim) = container.running_shim(self.places()) else { return false };
+        matches!(shim.ask(Request::System, GUEST).await, Ok(Answer::System { id }) if id == WINDOWS)
+    }
+
+    /// Has a Windows generalize itself; returns when it is off.
+    async fn sysprep(&self, container: &Arc<Container>, answer_file: Option<String>) -> Result<()> {
+        let shim = container.running_shim(self.places())?;
+        let what = || format!("generalize container {}", container.record().name);
+        let waiting = Waiting::new(container, WaitFor::NextExit);
+        // Its end is wanted, whatever its restart policy says.
+        stopped_by_user(container).await;
+        let request = Request::Sysprep { answer_file, seconds: SYSPREP.as_secs() };
+        shim.ask(request, SYSPREP + GUEST).await.map_err(|error| error.into_error(what))?;
+        let ending = timeout(GUEST, waiting.ending())
+            .await
+            .map_err(|_| Error::internal(format!("{}: its VM does not end", what())))?;
+        match ending.exit_code {
+            0 => Ok(()),
+            code => Err(Error::conflict(format!(
+                "{}: it did not power itself off but ended with {code}",
+                what()
+            ))),
+        }
     }
 
     async fn generalize(
@@ -75,45 +133,19 @@ impl Engine {
         if source.kind != Kind::Machine {
             return Err(no_system(&source.name));
         }
-        let (store, below, slug) = (Arc::clone(&self.store), source.id, name.short());
-        let pending = blocking(move || {
-            let ground = store.image_ground(&below)?;
-            Ok(store.begin_layer(&ground, &slug)?)
-        })
-        .await?;
-        let done = match by {
-            Generalizer::Itself => Ok(()),
-            Generalizer::Offline => {
-                self.work_in_guest(&pending.leaf, &pending.work_dir, Work::Generalize).await
-            }
+        let work = match by {
+            Generalizer::Itself => None,
+            Generalizer::Offline => Some(Work::Generalize),
         };
-        let document = source.config.document();
-        let new = NewImage {
-            config: document.config.clone(),
-            machine: document.machine,
-            generalized: true,
-            name: Some(name),
-            comment: "generalized".to_owned(),
-            author: document.author.clone(),
-            created_by: String::new(),
-            created: Timestamp::now(),
-        };
-        let store = Arc::clone(&self.store);
-        let image = blocking(move || match done {
-            Ok(()) => Ok(store.publish_over(pending, &below, new)?),
-            Err(error) => {
-                if let Err(abort) = store.abort_app_layer(pending) {
-                    let abort = Error::from(abort).chain();
-                    tracing::error!(error = abort, "a failed generalization was not undone");
-                }
-                Err(error.hint(
-                    "a Windows is generalized from inside: run `sysprep /generalize /oobe /shutdown \
-                     /mode:vm` in a container of it, commit that when it is off, and say so with \
-                     `ireko image generalize --done`",
-                ))
-            }
-        })
-        .await?;
+        let made =
+            self.derive(source, name, Derived { work, generalized: true, word: "generalized" });
+        let image = made.await.map_err(|error| {
+            error.hint(
+                "a Windows generalizes itself: `ireko commit --generalize` has a running one do so where \
+                 it has qemu-guest-agent; else run `sysprep /generalize /oobe /shutdown /mode:vm` in it, \
+                 commit it when it is off, and say so with `ireko image generalize --done`",
+            )
+        })?;
         self.emit_image(&image.id.to_string(), "generalize", &image.id.to_string());
         Ok(image)
     }

@@ -9,9 +9,12 @@ use crate::plan::bare_guest;
 use crate::shim_client::ShimSocket;
 use crate::shim_process::LISTEN;
 use crate::start::{shim_log, why_it_ended, write_plan};
+use crate::store::{ImageInfo, Name, NewImage};
 use ireko_protocol::plan::{StartChoice, VERSION, VmPlan, Work};
 use ireko_protocol::shim::{Answer, Request};
+use jiff::Timestamp;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Memory of a VM that works on a disk, in MiB.
@@ -21,7 +24,62 @@ const LONGEST: Duration = Duration::from_secs(4 * 3600);
 /// Time for a shim that has said how its VM ended to end itself.
 const FAREWELL: Duration = Duration::from_secs(30);
 
+/// An image that work in a guest makes of another.
+pub(crate) struct Derived {
+    /// What is done with its disk; `None` is nothing.
+    pub(crate) work: Option<Work>,
+    /// Its system has no identity of its own.
+    pub(crate) generalized: bool,
+    /// What was done, in a word.
+    pub(crate) word: &'static str,
+}
+
 impl Engine {
+    /// Makes an image on top of `source`, whose configuration it has.
+    ///
+    /// Where the work fails nothing is left of it.
+    pub(crate) async fn derive(
+        &self,
+        source: &ImageInfo,
+        name: Name,
+        derived: Derived,
+    ) -> Result<ImageInfo> {
+        let (store, below, slug) = (Arc::clone(&self.store), source.id, name.short());
+        let pending = blocking(move || {
+            let ground = store.image_ground(&below)?;
+            Ok(store.begin_layer(&ground, &slug)?)
+        })
+        .await?;
+        let Derived { work, generalized, word } = derived;
+        let done = match work {
+            None => Ok(()),
+            Some(work) => self.work_in_guest(&pending.leaf, &pending.work_dir, work).await,
+        };
+        let document = source.config.document();
+        let new = NewImage {
+            config: document.config.clone(),
+            machine: document.machine,
+            generalized,
+            name: Some(name),
+            comment: word.to_owned(),
+            author: document.author.clone(),
+            created_by: String::new(),
+            created: Timestamp::now(),
+        };
+        let store = Arc::clone(&self.store);
+        blocking(move || match done {
+            Ok(()) => Ok(store.publish_over(pending, &below, new)?),
+            Err(error) => {
+                if let Err(abort) = store.abort_app_layer(pending) {
+                    let abort = Error::from(abort).chain();
+                    tracing::error!(error = abort, "a layer that was not made is not undone");
+                }
+                Err(error)
+            }
+        })
+        .await
+    }
+
     /// Has work done on the disk `leaf`, which is unmounted on return.
     ///
     /// `work_dir` takes the plan and what the shim writes.

@@ -32,6 +32,7 @@ mod spec;
 mod state;
 mod store;
 
+mod addresses;
 mod attach;
 mod create;
 mod data_disks;
@@ -50,6 +51,7 @@ mod seed;
 mod start;
 mod stats;
 mod stop;
+mod suspend;
 mod update;
 mod wait;
 
@@ -68,6 +70,7 @@ mod import;
 mod import_file;
 mod load;
 mod merge;
+mod prepare;
 mod progress;
 mod remove_images;
 mod spool;
@@ -84,6 +87,7 @@ mod shim_client;
 mod shim_process;
 mod streams;
 
+pub use addresses::{ContainerAddress, of_mac as addresses_of};
 pub use attach::AttachOptions;
 pub use boot::Sign;
 pub use commit::{CommitOptions, CommitReport};
@@ -101,7 +105,7 @@ pub use ireko_images::{
     Garbage, ImageUsage, ImageUser, Layers, MergeFiles, Merged, ParentCheck, Relinked, Repaired,
     Sources, Usage, Verified,
 };
-pub use ireko_protocol::agent::{Traffic, Usage as ProcessUsage};
+pub use ireko_protocol::agent::{GuestAddress, GuestInterface, Traffic, Usage as ProcessUsage};
 pub use ireko_protocol::network::{MacAddress, Mode, Protocol, Publish, Published};
 pub use load::{LoadStep, Loaded};
 pub use logs::{LogOptions, LogStream, StampedLine};

@@ -18,6 +18,7 @@ use crate::spec::{ContainerSpec, Resources, StartChoice};
 use crate::state::ContainerRecord;
 use crate::store::ImageInfo;
 use crate::store::oci::{Firmware, Hardware, MachineConfig};
+use crate::suspend;
 use ireko_protocol::plan::{self, Work};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -116,6 +117,7 @@ pub(crate) fn check_absent(spec: &ContainerSpec) -> Result<()> {
     let options = [
         (spec.firmware.is_some(), "firmware"),
         (spec.hardware.is_some(), "hardware"),
+        (spec.nested, "nested"),
         (spec.user_data.is_some(), "user-data"),
         (!spec.ssh_keys.is_empty(), "ssh-key"),
     ];
@@ -158,14 +160,21 @@ impl Engine {
             Some(machine) => machine,
             None => self.store.guess_machine(&container.scratch())?,
         };
+        let resume = suspend::is_suspended(&container.folder);
         let seed = container.folder.join(SEED);
         let seed = match wants_seed(&record.spec, machine.hardware) {
+            // A system that goes on has read it.
+            true if resume => Some(seed),
             true => {
                 seed::write(&seed, record, wires)?;
                 Some(seed)
             }
             false => None,
         };
+        if !resume {
+            // What a shim that was killed had not saved whole.
+            suspend::forget(&container.folder)?;
+        }
         Ok(Work::Machine {
             firmware: match machine.firmware {
                 Firmware::Bios => plan::Firmware::Bios,
@@ -179,6 +188,8 @@ impl Engine {
             nvram: container.folder.join(NVRAM),
             seed,
             log,
+            nested: record.spec.nested,
+            resume,
         })
     }
 }

@@ -69,6 +69,7 @@ impl Engine {
             finished_at: Some(timestamp(ended.finished_at)),
         };
         let length = last_run.length();
+        let resting = Arc::clone(container);
         let saved = container
             .update_regardless(move |record| {
                 if length >= LONG_RUN {
@@ -78,9 +79,9 @@ impl Engine {
                 record.published.clear();
                 record.set_health(HealthStatus::Unhealthy);
                 record.ended_runs += 1;
-                record.state = match will_restart(record) {
-                    true => RunState::Restarting,
-                    false => RunState::Exited,
+                record.state = match resting.rest(RunState::Exited) {
+                    RunState::Exited if will_restart(record) => RunState::Restarting,
+                    state => state,
                 };
             })
             .await;

@@ -59,9 +59,11 @@ fn plan(
     let spec = &record.spec;
     let (memory_mib, memory_max) = match work {
         Work::Machine { .. } => (spec.resources.machine_memory(), None),
-        Work::Container { .. } | Work::ApplyTar { .. } | Work::Generalize | Work::Spare { .. } => {
-            spec.resources.vm_memory()
-        }
+        Work::Container { .. }
+        | Work::ApplyTar { .. }
+        | Work::Generalize
+        | Work::Prepare
+        | Work::Spare { .. } => spec.resources.vm_memory(),
     };
     let (vcpus, cpu_millis) = spec.resources.vm_cpus();
     VmPlan {

@@ -5,7 +5,8 @@
 //!   Starting        runs          –            Running where its process does, else put away
 //!   Running         runs          –            taken over
 //!   Starting,       is gone       there        exited as it says
-//!   Running         is gone       missing      exited 255, the VM was lost
+//!   Running         is gone       missing      exited 255, the VM was lost; or suspended, where that
+//!                                              was done
 //!   Removing, none  –             –            removed
 //! ```
 //!
@@ -136,7 +137,8 @@ impl Engine {
             tracing::warn!(?error, id = container.id, "a shim does not answer");
         }
         process.end_within(CLEAR_UP).await;
-        container.update(|record| record.state = record.at_rest()).await?;
+        let resting = Arc::clone(container);
+        container.update(move |record| record.state = resting.rest(record.at_rest())).await?;
         let record = container.record();
         self.resume_at_rest(container, &record).await
     }

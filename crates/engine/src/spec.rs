@@ -86,6 +86,9 @@ pub struct ContainerSpec {
     /// The devices of a whole operating system; `None` is what its image says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hardware: Option<Hardware>,
+    /// A whole operating system's CPUs can run virtual machines themselves.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub nested: bool,
     /// Whether its VM may go on from a template.
     #[serde(skip_serializing_if = "StartChoice::is_auto")]
     pub start: StartChoice,

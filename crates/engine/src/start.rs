@@ -139,9 +139,10 @@ impl Engine {
             _ => NOT_STARTED,
         };
         let last_run = failed_start(exit_code, error.chain());
+        let resting = Arc::clone(container);
         let saved = container
             .update_regardless(move |record| {
-                record.state = record.at_rest();
+                record.state = resting.rest(record.at_rest());
                 record.published.clear();
                 record.last_run = Some(last_run);
             })
@@ -252,7 +253,7 @@ fn check_startable(container: &Container) -> Result<()> {
         RunState::Removing => {
             Err(Error::conflict("container is marked for removal and cannot be started"))
         }
-        RunState::Created | RunState::Exited | RunState::Restarting => Ok(()),
+        RunState::Created | RunState::Exited | RunState::Suspended | RunState::Restarting => Ok(()),
     }
 }
 

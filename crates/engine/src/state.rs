@@ -173,6 +173,8 @@ pub enum RunState {
     },
     /// It ran.
     Exited,
+    /// Its VM is saved beside its disk, and goes on from there when it is started.
+    Suspended,
     /// It ended, and its restart policy will start it again.
     Restarting,
     /// It is being removed; whoever finds this finishes it.
@@ -219,12 +221,17 @@ impl ContainerRecord {
         matches!(self.state, RunState::Running { paused: true, .. })
     }
 
+    /// Its VM is saved beside its disk.
+    pub fn is_suspended(&self) -> bool {
+        self.state == RunState::Suspended
+    }
+
     /// Docker's word for [`ContainerRecord::state`].
     pub fn status(&self) -> &'static str {
         match &self.state {
             RunState::Running { paused: true, .. } => "paused",
             RunState::Running { .. } => "running",
-            RunState::Exited => "exited",
+            RunState::Exited | RunState::Suspended => "exited",
             RunState::Restarting => "restarting",
             RunState::Removing => "removing",
             RunState::Created | RunState::Starting { .. } => match self.has_run() {

@@ -221,7 +221,7 @@ impl Engine {
 }
 
 /// Notes whose wish the coming end is. A full disk must not keep a container from being stopped.
-async fn stopped_by_user(container: &Arc<Container>) {
+pub(crate) async fn stopped_by_user(container: &Arc<Container>) {
     if let Err(error) = container.update_regardless(|record| record.stopped_by_user = true).await {
         tracing::warn!(error = error.chain(), "that a user stops it could not be recorded");
     }

@@ -35,6 +35,12 @@ impl Engine {
             if container.is_removed() || record.state == RunState::Removing {
                 return Err(Error::not_found(format!("No such container: {}", record.id)));
             }
+            if changes.resources != Resources::default() && record.is_suspended() {
+                return Err(refused(
+                    "what was saved of it has the memory and the CPUs that it has",
+                )
+                .hint("start it and stop it first, or: ireko suspend --drop"));
+            }
             if changes.resources != Resources::default() && record.vm().is_some() {
                 return Err(refused("memory and CPUs of a virtual machine stay while it runs")
                     .hint("stop it first; a restart policy alone is taken at once"));

@@ -9,6 +9,7 @@
 //!   ireko probe    what this machine offers   (hidden)     ireko_vm, ireko_setup
 //!   ireko template saved VMs in the cache                  ireko_vm
 //!   ireko setup    fills the cache                         ireko_setup
+//!   ireko agent    writes the guest agent out
 //! ```
 //!
 //! The shim forks QEMU on the thread this starts on, so no personality is moved to another.
@@ -19,6 +20,7 @@ mod setup;
 mod template;
 
 use ireko_cli::{DaemonOptions, Personality};
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 /// The guest agent: a static executable, built by `build.rs`.
@@ -33,8 +35,25 @@ fn main() -> ExitCode {
         Ok(Personality::Switch { plan }) => ireko_network::main(&plan),
         Ok(Personality::Probe { cache, accel }) => probe::main(&cache, accel),
         Ok(Personality::Template { cache, verb }) => template::main(&cache, &verb),
+        Ok(Personality::Agent) => write_agent(),
         Ok(Personality::Setup { cache, refresh }) => setup::main(&cache, refresh),
         Err(status) => status,
+    }
+}
+
+/// Nobody wants it on a terminal.
+fn write_agent() -> ExitCode {
+    let mut output = std::io::stdout();
+    if output.is_terminal() {
+        eprintln!("ireko: the agent is a program: write it to a file, or see ireko agent --help");
+        return ExitCode::FAILURE;
+    }
+    match output.write_all(AGENT).and_then(|()| output.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ireko: cannot write the agent: {error}");
+            ExitCode::FAILURE
+        }
     }
 }
 

@@ -15,10 +15,14 @@
 //!    │ ◄──────────── Exited{process 1} ──────┤  after the last byte of its output
 //!    ├─ PowerOff ──────────────────────────► │  sync, unmount, power off
 //! ```
+//!
+//! The same agent is a *service* of the operating system in a machine that was prepared for it. Then it
+//! is asked with [`RequestBody::Hail`] first, there is no `Configure` and no process 1, and programs run
+//! in that system as it is. Which requests it takes is said with each.
 
 use crate::network::MacAddress;
 use serde::{Deserialize, Serialize};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// The version of these messages; both ends refuse another.
 pub const VERSION: u32 = 1;
@@ -27,11 +31,16 @@ pub const PORT_NAME: &str = "dev.ireko.agent";
 /// After this long without a `Thaw` the agent thaws a frozen file system by itself.
 pub const FREEZE_LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
 
+/// How many network devices, and how many addresses of one, an agent tells of.
+pub const MOST_INTERFACES: usize = 64;
+
 /// Names one process of the guest; chosen by the shim. 1 is the container's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ProcessId(pub u32);
 
 impl ProcessId {
+    /// The largest there is: a stream's number holds a process's.
+    pub const MAX: Self = Self(u32::MAX >> 2);
     /// The container's own process: its exit is the container's exit.
     pub const INIT: Self = Self(1);
 }
@@ -76,6 +85,13 @@ pub struct Request {
     pub body: RequestBody,
 }
 
+/// What there is of every request, also of one that its reader does not know.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct Numbered {
+    /// The request's.
+    pub id: u64,
+}
+
 /// What the shim asks of the guest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "snake_case")]
@@ -108,8 +124,8 @@ pub enum RequestBody {
     ListProcesses,
     /// Tells what the container's processes use. Reply: `Usage`.
     Usage,
-    /// `sync`, then FIFREEZE of the root disk and of every other disk's file system that the container
-    /// has mounted. The agent thaws after [`FREEZE_LIMIT`]. Reply: `Done`.
+    /// `sync`, then FIFREEZE of the root disk and of every other disk's file system that the container,
+    /// or the service's system, has mounted. The agent thaws after [`FREEZE_LIMIT`]. Reply: `Done`.
     Freeze,
     /// FITHAW; `Done` also where nothing was frozen (the limit had passed): `was_frozen` tells. Reply: `Thawed`.
     Thaw,
@@ -137,8 +153,26 @@ pub enum RequestBody {
         /// The serial of the virtio disk.
         disk: DiskSerial,
     },
+    /// Puts a small static executable, the agent itself, and a unit that starts it into the Linux on a
+    /// disk, durably. Asked in place of [`RequestBody::Configure`]. Reply: `Prepared`.
+    Prepare {
+        /// The serial of the virtio disk.
+        disk: DiskSerial,
+    },
     /// `sync`, unmounts, powers the machine off. Reply: none, the machine ends.
     PowerOff,
+    /// Of a service: a new host is there. What an earlier one started runs on, and nobody hears of it
+    /// any more. The agent says `Hello`. Reply: none.
+    Hail,
+    /// Of a service: sets the system's clock. Reply: `Done`.
+    SetClock {
+        /// Nanoseconds since 1970-01-01T00:00:00Z.
+        unix_nanos: u64,
+    },
+    /// Of a service: which network devices the system has, and their addresses. Reply: `Addresses`.
+    Addresses,
+    /// Of a service: begins to shut the system down. Reply: `Done`, where there is time for one.
+    ShutDown,
 }
 
 /// How a disk of the VM is told from the others: virtio-blk's serial, at most 20 ASCII bytes.
@@ -211,6 +245,36 @@ pub struct Interface {
     pub default_route: Option<Ipv4Addr>,
     /// The longest IP packet.
     pub mtu: u16,
+}
+
+/// A network device as a guest's system tells of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestInterface {
+    /// `eth0`.
+    pub name: String,
+    /// Its hardware address, where it has one.
+    pub mac: Option<MacAddress>,
+    /// Its addresses.
+    pub addresses: Vec<GuestAddress>,
+}
+
+/// An address and how many leading bits it shares with its network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestAddress {
+    /// The address.
+    pub address: IpAddr,
+    /// At most 32, or 128.
+    pub prefix: u8,
+}
+
+impl GuestAddress {
+    /// Whether others can reach it: no loopback or link-local address.
+    pub fn leads_out(&self) -> bool {
+        match self.address {
+            IpAddr::V4(address) => !address.is_loopback() && !address.is_link_local(),
+            IpAddr::V6(address) => !address.is_loopback() && !address.is_unicast_link_local(),
+        }
+    }
 }
 
 /// A small file given to the guest.
@@ -308,6 +372,16 @@ pub enum Reply {
         system: String,
         /// How many files and folders were removed or emptied.
         changed: u64,
+    },
+    /// A system has the agent.
+    Prepared {
+        /// What it calls itself; empty where it does not say.
+        system: String,
+    },
+    /// See [`RequestBody::Addresses`].
+    Addresses {
+        /// One each; at most [`MOST_INTERFACES`].
+        interfaces: Vec<GuestInterface>,
     },
     /// It was not done.
     Failed {

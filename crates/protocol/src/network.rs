@@ -177,6 +177,19 @@ impl From<MacAddress> for String {
     }
 }
 
+/// What `ireko ip` hears from the daemon: an address of a running container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HasAddress {
+    /// The name of the network that it is in.
+    pub network: String,
+    /// Of which network device.
+    pub mac: MacAddress,
+    /// The address.
+    pub address: IpAddr,
+    /// The container says so itself; otherwise the network keeps it for it.
+    pub reported: bool,
+}
+
 /// What `ireko ip set` asks of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetAddress {

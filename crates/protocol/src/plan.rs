@@ -12,6 +12,11 @@ use std::path::PathBuf;
 /// The version of the files here; a reader refuses a newer one.
 pub const VERSION: u32 = 1;
 
+/// The folder, in a plan's `state_dir`, of a VM that was suspended.
+pub const SUSPENDED: &str = "suspended";
+/// The file in it that says so: a VM is suspended while it is there.
+pub const SUSPENDED_RECORD: &str = "vm.json";
+
 /// What one shim is to do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VmPlan {
@@ -101,6 +106,12 @@ pub enum Work {
         seed: Option<PathBuf>,
         /// Where its serial console is kept as JSON lines; `None` keeps none.
         log: Option<PathBuf>,
+        /// Its CPUs can run virtual machines themselves.
+        #[serde(default)]
+        nested: bool,
+        /// It goes on from where it was suspended: see [`SUSPENDED`].
+        #[serde(default)]
+        resume: bool,
     },
     /// Go on from a template, rehearse a start, and stand by as the VM of whoever's plan comes with
     /// [`crate::shim::Request::Claim`].
@@ -108,6 +119,8 @@ pub enum Work {
         /// A disk with an empty ext4 file system, which is not changed.
         empty: PathBuf,
     },
+    /// Put the agent into the system on the disk, then power off. Begins by itself.
+    Prepare,
     /// Take out of the disk what tells the system on it from its copies, then power off. Begins by
     /// itself.
     Generalize,

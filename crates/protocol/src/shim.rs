@@ -6,7 +6,8 @@
 //! exec ends with a last message [`Answer::Exited`]; then the shim closes it.
 
 use crate::agent::{
-    DiskSerial, ExitStatus, FailureKind, GuestFile, Interface, ProcessId, ProcessInfo, Spawn, Usage,
+    DiskSerial, ExitStatus, FailureKind, GuestFile, GuestInterface, Interface, ProcessId,
+    ProcessInfo, Spawn, Usage,
 };
 use crate::plan::{ExitRecord, Nic};
 use serde::{Deserialize, Serialize};
@@ -105,6 +106,25 @@ pub enum Request {
         /// The time it has to come up.
         seconds: u64,
     },
+    /// Asks the agent in a whole operating system which addresses it has. Answer: `Addresses`, or
+    /// `Failed` where it does not say so in time.
+    Addresses {
+        /// The time it has for an answer.
+        millis: u64,
+    },
+    /// Asks the agent in a whole operating system what that calls itself. Answer: `System`.
+    System,
+    /// Has a Windows generalize itself and waits until it has powered itself off. Answer: `Done`, or
+    /// `Failed` where it does not.
+    Sysprep {
+        /// The answer file's text; without one, Windows asks at its next start.
+        answer_file: Option<String>,
+        /// The time it has.
+        seconds: u64,
+    },
+    /// Saves a whole operating system's VM beside its disk and ends it, so that a plan which says so can
+    /// go on from there. Answer: `Done` when that is durable, or `Failed`; then it runs on.
+    Suspend,
     /// Makes the VM's network devices those named here: others are taken away, new ones added, and
     /// the guest is told, by its agent or by a link that goes down and up. Answer: `Done`.
     Rewire(Box<Wiring>),
@@ -215,6 +235,16 @@ pub enum Answer {
     },
     /// See [`Request::Usage`].
     Usage(Usage),
+    /// See [`Request::Addresses`].
+    Addresses {
+        /// One each.
+        interfaces: Vec<GuestInterface>,
+    },
+    /// See [`Request::System`].
+    System {
+        /// `debian`, `mswindows`; empty where it does not say.
+        id: String,
+    },
     /// See [`Request::Commit`].
     Committed(Committed),
     /// See [`Request::Wait`].
@@ -254,6 +284,8 @@ pub enum Origin {
     Template,
     /// A VM that went on from a template before it was wanted.
     Pool,
+    /// Where it was suspended itself.
+    Suspended,
 }
 
 /// How far a VM got.

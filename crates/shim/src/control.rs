@@ -7,6 +7,7 @@ use crate::link::Link;
 use crate::live_disk::LiveDisk;
 use crate::log::Log;
 use crate::machine::{self, Machine};
+use crate::machine_agents::GREETING;
 use crate::machine_exec;
 use crate::nics::{self, Nics, Rewired};
 use crate::phase::Progress;
@@ -57,7 +58,9 @@ impl Shared {
         let (log, takes_stdin, tty) = match &plan.work {
             Work::Container { process, log } => (log.as_deref(), process.stdin, process.tty),
             Work::Machine { log, .. } => (log.as_deref(), true, None),
-            Work::ApplyTar { .. } | Work::Generalize | Work::Spare { .. } => (None, false, None),
+            Work::ApplyTar { .. } | Work::Generalize | Work::Prepare | Work::Spare { .. } => {
+                (None, false, None)
+            }
         };
         Ok(Arc::new(Self {
             progress: Progress::new(),
@@ -168,9 +171,16 @@ fn simple(shared: &Arc<Shared>, request: Request) -> Result<Answer, Answer> {
         Request::Wait => Ok(Answer::Ended(shared.progress.await_end())),
         Request::Rewire(wiring) => rewire(shared, *wiring),
         Request::Commit(request) => {
+            let own;
             let guest: &dyn Freezes = match inside(shared)? {
                 Runs::Agent(guest) => &**guest,
-                Runs::Machine(machine) => &machine.agent,
+                Runs::Machine(machine) => match machine.agents.ours(GREETING) {
+                    Some(Ok(guest)) => {
+                        own = guest;
+                        &*own
+                    }
+                    Some(Err(_)) | None => &machine.agents.qemu_ga,
+                },
             };
             let disks = shared.disks.lock().clone();
             if disks.is_empty() {
@@ -298,7 +308,11 @@ fn attach(shared: &Arc<Shared>, client: Arc<Client>, stdin: Option<AtEnd>) -> io
 fn exec(shared: &Arc<Shared>, link: &Arc<Link>, mut spawn: Spawn) -> io::Result<()> {
     let guest = match inside(shared) {
         Ok(Runs::Agent(guest)) => Arc::clone(guest),
-        Ok(Runs::Machine(machine)) => return machine_exec::exec(shared, machine, link, &spawn),
+        Ok(Runs::Machine(machine)) => match machine.agents.ours(ORDINARY) {
+            Some(Ok(guest)) => guest,
+            Some(Err(error)) => return link.send_message(&machine::agent_failed(&error)),
+            None => return machine_exec::exec(shared, machine, link, &spawn),
+        },
         Err(answer) => return link.send_message(&answer),
     };
     let input = spawn.stdin.then(|| link.open_stream(STDIN));

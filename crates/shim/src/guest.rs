@@ -80,8 +80,22 @@ struct State {
 impl Guest {
     /// Takes over the connected agent port and starts to listen.
     pub fn connect(socket: UnixStream) -> io::Result<Arc<Self>> {
+        Self::listening(socket, State { next_process: ProcessId::INIT.0 + 1, ..State::default() })
+    }
+
+    /// The same where the agent is a service, which may remember an earlier host: it is hailed, and no
+    /// number that is said to it, or by it, is one of before.
+    pub fn connect_to_service(socket: UnixStream) -> io::Result<Arc<Self>> {
+        let next_process = getrandom::u32()? % (ProcessId::MAX.0 / 2) + ProcessId::INIT.0 + 1;
+        let next_request = u64::from(getrandom::u32()?) << 16;
+        let guest =
+            Self::listening(socket, State { next_process, next_request, ..State::default() })?;
+        guest.link.send_message(&Request { id: 0, body: RequestBody::Hail })?;
+        Ok(guest)
+    }
+
+    fn listening(socket: UnixStream, state: State) -> io::Result<Arc<Self>> {
         let reader = socket.try_clone()?;
-        let state = State { next_process: ProcessId::INIT.0 + 1, ..State::default() };
         let guest = Arc::new(Self {
             link: Link::new(socket)?,
             state: Mutex::new(state),
@@ -99,6 +113,11 @@ impl Guest {
             agent::VERSION => Ok(kernel),
             theirs => Err(GuestError::Version { theirs }),
         }
+    }
+
+    /// Nothing will come from it any more.
+    pub fn is_gone(&self) -> bool {
+        self.state.lock().gone
     }
 
     /// Asks and waits for the answer; a `Failed` answer is an error.
@@ -143,8 +162,9 @@ impl Guest {
     /// Chooses an id for one more process.
     pub fn new_process(&self) -> ProcessId {
         let mut state = self.state.lock();
-        state.next_process += 1;
-        ProcessId(state.next_process - 1)
+        let chosen = ProcessId(state.next_process);
+        state.next_process = chosen.0 % ProcessId::MAX.0 + 1;
+        chosen
     }
 
     /// Starts a process; its PID in the container and its output, from the first byte on.
@@ -217,6 +237,8 @@ impl Guest {
         if let Err(error) = result {
             tracing::warn!(%error, "the guest's channel broke");
         }
+        // A guest that broke a rule is not listened to any more, nor kept waiting.
+        self.link.close();
         self.state.lock().gone = true;
         self.changed.notify_all();
     }

@@ -14,7 +14,9 @@
 //!
 //! Reading order: [`run`] tells what every VM's story has in common, `utility` that of a VM with our
 //! kernel and agent, `warm` and `spare` why it need not boot, `machine` that of a whole operating system; `vm` is QEMU between them. `guest`
-//! and `link` are the channel to the agent, `console` a machine's serial line, `qemu_ga` the agent its system may have, `streams` the fan-out
+//! and `link` are the channel to the agent, `console` a machine's serial line, `machine_agents` whom its system
+//! has to be asked, `qemu_ga` the second of them, `suspend` a machine's way to its disk and
+//! back, `sysprep` a Windows' own generalizing, `streams` the fan-out
 //! of output, `control` the socket the engine speaks to, `live_disk` the chain while the VM uses it,
 //! `commit` the freeze under a running guest.
 //! Threads, not tasks: QEMU must be forked by the main thread, because the signal that kills it
@@ -30,6 +32,7 @@ mod link;
 mod live_disk;
 mod log;
 mod machine;
+mod machine_agents;
 mod machine_exec;
 mod nics;
 mod phase;
@@ -38,6 +41,8 @@ mod records;
 mod run;
 mod spare;
 mod streams;
+mod suspend;
+mod sysprep;
 mod utility;
 mod vm;
 mod warm;

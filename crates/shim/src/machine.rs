@@ -8,19 +8,23 @@
 //!
 //! What the system inside says on its serial line is the container's
 //! output, and what an attached client types is its input; a reset boots it again.
-//! Only a qemu-guest-agent in it, where there is one, is asked for anything: to hold its file systems
-//! still, to shut down, to run a program.
+//! Only an agent in it, where there is one, is asked for anything: to hold its file systems still, to shut
+//! down, to run a program.
 
 use crate::commit::Freezes;
 use crate::console::{self, Console};
 use crate::control::{Inside, Shared, failed};
 use crate::failure::{Failure, chain_of};
+use crate::guest::ORDINARY;
+use crate::machine_agents::MachineAgents;
 use crate::phase::StartSignal;
 use crate::qemu_ga::{self, QemuGa};
 use crate::records;
 use crate::run::START_LIMIT;
+use crate::suspend::{self, Resuming, Suspending};
+use crate::sysprep;
 use crate::vm::{End, Vm, acceleration, nics};
-use ireko_protocol::agent::{DiskSerial, FailureKind};
+use ireko_protocol::agent::{DiskSerial, FailureKind, PORT_NAME, ProcessId, RequestBody};
 use ireko_protocol::plan::{self, VmPlan};
 use ireko_protocol::shim::{Answer, Keys, Phase, Request, SCREEN_SOCKET};
 use ireko_vm::driver::ExitCause;
@@ -52,6 +56,10 @@ pub struct Boot<'a> {
     pub nvram: &'a Path,
     /// A disk that tells its first boot who it is.
     pub seed: Option<&'a Path>,
+    /// Its CPUs can run virtual machines.
+    pub nested: bool,
+    /// It goes on from where it was suspended.
+    pub resume: bool,
 }
 
 /// A running machine, as requests see it.
@@ -59,10 +67,11 @@ pub struct Machine {
     vm: ireko_vm::Control,
     /// Its serial line.
     pub console: Console,
-    /// The agent that its system may have.
-    pub agent: QemuGa,
+    /// The agents that its system may have.
+    pub agents: MachineAgents,
     /// Somebody is at the power button already.
     pressing: AtomicBool,
+    suspending: Suspending,
 }
 
 /// Boots the disk and stays with it to its end; the container's exit code.
@@ -74,15 +83,19 @@ pub fn run(
     shared: &Arc<Shared>,
 ) -> Result<i32, Failure> {
     let line = plan.runtime_dir.join("console.sock");
-    let port = plan.runtime_dir.join("agent.sock");
+    let [ours, qemu_ga] = ["agent.sock", "qemu-ga.sock"].map(|name| plan.runtime_dir.join(name));
     let seed = boot.seed.map(|path| DiskAttachment {
         serial: DiskSerial::seed().0,
         source: DiskSource::RawFile { path: path.to_owned() },
         read_only: true,
     });
-    let spec = VmSpec {
+    let acceleration = acceleration(plan)?;
+    if boot.nested {
+        suspend::check_nesting(&acceleration)?;
+    }
+    let mut spec = VmSpec {
         name: plan.vm.clone(),
-        accel: acceleration(plan)?.accel,
+        accel: acceleration.accel,
         memory_mib: plan.memory_mib,
         vcpus: plan.vcpus,
         boot: VmBoot::Firmware(MachineBoot {
@@ -91,15 +104,25 @@ pub fn run(
                 plan::Hardware::Virtio => Hardware::Virtio,
                 plan::Hardware::Compatible => Hardware::Compatible,
             },
+            nested: boot.nested,
+            resume: None,
             screen: plan.runtime_dir.join(SCREEN_SOCKET),
         }),
         disks: disks.into_iter().chain(seed).collect(),
-        ports: vec![GuestPort { name: qemu_ga::PORT_NAME.to_owned(), socket: port.clone() }],
+        // In the order of `qemu_ga::PORT` and `machine_agents::PORT`.
+        ports: vec![
+            GuestPort { name: qemu_ga::PORT_NAME.to_owned(), socket: qemu_ga.clone() },
+            GuestPort { name: PORT_NAME.to_owned(), socket: ours.clone() },
+        ],
         nics: nics(plan),
         control: plan.runtime_dir.join("qmp.sock"),
         console: VmConsole::Socket(line.clone()),
     };
-    let vm = Vm::launch(plan, &spec, socket, shared)?;
+    let resuming = boot.resume.then(|| Resuming::check(plan, &mut spec)).transpose()?;
+    let vm = match Vm::launch(plan, &spec, socket, shared) {
+        Err(failure) if resuming.is_some() => return Err(suspend::cannot_go_on(&failure.message)),
+        launched => launched?,
+    };
     let (console, output) = console::open(&line)
         .map_err(|error| Failure::before_start("cannot reach the machine's serial line", &error))?;
     if let Inside::Machine(place) = &shared.inside {
@@ -108,8 +131,9 @@ pub fn run(
         let _ = place.set(Arc::new(Machine {
             vm: vm.control.clone(),
             console,
-            agent: QemuGa::new(port, vm.control.clone()),
+            agents: MachineAgents::new(ours, qemu_ga, vm.control.clone()),
             pressing,
+            suspending: Suspending::new(plan, spec),
         }));
     }
     shared.progress.enter(Phase::Ready);
@@ -130,10 +154,28 @@ pub fn run(
         .fanout
         .deliver_console(output)
         .map_err(|error| Failure::before_start("cannot carry the machine's console", &error))?;
+    if let Some(resuming) = &resuming {
+        // From here on its disks are no longer what was saved with it.
+        resuming
+            .saved
+            .forget()
+            .map_err(|error| Failure::of_vm("cannot let the machine go on", &error))?;
+    }
     vm.control.resume().map_err(|error| Failure::of_vm("cannot let the machine run", &error))?;
     shared.progress.started(records::now());
+    let machine = match &shared.inside {
+        Inside::Machine(place) => place.get(),
+        Inside::Agent(_) => None,
+    };
+    if let (Some(resuming), Some(machine)) = (resuming, machine) {
+        machine.set_clock();
+        resuming.tell_addresses(&vm.control);
+    }
     let end = vm.end();
     let is_looping = looping.join().unwrap_or_default();
+    if machine.is_some_and(|machine| machine.suspending.is_done()) {
+        return Ok(0);
+    }
     verdict(&end, is_looping, shared.progress.power_off_requested())
 }
 
@@ -185,7 +227,19 @@ impl Machine {
     pub fn answer(self: &Arc<Self>, shared: &Shared, request: &Request) -> Result<Answer, Answer> {
         match request {
             // A serial line has no size.
-            Request::Resize { .. } => Ok(Answer::Done),
+            Request::Resize { process: ProcessId::INIT, .. } => Ok(Answer::Done),
+            Request::Resize { process, rows, columns } => {
+                let (process, rows, columns) = (*process, *rows, *columns);
+                self.ask_ours(RequestBody::Resize { process, rows, columns })
+            }
+            Request::Kill { process } => {
+                self.ask_ours(RequestBody::Signal { process: *process, signal: KILL })
+            }
+            Request::Addresses { millis } => {
+                let interfaces = self.agents.addresses(Duration::from_millis(*millis));
+                let interfaces = interfaces.map_err(|error| agent_failed(&error))?;
+                Ok(Answer::Addresses { interfaces })
+            }
             Request::Signal { signal: KILL } => {
                 shared.progress.request_power_off();
                 done(self.vm.power_off_now())
@@ -220,6 +274,18 @@ impl Machine {
                     strokes.map_err(|error| failed(FailureKind::BadInput, error.to_string()))?;
                 done(self.vm.send_keys(&strokes))
             }
+            Request::System => match self.agents.qemu_ga.system() {
+                Ok(id) => Ok(Answer::System { id }),
+                Err(error) => Err(agent_failed(&error)),
+            },
+            Request::Sysprep { answer_file, seconds } => {
+                let (agent, limit) = (&self.agents.qemu_ga, Duration::from_secs(*seconds));
+                let is_on = || self.is_on();
+                sysprep::sysprep(agent, answer_file.as_deref(), is_on, limit, sysprep::PAUSE)
+                    .map(|()| Answer::Done)
+                    .map_err(|error| agent_failed(&error))
+            }
+            Request::Suspend => self.suspending.suspend(shared, &self.vm),
             Request::AwaitAgent { seconds } => self.await_agent(Duration::from_secs(*seconds)),
             _ => Err(nobody_to_ask()),
         }
@@ -231,17 +297,27 @@ impl Machine {
     }
 
     fn await_agent(&self, limit: Duration) -> Result<Answer, Answer> {
-        if !self.vm.await_port(0, limit) {
-            return Err(refused(qemu_ga::AgentError::Absent));
-        }
-        self.agent.ping().map(|()| Answer::Done).map_err(refused)
+        self.agents.await_one(limit).map(|()| Answer::Done).map_err(|error| agent_failed(&error))
+    }
+
+    /// What concerns a program that our agent runs.
+    fn ask_ours(&self, body: RequestBody) -> Result<Answer, Answer> {
+        let guest = match self.agents.ours(ORDINARY) {
+            Some(met) => met.map_err(|error| agent_failed(&error))?,
+            None => {
+                let message = "the agent that ran this program is gone, or is one that can only wait \
+                               for its end";
+                return Err(failed(FailureKind::NoSuch, message.to_owned()));
+            }
+        };
+        guest.order(body).map(|()| Answer::Done).map_err(|error| agent_failed(&error))
     }
 
     /// The clock of a system stood still with it. One without an agent finds out by itself.
     fn set_clock(self: &Arc<Self>) {
         let machine = Arc::clone(self);
         let set = move || {
-            if let Err(error) = machine.agent.set_time(records::now()) {
+            if let Err(error) = machine.agents.set_clock() {
                 tracing::info!(%error, "the machine's clock is not set");
             }
         };
@@ -253,7 +329,7 @@ impl Machine {
     /// By its agent where it has one, else by its power button; that is pressed later in any case,
     /// should it still be on.
     fn ask_for_its_end(self: &Arc<Self>) -> Result<Answer, Answer> {
-        match self.agent.shut_down() {
+        match self.agents.shut_down() {
             Ok(()) => {
                 self.keep_pressing();
                 Ok(Answer::Done)
@@ -298,8 +374,9 @@ fn done(result: ireko_vm::Result<()>) -> Result<Answer, Answer> {
     result.map(|()| Answer::Done).map_err(|error| failed(FailureKind::Other, chain_of(&error)))
 }
 
-fn refused(error: qemu_ga::AgentError) -> Answer {
-    failed(FailureKind::Other, error.to_string())
+/// The answer to what an agent did not do.
+pub fn agent_failed(error: &dyn std::error::Error) -> Answer {
+    failed(FailureKind::Other, chain_of(error))
 }
 
 /// The answer to what no agent does that a system may have.

@@ -62,12 +62,13 @@ fn start(machine: &Machine, spawn: &Spawn) -> Result<u64, Answer> {
     ];
     if let Some((_, why)) = wishes.iter().find(|(is_wished, _)| *is_wished) {
         let message = format!(
-            "a program in a whole operating system is run by its qemu-guest-agent, which {why}: use the \
-             console, `ireko console NAME`"
+            "a program in this operating system is run by its qemu-guest-agent, which {why}: Ireko's own \
+             agent does, `ireko image prepare` puts it into an image; or use the console, \
+             `ireko console NAME`"
         );
         return Err(failed(FailureKind::BadInput, message));
     }
-    machine.agent.start(&spawn.argv, &spawn.env).map_err(|error| {
+    machine.agents.qemu_ga.start(&spawn.argv, &spawn.env).map_err(|error| {
         let message = error.to_string();
         let kind = match &error {
             AgentError::Refused(why) if why.contains("No such file") => FailureKind::NotFound,
@@ -83,7 +84,7 @@ fn start(machine: &Machine, spawn: &Spawn) -> Result<u64, Answer> {
 fn await_outcome(machine: &Machine, pid: u64) -> Exited {
     let (mut pause, mut failures) = (FIRST_PAUSE, 0);
     loop {
-        match machine.agent.outcome(pid) {
+        match machine.agents.qemu_ga.outcome(pid) {
             Ok(Some(mut exited)) => {
                 if exited.is_truncated {
                     exited.stderr.extend_from_slice(b"\nsome of the output was dropped\n");

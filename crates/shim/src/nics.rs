@@ -17,6 +17,8 @@ const FLAP: Duration = Duration::from_secs(3);
 /// A VM's network devices, by their numbers.
 #[derive(Debug)]
 pub struct Nics {
+    /// None came or went since the VM began.
+    is_original: bool,
     kind: NicKind,
     present: BTreeMap<usize, Present>,
     /// What the guest was told beside.
@@ -49,7 +51,26 @@ impl Nics {
         let all = plan.nics.iter().cloned().zip(interfaces).enumerate();
         let present =
             all.map(|(number, (nic, interface))| (number, Present::Wired(nic, interface)));
-        Self { kind, present: present.collect(), files: plan.configure.files.clone() }
+        Self {
+            is_original: true,
+            kind,
+            present: present.collect(),
+            files: plan.configure.files.clone(),
+        }
+    }
+
+    /// Whether the VM has the devices that it began with, in their places.
+    pub fn is_original(&self) -> bool {
+        self.is_original
+    }
+
+    /// What the guest was told of its addresses.
+    pub fn interfaces(&self) -> Vec<Interface> {
+        let told = |present: &Present| match present {
+            Present::Wired(_, interface) => Some(interface.clone()),
+            Present::Dead => None,
+        };
+        self.present.values().filter_map(told).collect()
     }
 
     /// Adds and takes devices until they are those that are wanted.
@@ -64,6 +85,7 @@ impl Nics {
         let gone: Vec<_> =
             self.present.iter().filter_map(|(n, present)| is_gone(present).then_some(*n)).collect();
         let mut is_changed = !gone.is_empty() || self.files != wanted.files;
+        self.is_original &= gone.is_empty();
         for number in gone {
             match vm.unplug_nic(number, UNPLUG) {
                 Ok(()) => drop(self.present.remove(&number)),
@@ -88,6 +110,7 @@ impl Nics {
                     let number = free.unwrap_or_default();
                     vm.plug_nic(self.kind, number, &as_spec(nic))?;
                     self.present.insert(number, now);
+                    self.is_original = false;
                     is_changed = true;
                 }
             }

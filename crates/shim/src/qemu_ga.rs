@@ -10,16 +10,22 @@
 //! than a call expects, or one that is no answer, ends the connection and fails the call.
 //! Source: QEMU's `qga/qapi-schema.json`.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ireko_protocol::agent::{GuestAddress, GuestInterface, MOST_INTERFACES};
 use ireko_vm::Control;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use std::io::{self, Read, Write};
+use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// The name of the port on which the agent listens.
 pub const PORT_NAME: &str = "org.qemu.guest_agent.0";
+/// The place of that port among the VM's.
+pub const PORT: usize = 0;
 /// How long the agent may take over an ordinary call; emulated systems are slow.
 const ORDINARY: Duration = Duration::from_secs(20);
 /// How long a file system may take to be held still.
@@ -28,6 +34,8 @@ const FREEZE: Duration = Duration::from_secs(10);
 const THAW: Duration = Duration::from_secs(60);
 /// A shutdown that is begun has no answer; a refusal comes at once.
 const REFUSAL: Duration = Duration::from_secs(3);
+/// How much of a file is written at once.
+const PIECE: usize = 32 << 10;
 /// The longest answer to a call that returns little.
 const SMALL: usize = 1 << 20;
 /// The longest answer with a program's output: the agent keeps 16 MiB of each stream, in base64.
@@ -38,8 +46,8 @@ const OUTPUT: usize = 48 << 20;
 pub enum AgentError {
     /// Nobody listens in the guest.
     #[error(
-        "no qemu-guest-agent runs in this machine: install the package qemu-guest-agent in it, or use \
-         its console, `ireko console NAME`"
+        "no agent runs in this machine: `ireko image prepare` puts Ireko's into an image, the package \
+         qemu-guest-agent has another; its console needs none, `ireko console NAME`"
     )]
     Absent,
     /// The agent says why.
@@ -87,9 +95,15 @@ struct Line {
 }
 
 impl QemuGa {
-    /// That of the VM whose only port leads to this socket. Nothing is asked yet.
+    /// That of the VM whose port [`PORT`] leads to this socket. Nothing is asked yet.
     pub fn new(socket: PathBuf, vm: Control) -> Self {
-        Self { socket, line: Mutex::new(None), is_there: Box::new(move || vm.port_is_open(0)) }
+        Self { socket, line: Mutex::new(None), is_there: Box::new(move || vm.port_is_open(PORT)) }
+    }
+
+    /// That of a machine that has none.
+    #[cfg(test)]
+    pub fn absent() -> Self {
+        Self { socket: PathBuf::new(), line: Mutex::new(None), is_there: Box::new(|| false) }
     }
 
     /// Asks whether it answers.
@@ -122,6 +136,36 @@ impl QemuGa {
         self.call("guest-set-time", json!({ "time": unix_nanos }), ORDINARY, SMALL).map(drop)
     }
 
+    /// Which network devices the system has, and their addresses.
+    pub fn interfaces(&self, limit: Duration) -> Result<Vec<GuestInterface>> {
+        let all = self.call("guest-network-get-interfaces", json!({}), limit, SMALL)?;
+        let all = all.as_array().ok_or(AgentError::Confused("a list of devices was due"))?;
+        Ok(all.iter().take(MOST_INTERFACES).map(interface).collect())
+    }
+
+    /// What the system calls itself: `debian`, `mswindows`.
+    pub fn system(&self) -> Result<String> {
+        let told = self.call("guest-get-osinfo", json!({}), ORDINARY, SMALL)?;
+        Ok(told["id"].as_str().unwrap_or_default().chars().take(64).collect())
+    }
+
+    /// Writes a file, in the place of one that is there.
+    pub fn write_file(&self, path: &str, bytes: &[u8]) -> Result<()> {
+        let open = json!({ "path": path, "mode": "w" });
+        let handle = self.call("guest-file-open", open, ORDINARY, SMALL)?;
+        let handle = handle.as_i64().ok_or(AgentError::Confused("a file's handle was due"))?;
+        let written = bytes.chunks(PIECE).try_for_each(|piece| {
+            let write = json!({ "handle": handle, "buf-b64": STANDARD.encode(piece) });
+            let told = self.call("guest-file-write", write, ORDINARY, SMALL)?;
+            match told["count"].as_u64() == u64::try_from(piece.len()).ok() {
+                true => Ok(()),
+                false => Err(AgentError::Confused("all of a file was to be written")),
+            }
+        });
+        let closed = self.call("guest-file-close", json!({ "handle": handle }), ORDINARY, SMALL);
+        written.and(closed.map(drop))
+    }
+
     /// Starts a program without standard input; its id. Without `env` it gets the agent's own.
     pub fn start(&self, argv: &[String], env: &[String]) -> Result<u64> {
         let (program, arguments) = argv.split_first().ok_or(AgentError::Confused("no program"))?;
@@ -142,7 +186,9 @@ impl QemuGa {
         let number = |name: &str| status[name].as_i64().and_then(|n| i32::try_from(n).ok());
         let bytes = |name: &str| match status[name].as_str() {
             None => Ok(Vec::new()),
-            Some(text) => base64(text).ok_or(AgentError::Confused("output that is no base64")),
+            Some(text) => {
+                STANDARD.decode(text).map_err(|_| AgentError::Confused("output that is no base64"))
+            }
         };
         Ok(Some(Exited {
             code: number("exitcode"),
@@ -171,6 +217,22 @@ impl QemuGa {
             *place = Some(line);
         }
         answer
+    }
+}
+
+/// A device as the agent describes it; an address that is none is left out.
+fn interface(said: &Value) -> GuestInterface {
+    let address = |said: &Value| {
+        let address: IpAddr = said["ip-address"].as_str()?.parse().ok()?;
+        let prefix = u8::try_from(said["prefix"].as_u64()?).ok()?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        (prefix <= most).then_some(GuestAddress { address, prefix })
+    };
+    let addresses = said["ip-addresses"].as_array().into_iter().flatten();
+    GuestInterface {
+        name: said["name"].as_str().unwrap_or_default().chars().take(64).collect(),
+        mac: said["hardware-address"].as_str().and_then(|mac| mac.parse().ok()),
+        addresses: addresses.filter_map(address).take(MOST_INTERFACES).collect(),
     }
 }
 
@@ -275,36 +337,6 @@ fn late_or_broken(error: io::Error) -> AgentError {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => AgentError::Late(Duration::ZERO),
         _ => error.into(),
     }
-}
-
-/// Decodes base64 with padding; `None` where the text is none. Source: RFC 4648, 4.
-fn base64(text: &str) -> Option<Vec<u8>> {
-    let text = text.as_bytes();
-    if !text.len().is_multiple_of(4) {
-        return None;
-    }
-    let padding = text.iter().rev().take_while(|byte| **byte == b'=').count();
-    if padding > 2 {
-        return None;
-    }
-    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
-    for group in text[..text.len() - padding].chunks(4) {
-        let mut word = 0;
-        for byte in group {
-            word = word << 6
-                | u32::from(match byte {
-                    b'A'..=b'Z' => byte - b'A',
-                    b'a'..=b'z' => byte - b'a' + 26,
-                    b'0'..=b'9' => byte - b'0' + 52,
-                    b'+' => 62,
-                    b'/' => 63,
-                    _ => return None,
-                });
-        }
-        word <<= 6 * (4 - group.len());
-        bytes.extend_from_slice(&word.to_be_bytes()[1..group.len()]);
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]

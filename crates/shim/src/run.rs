@@ -12,7 +12,7 @@ use crate::failure::{Failure, chain_of};
 use crate::live_disk::LiveDisk;
 use crate::phase::StartFailure;
 use crate::spare::{self, Claimed, Spare};
-use crate::{machine, records, utility};
+use crate::{machine, records, suspend, utility};
 use ireko_block_export::{Export, Server};
 use ireko_disk::{Access, Chain};
 use ireko_protocol::agent::DiskSerial;
@@ -114,6 +114,9 @@ fn live(
     spare: Option<Spare>,
     shared: &Arc<Shared>,
 ) -> Result<i32, Failure> {
+    if let Work::Machine { resume: true, .. } = &plan.work {
+        suspend::check_disks(plan)?;
+    }
     let chains = std::iter::once((DiskSerial::root(), &plan.chain))
         .chain(plan.disks.iter().map(|disk| (disk.serial.clone(), &disk.chain)));
     let mut disks = Vec::new();
@@ -128,15 +131,21 @@ fn live(
     *shared.disks.lock() = disks.clone();
 
     let result = with_exports(plan, &disks, |disks| match &plan.work {
-        Work::Container { .. } | Work::ApplyTar { .. } | Work::Generalize => {
+        Work::Container { .. } | Work::ApplyTar { .. } | Work::Generalize | Work::Prepare => {
             utility::run(plan, disks, socket, agent, spare, shared)
         }
         Work::Spare { .. } => {
             Err(Failure::impossible("a VM that stands by cannot be had for another".to_owned()))
         }
-        Work::Machine { firmware, hardware, nvram, seed, .. } => {
-            let seed = seed.as_deref();
-            let boot = machine::Boot { firmware: *firmware, hardware: *hardware, nvram, seed };
+        Work::Machine { firmware, hardware, nvram, seed, nested, resume, .. } => {
+            let boot = machine::Boot {
+                firmware: *firmware,
+                hardware: *hardware,
+                nvram,
+                seed: seed.as_deref(),
+                nested: *nested,
+                resume: *resume,
+            };
             machine::run(plan, &boot, disks, socket, shared)
         }
     });

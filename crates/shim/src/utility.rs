@@ -248,7 +248,7 @@ fn cold(
     }
     let configured = match plan.work {
         // Its disk is no container's root.
-        Work::Generalize => Ok(()),
+        Work::Generalize | Work::Prepare => Ok(()),
         _ => configuration(plan, shared).and_then(|wanted| {
             guest
                 .order(RequestBody::Configure(Box::new(wanted)))
@@ -285,6 +285,7 @@ fn work(plan: &VmPlan, shared: &Shared, guest: &Guest, vm: &Vm) -> Result<i32, F
     shared.progress.started(records::now());
     match plan.work {
         Work::Generalize => generalize(guest),
+        Work::Prepare => prepare(guest),
         _ => apply(guest),
     }
 }
@@ -340,6 +341,18 @@ fn generalize(guest: &Guest) -> Result<i32, Failure> {
         }
         Ok(_) => Err(Failure::of_guest("cannot generalize the system", GuestError::Confused)),
         Err(error) => Err(Failure::of_guest("cannot generalize the system", error)),
+    }
+}
+
+fn prepare(guest: &Guest) -> Result<i32, Failure> {
+    let disk = DiskSerial::root();
+    match guest.call(RequestBody::Prepare { disk }, APPLY_LIMIT) {
+        Ok(Reply::Prepared { system }) => {
+            tracing::info!(system, "the system has the agent");
+            Ok(0)
+        }
+        Ok(_) => Err(Failure::of_guest("cannot prepare the system", GuestError::Confused)),
+        Err(error) => Err(Failure::of_guest("cannot prepare the system", error)),
     }
 }
 

@@ -75,6 +75,7 @@ impl Vm {
             .and_then(|qemu| qemu.launch(spec))
             .map_err(|error| Failure::of_vm("cannot start the VM", &error))?;
         let origin = match &spec.boot {
+            Boot::Firmware(boot) if boot.resume.is_some() => Origin::Suspended,
             Boot::Kernel(_) | Boot::Firmware(_) => Origin::Cold,
             Boot::Saved(_) => Origin::Template,
         };

@@ -57,7 +57,7 @@ pub fn obstacle(plan: &VmPlan) -> Option<String> {
             ))
         }
         Work::Machine { .. } => Some("a whole operating system boots its disk".to_owned()),
-        Work::Generalize => Some("its disk is no container's".to_owned()),
+        Work::Generalize | Work::Prepare => Some("its disk is no container's".to_owned()),
     }
 }
 

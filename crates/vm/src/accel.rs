@@ -68,6 +68,37 @@ pub fn verdict(cache: &Path, choice: Choice) -> Result<Verdict> {
     host.verdict(&cache.join("accel.json"), choice)
 }
 
+/// Whether a guest that KVM runs can run virtual machines itself on this host.
+///
+/// # Errors
+/// `NoAcceleration` with the reason, and the remedy.
+pub fn nesting() -> Result<()> {
+    nesting_in(Path::new("/sys/module"))
+}
+
+fn nesting_in(modules: &Path) -> Result<()> {
+    let found = ["kvm_intel", "kvm_amd"].iter().find_map(|module| {
+        let said = fs::read_to_string(modules.join(module).join("parameters/nested")).ok()?;
+        Some((module, matches!(said.trim(), "Y" | "1")))
+    });
+    match found {
+        Some((_, true)) => Ok(()),
+        Some((module, false)) => Err(Error::new(
+            ErrorKind::NoAcceleration,
+            format!(
+                "this host's KVM does not let guests run virtual machines ({module}.nested is off)"
+            ),
+        )
+        .with_hint(format!(
+            "as root, with no VM running: modprobe -r {module}; modprobe {module} nested=1"
+        ))),
+        None => Err(Error::new(
+            ErrorKind::NoAcceleration,
+            "this host's KVM does not say that guests can run virtual machines",
+        )),
+    }
+}
+
 struct Host<'a> {
     device: &'a Path,
     boot_id: &'a str,
@@ -181,6 +212,18 @@ mod tests {
             };
             let device = self.folder.path().join("kvm");
             Host { device: &device, boot_id, probe: &probe }.verdict(&self.record(), choice)
+        }
+    }
+
+    #[test]
+    fn nesting_is_what_the_hosts_module_says() {
+        let modules = tempfile::tempdir().unwrap();
+        assert!(nesting_in(modules.path()).is_err());
+        let folder = modules.path().join("kvm_amd/parameters");
+        fs::create_dir_all(&folder).unwrap();
+        for (said, works) in [("0\n", false), ("1\n", true), ("N\n", false), ("Y\n", true)] {
+            fs::write(folder.join("nested"), said).unwrap();
+            assert_eq!(nesting_in(modules.path()).is_ok(), works, "{said:?}");
         }
     }
 

@@ -9,7 +9,7 @@
 //! Read in this order: [`spec`] (what is asked for), [`driver`] (what is given back), [`qemu`] (the
 //! one driver there is), [`accel`] (may hardware virtualisation be used here), [`kernel`] (what a
 //! utility VM boots), [`firmware`] (what a machine boots by), [`template`] (VMs that were saved to be
-//! gone on from).
+//! gone on from), [`suspended`] (one that was saved whole, to go on itself).
 //!
 //! What runs inside the guest, what its disks hold and who speaks on its ports is decided by the
 //! caller; nothing here reads a disk or a guest's message.
@@ -38,6 +38,7 @@ pub mod keys;
 pub mod qemu;
 mod replace_file;
 pub mod spec;
+pub mod suspended;
 pub mod template;
 
 pub use accel::Accel;

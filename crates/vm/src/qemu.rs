@@ -20,7 +20,7 @@ pub use nics::NicKind;
 
 use crate::driver::{RunningVm, VmDriver};
 use crate::error::{Error, ErrorKind, Result};
-use crate::spec::{Boot, Console, VmSpec};
+use crate::spec::{Boot, Console, MachineBoot, VmSpec};
 use control::Connection;
 use process::{Process, QemuVm};
 use std::fmt;
@@ -147,6 +147,9 @@ impl VmDriver for Qemu {
             .and_then(|connection| Control::greet(connection, process.pidfd()?, START_DEADLINE));
         let connected = connected.and_then(|control| match &spec.boot {
             Boot::Saved(saved) => control.load(saved, &spec.control).map(|()| control),
+            Boot::Firmware(MachineBoot { resume: Some(state), .. }) => {
+                control.load_whole(state, &spec.control).map(|()| control)
+            }
             Boot::Kernel(_) | Boot::Firmware(_) => Ok(control),
         });
         match connected {

@@ -53,7 +53,8 @@ pub enum Boot {
     Saved(SavedVm),
     /// Whatever its first disk holds, on a machine of its own kind. A reset boots it again.
     ///
-    /// The VM waits for [`Control::resume`](crate::Control::resume) before its first instruction.
+    /// The VM waits for [`Control::resume`](crate::Control::resume) before its first instruction, or
+    /// before it goes on.
     Firmware(MachineBoot),
 }
 
@@ -74,6 +75,12 @@ pub struct MachineBoot {
     pub firmware: Firmware,
     /// Which devices it finds.
     pub hardware: Hardware,
+    /// Its CPUs can run virtual machines themselves, where the host's can; see
+    /// [`crate::accel::nesting`].
+    pub nested: bool,
+    /// The [state](crate::suspended::Suspended::state) that it goes on from in place of its first
+    /// instruction.
+    pub resume: Option<PathBuf>,
     /// The unix socket on which its screen is served by VNC, to those who know the password that
     /// [`Control::set_screen_password`](crate::Control::set_screen_password) set last; at first
     /// nobody does.

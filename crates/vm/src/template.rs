@@ -16,7 +16,7 @@
 //! `template.json`, which is what "in use" means.
 
 mod key;
-mod sealed;
+pub(crate) mod sealed;
 
 pub use key::Key;
 

@@ -3,11 +3,15 @@
 use super::Context;
 use crate::api::Created;
 use crate::client::Content;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::exit::Exit;
 use crate::output;
 use crate::reference::repository_and_tag;
 use crate::target::Target;
+use std::path::{Path, PathBuf};
+
+/// The longest answer file, in bytes: it travels in a request's first line.
+const LONGEST_ANSWERS: usize = 20 << 10;
 
 /// Create a new image from a container's changes
 ///
@@ -27,6 +31,10 @@ pub struct Args {
     /// Apply a Dockerfile instruction to the created image
     #[arg(short, long, value_name = "list")]
     change: Vec<String>,
+
+    /// What a running Windows' sysprep is told, for --generalize: an unattend.xml
+    #[arg(long, requires = "generalize", value_name = "file")]
+    answer_file: Option<PathBuf>,
 
     /// Take out of a whole operating system what tells it from its copies; see `image generalize`
     #[arg(long, requires = "name")]
@@ -64,6 +72,7 @@ pub async fn execute(context: &Context, args: &Args) -> Result<Exit> {
         }
         None => (None, None),
     };
+    let answer_file = args.answer_file.as_deref().map(read_answers).transpose()?;
     let mut target = Target::docker(["commit"])
         .with("container", &args.container)
         .with_some("repo", repository)
@@ -71,6 +80,7 @@ pub async fn execute(context: &Context, args: &Args) -> Result<Exit> {
         .with_some("comment", args.message.as_deref())
         .with_some("author", args.author.as_deref())
         .with_flag("generalize", args.generalize)
+        .with_some("answerfile", answer_file)
         .with("pause", if args.pause { "1" } else { "0" })
         .with_flag("alldisks", args.all_disks && !args.os_only);
     for change in &args.change {
@@ -83,4 +93,17 @@ pub async fn execute(context: &Context, args: &Args) -> Result<Exit> {
     }
     output::line(image.id)?;
     Ok(Exit::SUCCESS)
+}
+
+fn read_answers(file: &Path) -> Result<String> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| Error::usage(format!("cannot read {}", file.display())).because(error))?;
+    match text.len() <= LONGEST_ANSWERS {
+        true => Ok(text),
+        false => Err(Error::usage(format!(
+            "{} has more than {} KiB, which is more than an answer file may have",
+            file.display(),
+            LONGEST_ANSWERS >> 10
+        ))),
+    }
 }

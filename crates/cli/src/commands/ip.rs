@@ -7,18 +7,23 @@ use crate::exit::Exit;
 use crate::output;
 use crate::target::Target;
 use hyper::Method;
-use ireko_protocol::network::SetAddress;
-use serde::Deserialize;
-use std::collections::BTreeMap;
+use ireko_protocol::network::{HasAddress, SetAddress};
 use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
 /// Print the addresses of a running container, one a line, its main network's first
+///
+/// A whole operating system says itself which it has, where an agent is in it; else they are those that its
+/// networks keep for it.
 #[derive(clap::Args, Clone, Debug)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Args {
     #[arg(required = true, value_name = "CONTAINER")]
     container: Option<String>,
+
+    /// As JSON: with network, hardware address, and whether the container says so itself
+    #[arg(long)]
+    json: bool,
 
     #[command(subcommand)]
     verb: Option<Verb>,
@@ -73,39 +78,11 @@ impl FromStr for Cidr {
     }
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Container {
-    host_config: HostConfig,
-    network_settings: Settings,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct HostConfig {
-    network_mode: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Settings {
-    networks: BTreeMap<String, Network>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Network {
-    #[serde(rename = "IPAddress")]
-    address: String,
-    #[serde(rename = "NetworkID")]
-    id: String,
-}
-
 /// Prints the addresses, or sets one.
 pub async fn execute(context: &Context, args: &Args) -> Result<Exit> {
     match (&args.verb, &args.container) {
         (Some(Verb::Set(args)), _) => set(context, args).await,
-        (None, Some(container)) => print(context, container).await,
+        (None, Some(container)) => print(context, container, args.json).await,
         // The grammar asks for one of them.
         (None, None) => Ok(Exit::SUCCESS),
     }
@@ -122,21 +99,22 @@ async fn set(context: &Context, args: &SetArgs) -> Result<Exit> {
     Ok(Exit::SUCCESS)
 }
 
-async fn print(context: &Context, container: &str) -> Result<Exit> {
+async fn print(context: &Context, container: &str, json: bool) -> Result<Exit> {
     let client = context.connect().await?;
-    let target = Target::docker(["containers", container, "json"]);
-    let shown: Container = client.get(&target).await?;
-    let main = shown.host_config.network_mode;
-    let is_main = |name: &str, network: &Network| name == main || network.id.starts_with(&main);
-    let mut all: Vec<_> = shown.network_settings.networks.into_iter().collect();
-    all.sort_by_key(|(name, network)| !is_main(name, network));
-    all.retain(|(_, network)| !network.address.is_empty());
+    let target = Target::ireko(["containers", container, "addresses"]);
+    let all: Vec<HasAddress> = client.get(&target).await?;
+    if json {
+        let text = serde_json::to_string_pretty(&all)
+            .map_err(|error| Error::local("cannot write JSON").because(error))?;
+        output::line(text)?;
+        return Ok(Exit::SUCCESS);
+    }
     if all.is_empty() {
         return Err(Error::usage(format!("container {container} has no address"))
             .hint("it has one while it runs, unless its network is none"));
     }
-    for (_, network) in all {
-        output::line(network.address)?;
+    for one in all {
+        output::line(one.address)?;
     }
     Ok(Exit::SUCCESS)
 }

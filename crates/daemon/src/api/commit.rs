@@ -1,4 +1,5 @@
-//! `POST /commit`; with Ireko's own `generalize` the image has no identity of its own.
+//! `POST /commit`; with Ireko's own `generalize` the image has no identity of its own,
+//! and `answerfile` is the text that a Windows' sysprep is given.
 
 use crate::api::App;
 use crate::api::error::{ApiError, ApiResult};
@@ -31,7 +32,10 @@ pub(crate) async fn commit(
         all_disks: params.flag("alldisks"),
     };
     let report = match params.flag("generalize") {
-        true => app.engine.commit_generalized(container, options).await?,
+        true => {
+            let answer_file = params.get("answerfile").map(str::to_owned);
+            app.engine.commit_generalized(container, options, answer_file).await?
+        }
         false => app.engine.commit(container, options).await?,
     };
     tracing::info!(

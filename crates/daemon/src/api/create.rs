@@ -31,6 +31,8 @@ pub(crate) const FIRMWARE: &str = "ireko.firmware";
 pub(crate) const START: &str = "ireko.start";
 /// The annotation that chooses a machine's devices.
 pub(crate) const HARDWARE: &str = "ireko.hardware";
+/// Its CPUs can run virtual machines themselves: `true` or `false`.
+pub(crate) const NESTED: &str = "ireko.nested";
 
 pub(crate) async fn create(
     State(app): State<App>,
@@ -104,11 +106,12 @@ fn spec(body: ContainerCreate) -> ApiResult<ContainerSpec> {
         attached: attached.map(Option::unwrap_or_default),
         console_size: host.console_size.unwrap_or_default(),
     };
-    let Own { firmware, hardware, disks, start, user_data, ssh_keys } =
+    let Own { firmware, hardware, nested, disks, start, user_data, ssh_keys } =
         own(host.annotations.as_ref())?;
     Ok(ContainerSpec {
         firmware,
         hardware,
+        nested,
         disks,
         start,
         user_data,
@@ -151,6 +154,7 @@ fn spec(body: ContainerCreate) -> ApiResult<ContainerSpec> {
 struct Own {
     firmware: Option<Firmware>,
     hardware: Option<Hardware>,
+    nested: bool,
     disks: Vec<DiskSpec>,
     start: StartChoice,
     user_data: Option<String>,
@@ -165,6 +169,10 @@ fn own(annotations: Option<&BTreeMap<String, String>>) -> ApiResult<Own> {
         match name.as_str() {
             FIRMWARE => own.firmware = Some(value.parse().map_err(wrong)?),
             HARDWARE => own.hardware = Some(value.parse().map_err(wrong)?),
+            NESTED => {
+                let wrong = |_| ApiError::bad_request(format!("{NESTED} is true or false"));
+                own.nested = value.parse().map_err(wrong)?;
+            }
             START => own.start = value.parse().map_err(ApiError::bad_request)?,
             DISKS => {
                 let list = DiskWish::list(value);
@@ -178,7 +186,7 @@ fn own(annotations: Option<&BTreeMap<String, String>>) -> ApiResult<Own> {
             }
             _ => {
                 return Err(ApiError::not_yet(&format!(
-                    "annotations other than {FIRMWARE}, {HARDWARE}, {START}, {DISKS}, \
+                    "annotations other than {FIRMWARE}, {HARDWARE}, {NESTED}, {START}, {DISKS}, \
                      {USER_DATA} and {SSH_KEYS}"
                 )));
             }
@@ -384,6 +392,7 @@ mod tests {
         };
         assert_eq!(with(FIRMWARE, "uefi-secure").unwrap().firmware, Some(Firmware::UefiSecure));
         assert_eq!(with(HARDWARE, "virtio").unwrap().hardware, Some(Hardware::Virtio));
+        assert!(with(NESTED, "true").unwrap().nested && with(NESTED, "maybe").is_err());
         assert_eq!(with(USER_DATA, "#!/bin/sh").unwrap().user_data.as_deref(), Some("#!/bin/sh"));
         assert_eq!(with(SSH_KEYS, "a b\n\nc d\n").unwrap().ssh_keys, ["a b", "c d"]);
         assert!(with(FIRMWARE, "efi").unwrap_err().to_string().contains("use bios, uefi"));

@@ -2,7 +2,8 @@
 
 use crate::api::error::{ApiError, ApiResult};
 use ireko_engine::{
-    ContainerRecord, EndpointRecord, EndpointSpec, Engine, NetworkRecord, Protocol, Publish,
+    ContainerRecord, EndpointRecord, EndpointSpec, Engine, GuestAddress, GuestInterface,
+    NetworkRecord, Protocol, Publish, addresses_of,
 };
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -189,21 +190,36 @@ pub(crate) fn of(
 }
 
 /// `NetworkSettings.Networks`.
-pub(crate) fn networks(engine: &Engine, record: &ContainerRecord) -> Value {
+/// `reported` is what the container says of its addresses itself, where it does.
+pub(crate) fn networks(
+    engine: &Engine,
+    record: &ContainerRecord,
+    reported: &[GuestInterface],
+) -> Value {
     let all = of(engine, record);
     if record.endpoints.is_empty() {
-        return json!({ "none": settings(record, None) });
+        return json!({ "none": settings(record, None, reported) });
     }
     let shown = all.iter().map(|(endpoint, network)| {
-        (network.name.clone(), settings(record, Some((endpoint, network))))
+        (network.name.clone(), settings(record, Some((endpoint, network)), reported))
     });
     Value::Object(shown.collect())
 }
 
-fn settings(record: &ContainerRecord, of: Option<(&EndpointRecord, &NetworkRecord)>) -> Value {
+fn settings(
+    record: &ContainerRecord,
+    of: Option<(&EndpointRecord, &NetworkRecord)>,
+    reported: &[GuestInterface],
+) -> Value {
     let runs = record.vm().is_some();
     let now = of.filter(|_| runs);
     let lease = now.and_then(|(endpoint, network)| Some((endpoint.lease?, network)));
+    let (address, prefix) = match now.and_then(|(endpoint, _)| own_address(endpoint, reported)) {
+        Some(own) => (own.address.to_string(), own.prefix),
+        None => lease.map_or_else(Default::default, |(address, network)| {
+            (address.to_string(), network.subnet.prefix())
+        }),
+    };
     let fixed = of.and_then(|(endpoint, _)| endpoint.fixed);
     let aliases = of.map(|(endpoint, _)| endpoint.aliases.clone()).filter(|all| !all.is_empty());
     let names = of.filter(|(_, network)| network.has_names()).map(|(endpoint, _)| {
@@ -220,13 +236,23 @@ fn settings(record: &ContainerRecord, of: Option<(&EndpointRecord, &NetworkRecor
         "NetworkID": of.map(|(_, network)| network.id.clone()).unwrap_or_default(),
         "EndpointID": now.map(|(endpoint, _)| endpoint.id.clone()).unwrap_or_default(),
         "Gateway": lease.map(|(_, network)| network.gateway.to_string()).unwrap_or_default(),
-        "IPAddress": lease.map(|(address, _)| address.to_string()).unwrap_or_default(),
-        "IPPrefixLen": lease.map_or(0, |(_, network)| network.subnet.prefix()),
+        "IPAddress": address,
+        "IPPrefixLen": prefix,
         "IPv6Gateway": "",
         "GlobalIPv6Address": "",
         "GlobalIPv6PrefixLen": 0,
         "DNSNames": names,
     })
+}
+
+/// An address that a container says it has in the place of the one that its network keeps for it.
+fn own_address(endpoint: &EndpointRecord, reported: &[GuestInterface]) -> Option<GuestAddress> {
+    let mut own = addresses_of(reported, endpoint.mac);
+    own.retain(|one| one.address.is_ipv4());
+    match endpoint.lease {
+        Some(lease) if own.iter().any(|one| one.address == lease) => None,
+        _ => own.first().copied(),
+    }
 }
 
 #[cfg(test)]

@@ -1,14 +1,16 @@
 //! `GET /containers/{id}/json`: all there is to say about a container, in docker's shape.
 
 use crate::api::App;
-use crate::api::create::{FIRMWARE, HARDWARE, SSH_KEYS, USER_DATA, disk_list};
+use crate::api::create::{FIRMWARE, HARDWARE, NESTED, SSH_KEYS, USER_DATA, disk_list};
 use crate::api::endpoints;
 use crate::api::error::ApiResult;
 use crate::api::list::{network_mode, sizes};
 use crate::api::query::Params;
 use axum::Json;
 use axum::extract::{Path, State};
-use ireko_engine::{ContainerRecord, DEFAULT_NETWORK, Engine, RestartPolicy, RunState, hostname};
+use ireko_engine::{
+    ContainerRecord, DEFAULT_NETWORK, Engine, GuestInterface, RestartPolicy, RunState, hostname,
+};
 use ireko_protocol::disks::ANNOTATION as DISKS;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -23,7 +25,8 @@ pub(crate) async fn inspect(
     params: Params,
 ) -> ApiResult<Json<Value>> {
     let record = app.engine.inspect(&id)?;
-    let mut shown = container(&app.engine, &record);
+    let reported = app.engine.reported_addresses(&record).await;
+    let mut shown = container(&app.engine, &record, &reported);
     if params.flag("size") {
         let (own, all) = sizes(&app.engine, &record).await?;
         shown["SizeRw"] = own.into();
@@ -32,7 +35,7 @@ pub(crate) async fn inspect(
     Ok(Json(shown))
 }
 
-fn container(engine: &Engine, record: &ContainerRecord) -> Value {
+fn container(engine: &Engine, record: &ContainerRecord, reported: &[GuestInterface]) -> Value {
     let folder = engine.places().root.join("containers").join(&record.id);
     let argv = record.process.argv();
     let (program, arguments) = argv.split_first().map_or(("", &[][..]), |(p, a)| (p.as_str(), a));
@@ -68,7 +71,7 @@ fn container(engine: &Engine, record: &ContainerRecord) -> Value {
         }).collect::<Vec<_>>(),
         "Mounts": [],
         "Config": config(record),
-        "NetworkSettings": network_settings(engine, record),
+        "NetworkSettings": network_settings(engine, record, reported),
     })
 }
 
@@ -90,6 +93,8 @@ fn state(engine: &Engine, record: &ContainerRecord) -> Value {
         "OOMKilled": false,
         "Dead": false,
         "Pid": pid,
+        // Docker has no word for this, and is told `exited`.
+        "Suspended": record.is_suspended(),
         "Origin": record.origin,
         "ExitCode": last.filter(|_| !running).map_or(0, |run| run.exit_code),
         "Error": last.filter(|_| !running).and_then(|run| run.error.as_deref()).unwrap_or_default(),
@@ -173,6 +178,9 @@ fn host_config(record: &ContainerRecord) -> Value {
     if !spec.disks.is_empty() {
         annotations.insert(DISKS.to_owned(), disk_list(&spec.disks).into());
     }
+    if spec.nested {
+        annotations.insert(NESTED.to_owned(), "true".into());
+    }
     if let Some(user_data) = &spec.user_data {
         annotations.insert(USER_DATA.to_owned(), user_data.clone().into());
     }
@@ -241,8 +249,12 @@ fn host_config(record: &ContainerRecord) -> Value {
     })
 }
 
-fn network_settings(engine: &Engine, record: &ContainerRecord) -> Value {
-    let networks = endpoints::networks(engine, record);
+fn network_settings(
+    engine: &Engine,
+    record: &ContainerRecord,
+    reported: &[GuestInterface],
+) -> Value {
+    let networks = endpoints::networks(engine, record, reported);
     // Docker repeats the default network's settings beside all networks'.
     let of_default = |name: &str| networks[DEFAULT_NETWORK][name].as_str().unwrap_or_default();
     let prefix = networks[DEFAULT_NETWORK]["IPPrefixLen"].as_u64().unwrap_or_default();

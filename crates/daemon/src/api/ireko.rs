@@ -15,7 +15,7 @@ use axum::extract::{Path, State};
 use hyper::StatusCode;
 use ireko_engine::{AddressChange, Sign};
 use ireko_protocol::host::HostInfo;
-use ireko_protocol::network::SetAddress;
+use ireko_protocol::network::{HasAddress, SetAddress};
 use ireko_protocol::tree::Tree;
 use regex_lite::Regex;
 use std::time::Duration;
@@ -70,6 +70,40 @@ pub(crate) async fn set_address(
         wanted.ok_or_else(|| ApiError::bad_request("the address is missing"))?;
     let change = AddressChange { network, address, prefix, gateway, dns };
     app.engine.set_address(&id, change).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `GET /ireko/containers/{id}/addresses`: a running container's, its main network's first.
+pub(crate) async fn addresses(
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> ApiResult<Json<Vec<HasAddress>>> {
+    let all = app.engine.addresses(&id).await?;
+    let name = |network: &str| app.engine.network(network).map(|found| found.name.clone()).ok();
+    let shown = all.into_iter().map(|one| HasAddress {
+        network: name(&one.network).unwrap_or_default(),
+        mac: one.mac,
+        address: one.address,
+        reported: one.is_reported,
+    });
+    Ok(Json(shown.collect()))
+}
+
+/// `POST /ireko/containers/{id}/suspend`: answered when it is saved.
+pub(crate) async fn suspend(
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> ApiResult<StatusCode> {
+    app.engine.suspend(&id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `DELETE /ireko/containers/{id}/suspend`: forgets what was saved.
+pub(crate) async fn drop_suspended(
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> ApiResult<StatusCode> {
+    app.engine.drop_suspended(&id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

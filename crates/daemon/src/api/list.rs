@@ -175,7 +175,7 @@ pub(crate) fn summary(
         "State": record.status(),
         "Status": status(record, Timestamp::now()),
         "HostConfig": { "NetworkMode": network_mode(record) },
-        "NetworkSettings": { "Networks": endpoints::networks(engine, record) },
+        "NetworkSettings": { "Networks": endpoints::networks(engine, record, &[]) },
         "Mounts": [],
     });
     if let Some((own, all)) = sizes {
@@ -205,6 +205,10 @@ pub(crate) fn status(record: &ContainerRecord, now: Timestamp) -> String {
         RunState::Restarting => match since_end {
             Some((code, ago)) => format!("Restarting ({code}) {ago} ago"),
             None => "Restarting".into(),
+        },
+        RunState::Suspended => match since_end {
+            Some((_, ago)) => format!("Suspended {ago} ago"),
+            None => "Suspended".into(),
         },
         _ if record.status() == "created" => "Created".into(),
         _ => match since_end {

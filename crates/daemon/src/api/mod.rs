@@ -78,6 +78,8 @@ fn system_routes() -> Router<App> {
         .route("/ireko/tree", get(ireko::tree))
         .route("/ireko/containers/{id}/wait", post(ireko::wait))
         .route("/ireko/containers/{id}/address", post(ireko::set_address))
+        .route("/ireko/containers/{id}/addresses", get(ireko::addresses))
+        .route("/ireko/containers/{id}/suspend", post(ireko::suspend).delete(ireko::drop_suspended))
         .route("/ireko/containers/{id}/console", post(attach::console))
         .route("/ireko/containers/{id}/connect", post(screen::connect))
         .route("/ireko/containers/{id}/keys", post(screen::keys))

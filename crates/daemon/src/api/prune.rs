@@ -9,13 +9,15 @@ use axum::extract::State;
 use ireko_engine::ErrorKind;
 use serde_json::{Value, json};
 
-/// Removes every container that does not run.
+/// Removes every container that does not run; one that is suspended is to go on.
 pub(crate) async fn containers(State(app): State<App>, params: Params) -> ApiResult<Json<Value>> {
     let filters = params.filters(&["label", "label!", "until"])?;
     let limit = filters.values("until").first().map(|text| until(text)).transpose()?;
     let (mut deleted, mut reclaimed) = (Vec::new(), 0);
     for record in app.engine.containers() {
-        let at_rest = matches!(record.status(), "created" | "exited") && record.vm().is_none();
+        let at_rest = matches!(record.status(), "created" | "exited")
+            && record.vm().is_none()
+            && !record.is_suspended();
         let is_old = limit.is_none_or(|limit| record.created < limit);
         if !at_rest || !is_old || !filters.labels(&record.labels) {
             continue;

@@ -1,4 +1,5 @@
 use super::*;
+use crate::sysprep::sysprep;
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixListener;
 use std::thread::{self, JoinHandle};
@@ -135,17 +136,90 @@ fn one_that_is_not_there_is_not_waited_for() {
     let guest = Guest::new();
     let agent = QemuGa { is_there: Box::new(|| false), ..guest.agent };
     let error = agent.ping().unwrap_err().to_string();
-    assert!(error.contains("install the package qemu-guest-agent"), "{error}");
+    assert!(error.contains("ireko image prepare"), "{error}");
 }
 
 #[test]
-fn base64_is_read_and_nothing_else() {
-    for (text, bytes) in
-        [("", ""), ("Zg==", "f"), ("Zm8=", "fo"), ("Zm9v", "foo"), ("Zm9vYg==", "foob")]
-    {
-        assert_eq!(base64(text).unwrap(), bytes.as_bytes());
-    }
-    for bad in ["Z", "Zg=", "Z===", "Zm 9", "=Zm9", "Zg==Zg=="] {
-        assert_eq!(base64(bad), None, "{bad}");
-    }
+fn addresses_are_read_and_what_is_none_is_left_out() {
+    let guest = Guest::new();
+    let told = r#"{"return": [
+        {"name": "lo", "ip-addresses": [{"ip-address-type": "ipv4", "ip-address": "127.0.0.1", "prefix": 8}]},
+        {"name": "eth0", "hardware-address": "02:42:00:00:00:07", "ip-addresses": [
+            {"ip-address": "172.17.0.9", "prefix": 16}, {"ip-address": "fe80::1", "prefix": 64},
+            {"ip-address": "1.2.3.4", "prefix": 99}, {"ip-address": 7}, null]},
+        7]}"#;
+    let told = says(&told.replace('\n', ""));
+    let serving = guest.serve(b"", vec![told, says(r#"{"return": 7}"#)]);
+    let found = guest.agent.interfaces(ORDINARY).unwrap();
+    assert_eq!(found.len(), 3);
+    assert_eq!(found[1].mac.unwrap().to_string(), "02:42:00:00:00:07");
+    assert_eq!(found[1].addresses.len(), 2);
+    let out: Vec<_> =
+        found.iter().flat_map(|one| &one.addresses).filter(|a| a.leads_out()).collect();
+    assert_eq!(out.len(), 1);
+    assert!(guest.agent.interfaces(ORDINARY).unwrap_err().to_string().contains("list of devices"));
+    serving.join().unwrap();
+}
+
+#[test]
+fn a_windows_is_given_its_answers_and_generalizes_itself_until_it_is_off() {
+    let guest = Guest::new();
+    let answers = "<unattend>".repeat(4000);
+    let serving = guest.serve(
+        b"",
+        vec![
+            says(r#"{"return": {"id": "mswindows", "name": "Microsoft Windows"}}"#),
+            says(r#"{"return": 1000}"#),
+            says(r#"{"return": {"count": 32768, "eof": false}}"#),
+            says(r#"{"return": {"count": 7232, "eof": false}}"#),
+            says(r#"{"return": {}}"#),
+            says(r#"{"return": {"pid": 7}}"#),
+            says(r#"{"return": {"exited": false}}"#),
+            says(r#"{"return": {"exited": true, "exitcode": 0}}"#),
+        ],
+    );
+    assert_eq!(guest.agent.system().unwrap(), "mswindows");
+    let looks = std::cell::Cell::new(0);
+    // It powers itself off after the second look.
+    let is_on = || looks.replace(looks.get() + 1) < 2;
+    let limit = Duration::from_secs(600);
+    sysprep(&guest.agent, Some(&answers), is_on, limit, Duration::ZERO).unwrap();
+    let calls = serving.join().unwrap();
+    assert_eq!(calls[1]["arguments"]["mode"], "w");
+    let text = calls[2]["arguments"]["buf-b64"].as_str().unwrap();
+    assert_eq!(STANDARD.decode(text).unwrap(), answers.as_bytes()[..PIECE]);
+    assert_eq!(calls[4]["execute"], "guest-file-close");
+    let arguments = calls[5]["arguments"]["arg"].to_string();
+    assert!(arguments.contains("/generalize") && arguments.contains("/unattend:"), "{arguments}");
+}
+
+#[test]
+fn a_sysprep_that_fails_or_never_ends_is_told() {
+    let started = r#"{"return": {"pid": 7}}"#;
+    let guest = Guest::new();
+    let failed = r#"{"return": {"exited": true, "exitcode": 31}}"#;
+    let serving = guest.serve(b"", vec![says(started), says(failed)]);
+    let limit = Duration::from_secs(600);
+    let error = sysprep(&guest.agent, None, || true, limit, Duration::ZERO).unwrap_err();
+    assert!(error.to_string().contains("code 31"), "{error}");
+    serving.join().unwrap();
+
+    let guest = Guest::new();
+    let serving = guest.serve(b"", vec![says(started), says(r#"{"return": {"exited": false}}"#)]);
+    let error = sysprep(&guest.agent, None, || true, Duration::ZERO, Duration::ZERO).unwrap_err();
+    assert!(error.to_string().contains("still on"), "{error}");
+    serving.join().unwrap();
+
+    // Not all of a file was taken.
+    let guest = Guest::new();
+    let short = vec![
+        says(r#"{"return": 1}"#),
+        says(r#"{"return": {"count": 1}}"#),
+        says(r#"{"return": {}}"#),
+    ];
+    let serving = guest.serve(b"", short);
+    assert!(
+        guest.agent.write_file("x", b"long").unwrap_err().to_string().contains("all of a file")
+    );
+    serving.join().unwrap();
 }

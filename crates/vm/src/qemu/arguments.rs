@@ -38,7 +38,7 @@ pub fn arguments(spec: &VmSpec, control: RawFd) -> Vec<OsString> {
         },
     );
     match spec.accel {
-        Accel::Kvm => line.option("-accel", "kvm").option("-cpu", "host"),
+        Accel::Kvm => line.option("-accel", "kvm").option("-cpu", host_cpu(&spec.boot)),
         Accel::Tcg => line.option("-accel", "tcg").option("-cpu", "max"),
     };
     line.option("-smp", spec.vcpus.to_string());
@@ -59,7 +59,12 @@ pub fn arguments(spec: &VmSpec, control: RawFd) -> Vec<OsString> {
     match &spec.boot {
         Boot::Kernel(boot) => line.kernel(boot),
         Boot::Saved(_) => drop(line.option("-incoming", "defer")),
-        Boot::Firmware(boot) => machine::devices(&mut line, boot),
+        Boot::Firmware(boot) => {
+            if boot.resume.is_some() {
+                line.option("-incoming", "defer");
+            }
+            machine::devices(&mut line, boot);
+        }
     }
     line.console(&spec.console);
     line.option("-device", "virtio-serial-pci,id=ports");
@@ -78,6 +83,14 @@ pub fn arguments(spec: &VmSpec, control: RawFd) -> Vec<OsString> {
     }
     nics::add(&mut line, NicKind::of(&spec.boot), &spec.nics);
     line.0
+}
+
+/// The host's CPU; a machine's runs virtual machines only where that is asked for.
+fn host_cpu(boot: &Boot) -> &'static str {
+    match boot {
+        Boot::Firmware(boot) if !boot.nested => "host,vmx=off,svm=off",
+        Boot::Firmware(_) | Boot::Kernel(_) | Boot::Saved(_) => "host",
+    }
 }
 
 fn utility_machine() -> String {
@@ -249,6 +262,8 @@ mod tests {
             boot: Boot::Firmware(MachineBoot {
                 firmware,
                 hardware,
+                nested: false,
+                resume: None,
                 screen: "/run/a,b/vnc.sock".into(),
             }),
             console: Console::Socket("/run/a,b/console.sock".into()),
@@ -261,6 +276,25 @@ mod tests {
         ];
         let lines = all.iter().map(shown).collect::<String>();
         assert_eq!(lines, include_str!("machine.golden"));
+    }
+
+    #[test]
+    fn a_machine_runs_virtual_machines_only_where_that_is_asked_for() {
+        let machine = |nested| {
+            let boot = MachineBoot {
+                firmware: Firmware::Bios,
+                hardware: Hardware::Virtio,
+                nested,
+                resume: nested.then(|| "/state".into()),
+                screen: "/vnc".into(),
+            };
+            shown(&VmSpec { boot: Boot::Firmware(boot), ..spec(Accel::Kvm) })
+        };
+        assert!(machine(false).contains("-cpu host,vmx=off,svm=off\n"));
+        assert!(!machine(false).contains("-incoming"));
+        assert!(
+            machine(true).contains("-cpu host\n") && machine(true).contains("-incoming defer\n")
+        );
     }
 
     #[test]

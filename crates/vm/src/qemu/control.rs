@@ -13,7 +13,7 @@ use crate::keys::Stroke;
 use crate::qemu::arguments::port_id;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -81,8 +81,10 @@ struct State {
     end: Option<ExitCause>,
     /// When the guest reset itself, the last [`RESET_LOOP`] times.
     resets: VecDeque<Instant>,
-    /// Devices of ports that somebody in the guest has open.
-    open_ports: BTreeSet<String>,
+    /// Devices of ports that somebody in the guest has open, and by the how many-th opening of any.
+    open_ports: BTreeMap<String, u64>,
+    /// How often ports were opened.
+    openings: u64,
     /// Devices that the guest has let go of, and nobody has asked about since.
     deleted: BTreeSet<String>,
     /// Nothing will come any more.
@@ -230,18 +232,33 @@ impl Control {
     /// Whether somebody in the guest has opened this one of the VM's ports, counted from 0. Costs
     /// nothing: the VM tells it by itself.
     pub fn port_is_open(&self, number: usize) -> bool {
-        let state = self.shared.state();
-        !state.closed && state.open_ports.contains(&port_id(number))
+        self.port_opening(number).is_some()
     }
 
-    /// Waits until somebody in the guest has opened this port; `false` at the deadline, and where the
-    /// VM has ended.
-    pub fn await_port(&self, number: usize, limit: Duration) -> bool {
-        let id = port_id(number);
+    /// Which of all openings of ports was that by which somebody in the guest has this one open; `None`
+    /// where nobody has. Whoever opens it next has another.
+    pub fn port_opening(&self, number: usize) -> Option<u64> {
+        let state = self.shared.state();
+        state.open_ports.get(&port_id(number)).copied().filter(|_| !state.closed)
+    }
+
+    /// Waits until somebody in the guest has opened one of these ports; `false` at the deadline, and where
+    /// the VM has ended.
+    pub fn await_port(&self, numbers: &[usize], limit: Duration) -> bool {
+        let ids: Vec<_> = numbers.iter().map(|number| port_id(*number)).collect();
         let opened = self.shared.wait_for("wait for a port", limit, |state| {
-            state.open_ports.contains(&id).then_some(())
+            ids.iter().any(|id| state.open_ports.contains_key(id)).then_some(())
         });
         opened.is_ok()
+    }
+
+    /// Waits until whoever has this port open by that opening has closed it, or the VM has ended.
+    pub fn await_port_closed(&self, number: usize, opening: u64) {
+        let id = port_id(number);
+        let mut state = self.shared.state();
+        while !state.closed && state.open_ports.get(&id) == Some(&opening) {
+            state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 
     /// Waits until the guest has let go of a device that was taken from it.
@@ -369,7 +386,10 @@ impl State {
                     self.resets.pop_front();
                 }
             }
-            Message::Port { device, is_open: true } => drop(self.open_ports.insert(device)),
+            Message::Port { device, is_open: true } => {
+                self.openings += 1;
+                self.open_ports.insert(device, self.openings);
+            }
             Message::Port { device, is_open: false } => drop(self.open_ports.remove(&device)),
             Message::Deleted(device) => drop(self.deleted.insert(device)),
             Message::Other => {}
@@ -554,12 +574,15 @@ mod tests {
         };
         assert!(!fake.control.port_is_open(0));
         say(true);
-        assert!(fake.control.await_port(0, ANSWER_DEADLINE));
+        assert!(fake.control.await_port(&[1, 0], ANSWER_DEADLINE));
         assert!(fake.control.port_is_open(0) && !fake.control.port_is_open(1));
+        let first = fake.control.port_opening(0).unwrap();
         say(false);
         say(true);
+        fake.control.await_port_closed(0, first);
+        assert_ne!(fake.control.port_opening(0), Some(first), "it is another opening");
         drop(fake.line);
-        assert!(!fake.control.await_port(1, ANSWER_DEADLINE), "the VM has ended");
+        assert!(!fake.control.await_port(&[1], ANSWER_DEADLINE), "the VM has ended");
         assert!(fake.control.has_ended() && !fake.control.port_is_open(0));
     }
 

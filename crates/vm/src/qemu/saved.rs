@@ -4,7 +4,8 @@
 //!   save:  stop ─► migrate unix:… ──────────► state file        RAM stays in the file that it is
 //!   load:  migrate-incoming unix:… ◄───────── state file        RAM is mapped from that file, privately
 //! ```
-//! It is QEMU's migration with the RAM left out (`x-ignore-shared`). The state goes through a socket of
+//! It is QEMU's migration with the RAM left out (`x-ignore-shared`), or, of one VM that is to go on itself,
+//! with it. The state goes through a socket of
 //! ours, since QEMU may neither start a program nor open files of its own choice.
 
 use super::control::{ANSWER_DEADLINE, Control};
@@ -37,6 +38,23 @@ impl Control {
     pub fn save(&self, state: &mut File, folder: &Path) -> Result<()> {
         self.pause()?;
         self.leave_out_ram()?;
+        self.write_state(state, MAX_STATE, folder)
+    }
+
+    /// Stops the VM's CPUs and writes to `state` all that the VM is, its RAM as well; at most so many
+    /// bytes. Then it can be ended, or resumed. `folder` takes a socket for as long. Nothing is synced.
+    ///
+    /// # Errors
+    /// `Timeout`, `Io`, or `Control` with QEMU's reason.
+    pub(crate) fn save_whole(&self, state: &mut File, most: u64, folder: &Path) -> Result<()> {
+        self.pause()?;
+        // Its own limit is meant for networks.
+        let unlimited = json!({ "max-bandwidth": 1_u64 << 40 });
+        self.execute_with("migrate-set-parameters", &unlimited, ANSWER_DEADLINE)?;
+        self.write_state(state, most, folder)
+    }
+
+    fn write_state(&self, state: &mut File, most: u64, folder: &Path) -> Result<()> {
         let socket = Socket::in_folder(folder)?;
         let listener = UnixListener::bind(&socket.0)
             .map_err(|error| Error::io("listen for the VM's state", error))?;
@@ -44,11 +62,11 @@ impl Control {
         let copied = accept(&listener)
             .and_then(|stream| {
                 stream.set_read_timeout(Some(LIMIT))?;
-                io::copy(&mut stream.take(MAX_STATE), state)
+                io::copy(&mut stream.take(most), state)
             })
             .map_err(|error| Error::io("write the VM's state", error))?;
-        if copied == MAX_STATE {
-            let what = format!("the VM's state has more than {} MiB", MAX_STATE >> 20);
+        if copied == most {
+            let what = format!("the VM's state has more than {} MiB", most >> 20);
             return Err(Error::new(ErrorKind::Control, what));
         }
         self.ask_until("query-migrate", |answer| match answer["status"].as_str() {
@@ -64,10 +82,16 @@ impl Control {
 
     /// Takes a VM that waits for a state to where another was saved.
     pub(super) fn load(&self, saved: &SavedVm, control: &Path) -> Result<()> {
-        let cannot_read = |error| Error::io(format!("read {}", saved.state.display()), error);
-        let mut state = File::open(&saved.state).map_err(cannot_read)?;
-        let folder = control.parent().unwrap_or(Path::new("."));
         self.leave_out_ram()?;
+        self.load_whole(&saved.state, control)
+    }
+
+    /// Takes a VM that waits for a state to where one was saved with its RAM, or, where that is mapped
+    /// already, without.
+    pub(super) fn load_whole(&self, state: &Path, control: &Path) -> Result<()> {
+        let cannot_read = |error| Error::io(format!("read {}", state.display()), error);
+        let mut state = File::open(state).map_err(cannot_read)?;
+        let folder = control.parent().unwrap_or(Path::new("."));
         let socket = Socket::in_folder(folder)?;
         let from = json!({ "uri": socket.uri() });
         self.execute_with("migrate-incoming", &from, ANSWER_DEADLINE)?;

@@ -60,7 +60,7 @@ pub(crate) async fn get(
     }
 }
 
-/// `POST /ireko/images/{name}/export`, `/generalize`, `/merge`, `/rename`.
+/// `POST /ireko/images/{name}/export`, `/generalize`, `/merge`, `/prepare`, `/rename`.
 pub(crate) async fn post(
     State(app): State<App>,
     Path(path): Path<String>,
@@ -71,6 +71,7 @@ pub(crate) async fn post(
         Some((name, "export")) => export::to_file(app, name, body).await.into_response(),
         Some((name, "generalize")) => generalize(app, name, &params).await.into_response(),
         Some((name, "merge")) => merge(app, name, &params).await.into_response(),
+        Some((name, "prepare")) => prepare(&app, name, &params).await.into_response(),
         Some((image, "rename")) => rename(&app, image, &params).await.into_response(),
         _ => page_not_found().await,
     }
@@ -81,6 +82,13 @@ async fn generalize(app: App, image: &str, params: &Params) -> ApiResult<Respons
     let to = params.get("to").ok_or_else(|| ApiError::bad_request("`to`: no name was given"))?;
     let by = if params.flag("done") { Generalizer::Itself } else { Generalizer::Offline };
     let image = app.engine.generalize_image(image, to, by).await?;
+    Ok((StatusCode::CREATED, Json(json!({ "Id": image.id.to_string() }))).into_response())
+}
+
+/// `to` is the new image's name. Answered when it is made.
+async fn prepare(app: &App, image: &str, params: &Params) -> ApiResult<Response> {
+    let to = params.get("to").ok_or_else(|| ApiError::bad_request("`to`: no name was given"))?;
+    let image = app.engine.prepare_image(image, to).await?;
     Ok((StatusCode::CREATED, Json(json!({ "Id": image.id.to_string() }))).into_response())
 }
 
