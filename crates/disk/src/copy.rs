@@ -4,10 +4,12 @@
 //!   source.extents ─► windows of 256 KiB, in order ─► a few threads: read ─► leave out zeros ─► write
 //! ```
 //! Each thread reads and writes by turns, so that one reads while others write. Memory is a window for each. Windows
-//! are small enough to stay in the processor's cache, and to be read nearly in order.
+//! are small enough to stay in the processor's cache, and to be read nearly in order. One more thread flushes the target now and
+//! then: the host's disk works while bytes are copied, and has little left to do when the caller flushes.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
 
 use parking_lot::Mutex;
@@ -27,6 +29,8 @@ const MAX_ZEROS: usize = 4096;
 const THREADS: usize = 3;
 /// Less data than this is copied by one thread.
 const ALONE: u64 = 32 << 20;
+/// How much is copied before it is flushed meanwhile.
+const BACKLOG: u64 = 64 << 20;
 /// Where zeros are looked for, and how many there must be in one place: fewer cost the host's file system more than they save.
 const PAGE: usize = 4096;
 const MIN_ZEROS: usize = 8 * PAGE;
@@ -107,30 +111,48 @@ impl Copy<'_> {
     fn run(&self) -> Result<()> {
         thread::scope(|scope| {
             let threads = if self.total < ALONE { 1 } else { THREADS };
+            let backlog = (self.total > BACKLOG).then(|| {
+                let (backlog, due) = sync_channel::<()>(1);
+                // The caller's flush does it all where there is no thread.
+                let _ = thread::Builder::new().spawn_scoped(scope, move || {
+                    self.noting(due.iter().try_for_each(|()| self.target.flush()))
+                });
+                backlog
+            });
             for _ in 1..threads {
+                let backlog = backlog.clone();
                 // Where there are no more threads, fewer do it.
-                let _ = thread::Builder::new().spawn_scoped(scope, || self.work());
+                let _ = thread::Builder::new()
+                    .spawn_scoped(scope, move || self.noting(self.copy_windows(backlog)));
             }
-            self.work();
+            self.noting(self.copy_windows(backlog));
         });
         self.failure.lock().take().map_or(Ok(()), Err)?;
         self.clear(self.zeros.lock().take())
     }
 
-    fn work(&self) {
-        let outcome = self.copy_windows();
+    fn noting(&self, outcome: Result<()>) {
         if let Err(error) = outcome {
             self.failure.lock().get_or_insert(error);
             self.stopped.store(true, Ordering::Relaxed);
         }
     }
 
-    fn copy_windows(&self) -> Result<()> {
+    /// `backlog` is told when there is much that was not flushed; the thread behind it ends when it is gone.
+    fn copy_windows(&self, backlog: Option<SyncSender<()>>) -> Result<()> {
         let (mut window, mut buffer) = (Vec::new(), Vec::new());
         while self.next_window(&mut window)? {
             for extent in window.drain(..) {
                 match extent.kind {
-                    ExtentKind::Data => self.copy_data(&extent, &mut buffer)?,
+                    ExtentKind::Data => {
+                        let done = self.copy_data(&extent, &mut buffer)?;
+                        if (done - extent.length) / BACKLOG != done / BACKLOG
+                            && let Some(backlog) = &backlog
+                        {
+                            // Where it is at work still, it goes on when the next is due.
+                            let _ = backlog.try_send(());
+                        }
+                    }
                     ExtentKind::Zero | ExtentKind::Absent => {
                         self.note_zeros(extent.offset, extent.length)?;
                     }
@@ -166,7 +188,8 @@ impl Copy<'_> {
         }
     }
 
-    fn copy_data(&self, extent: &Extent, buffer: &mut Vec<u8>) -> Result<()> {
+    /// Returns how much is copied by now.
+    fn copy_data(&self, extent: &Extent, buffer: &mut Vec<u8>) -> Result<u64> {
         let length = extent.length as usize;
         buffer.resize(buffer.len().max(length), 0);
         let data = &mut buffer[..length];
@@ -178,8 +201,7 @@ impl Copy<'_> {
                 self.target.write_at(offset, run)
             }
         })?;
-        self.done.fetch_add(extent.length, Ordering::Relaxed);
-        Ok(())
+        Ok(self.done.fetch_add(extent.length, Ordering::Relaxed) + extent.length)
     }
 
     fn note_zeros(&self, offset: u64, length: u64) -> Result<()> {
