@@ -1,5 +1,6 @@
-//! How long a container takes from the command to its end: `ireko run --rm base echo hi`, cold and from a
-//! template, alone, on a deep chain and among neighbours; and what an idle one takes of the host's memory.
+//! How long a container takes from the command to its end: `ireko run --rm base echo hi`, cold, from a
+//! template and in a VM that stood by, alone, on a deep chain and among neighbours; and what an idle one
+//! takes of the host's memory.
 //!
 //! ```text
 //!   cargo bench -p ireko-e2e --bench start        (or `make bench`)
@@ -19,6 +20,7 @@ fn main() {
     let rounds = setting("IREKO_BENCH_ROUNDS", 30);
     let neighbours = setting("IREKO_BENCH_NEIGHBOURS", 8);
     let world = World::new("start", Vms::Two);
+    ireko_e2e::run(world.ireko(&["version"]).env("IREKO_POOL", "1")).ok();
     let run = |start: &str, image: &str| {
         let began = Instant::now();
         assert_eq!(world.ok(&["run", "--rm", "--start", start, image, "echo", "hi"]), "hi");
@@ -29,6 +31,13 @@ fn main() {
     let template = Times::of(rounds, || run("template", "base"));
     cold.print("cold", None);
     template.print("from a template", Some(&cold));
+    let in_pool = |image: &str| {
+        // Ready before the clock runs, as it is for whoever takes a second between two commands.
+        world.ok(&["warm"]);
+        run("pool", image)
+    };
+    let pool = Times::of(rounds, || in_pool("base"));
+    pool.print("in a VM that stood by", Some(&template));
 
     world.ok(&["create", "--name", "source", "base", "true"]);
     for layer in 1..DEEP {
@@ -37,17 +46,25 @@ fn main() {
     let deep = format!("layer{}", DEEP - 1);
     Times::of(rounds, || run("template", &deep))
         .print(&format!("from a template, {DEEP} layers"), Some(&template));
+    Times::of(rounds, || in_pool(&deep))
+        .print(&format!("in a VM that stood by, {DEEP} layers"), Some(&pool));
 
     for number in 0..neighbours {
-        world.ok(&["run", "-d", "--name", &format!("idle{number}"), "base", "sleep", "99999"]);
+        let name = format!("idle{number}");
+        let words = ["run", "-d", "--start", "template", "--name", &name, "base", "sleep", "99999"];
+        world.ok(&words);
     }
+    let shims = world.processes("shim");
+    let kib: u64 = shims.iter().map(|shim| family_pss(*shim)).sum();
+    println!(
+        "an idle container's QEMU and shim {:>20.1} MiB (Pss, mean of {})",
+        kib as f64 / 1024.0 / shims.len() as f64,
+        shims.len()
+    );
     Times::of(rounds, || run("template", "base"))
         .print(&format!("from a template, {neighbours} idle neighbours"), Some(&template));
-    let kib: u64 = world.processes("shim").iter().map(|shim| family_pss(*shim)).sum();
-    println!(
-        "an idle container's QEMU and shim {:>20.1} MiB (Pss, mean of {neighbours})",
-        kib as f64 / 1024.0 / neighbours as f64
-    );
+    Times::of(rounds, || in_pool("base"))
+        .print(&format!("in a VM that stood by, {neighbours} idle neighbours"), Some(&pool));
 }
 
 struct Times(Vec<Duration>);
