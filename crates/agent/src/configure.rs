@@ -8,6 +8,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, mount};
 
 use crate::cgroup::Workload;
+use crate::clock;
 use crate::disks;
 use crate::failure::{During, Failure, Result};
 use crate::network;
@@ -36,7 +37,7 @@ pub fn configure(mut wanted: Configure) -> Result<Machine> {
         ));
     }
     seed_random(&std::mem::take(&mut wanted.seed))?;
-    set_clock(wanted.unix_nanos)?;
+    clock::set(wanted.unix_nanos)?;
     rustix::system::sethostname(wanted.hostname.as_bytes()).during(|| "set the host name")?;
     network::raise_loopback()?;
     network::bring_all_up(&wanted.interfaces)?;
@@ -56,15 +57,6 @@ fn mount_root(wanted: &Configure) -> Result<OwnedFd> {
     })?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(DISK, flags, Mode::empty()).during(|| "open the root disk's top folder")
-}
-
-/// Sets the wall clock: nanoseconds since 1970 UTC.
-pub fn set_clock(unix_nanos: u64) -> Result<()> {
-    let time = rustix::time::Timespec {
-        tv_sec: (unix_nanos / 1_000_000_000) as i64,
-        tv_nsec: (unix_nanos % 1_000_000_000) as i64,
-    };
-    rustix::time::clock_settime(rustix::time::ClockId::Realtime, time).during(|| "set the clock")
 }
 
 /// `struct rand_pool_info` of linux/random.h, with room for the seeds we accept.

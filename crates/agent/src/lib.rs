@@ -37,6 +37,7 @@ pub mod streams;
 // The machine and the container in it, or the system.
 mod addresses;
 pub mod cgroup;
+pub mod clock;
 pub mod configure;
 pub mod disks;
 pub mod freeze;

@@ -19,7 +19,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::addresses::addresses;
 use crate::apply_tar;
-use crate::configure::{Machine, configure, set_clock};
+use crate::configure::{Machine, configure};
 use crate::failure::{During, Failure, Result};
 use crate::freeze::{Freezer, mounted_disks};
 use crate::generalize::{Generalized, generalize_disk};
@@ -28,7 +28,7 @@ use crate::port::{Event, Port};
 use crate::process::{Part, Process};
 use crate::rehearse::rehearse;
 use crate::spawn::{self, Child, Target};
-use crate::{kmsg, network, power_off, processes, usage, view};
+use crate::{clock, kmsg, network, power_off, processes, usage, view};
 
 /// What the agent is in its machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -311,7 +311,7 @@ impl Agent {
                 self.greet();
                 return Ok(None);
             }
-            RequestBody::SetClock { unix_nanos } => set_clock(unix_nanos)?,
+            RequestBody::SetClock { unix_nanos } => clock::set(unix_nanos)?,
             RequestBody::Addresses => {
                 self.work(id, || Ok(Reply::Addresses { interfaces: addresses()? }));
                 return Ok(None);
@@ -322,6 +322,8 @@ impl Agent {
                 self.work(id, || power_off::shut_down().map(|()| Reply::Done));
                 return Ok(None);
             }
+            RequestBody::ReadClock => return Ok(Some(Reply::Clock { unix_nanos: clock::read() })),
+            RequestBody::MoveClock { nanos } => clock::shift(nanos)?,
             RequestBody::PowerOff => {
                 // What is frozen could not be written out.
                 let _ = self.freezer.thaw();

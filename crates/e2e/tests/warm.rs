@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// All that a container may not share with another, a line each.
 const IDENTITY: &str = "head -c 16 /dev/urandom | od -An -tx1; cat /proc/sys/kernel/random/boot_id; \
@@ -129,6 +129,16 @@ fn clones_of_one_template_are_strangers_to_each_other() {
         let mac = world.inspect(name, "/NetworkSettings/MacAddress");
         assert!(said.contains(mac.as_str().expect("a MAC address")), "{said}");
     }
+    // A clock that goes wrong is put right.
+    world.ok(&["exec", &started[0], "date", "-s", "@86400"]);
+    let clock =
+        || -> u64 { world.ok(&["exec", &started[0], "date", "+%s"]).parse().expect("seconds") };
+    let deadline = Instant::now() + Duration::from_secs(180);
+    while clock() < now() - 5 {
+        assert!(Instant::now() < deadline, "it shows {}", clock());
+        std::thread::sleep(Duration::from_secs(1));
+    }
+
     // They can talk: the switch knows them by their own addresses.
     let peer = world.ok(&["ip", &started[1]]);
     world.ok(&["exec", &started[0], "ping", "-c", "1", "-W", "30", &peer]);

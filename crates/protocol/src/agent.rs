@@ -124,6 +124,13 @@ pub enum RequestBody {
     ListProcesses,
     /// Tells what the container's processes use. Reply: `Usage`.
     Usage,
+    /// Tells what the guest's clock shows. Reply: `Clock`.
+    ReadClock,
+    /// Moves the guest's clock, a small step without a jump. Reply: `Done`.
+    MoveClock {
+        /// How far, forward where positive.
+        nanos: i64,
+    },
     /// `sync`, then FIFREEZE of the root disk and of every other disk's file system that the container,
     /// or the service's system, has mounted. The agent thaws after [`FREEZE_LIMIT`]. Reply: `Done`.
     Freeze,
@@ -354,6 +361,11 @@ pub enum Reply {
     },
     /// See [`RequestBody::Usage`].
     Usage(Usage),
+    /// See [`RequestBody::ReadClock`].
+    Clock {
+        /// Nanoseconds since 1970 UTC.
+        unix_nanos: u64,
+    },
     /// The file system takes writes again.
     Thawed {
         /// It was frozen without a break until now: what was read meanwhile is consistent.

@@ -23,6 +23,7 @@
 //! with us follows the forking *thread*.
 #![forbid(unsafe_code)]
 
+mod clock;
 mod commit;
 mod console;
 mod control;

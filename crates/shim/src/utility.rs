@@ -6,6 +6,7 @@
 //!     ─► process exits ─► output drained ─► PowerOff                               (Running)
 //! ```
 
+use crate::clock;
 use crate::control::{Inside, Shared};
 use crate::failure::Failure;
 use crate::guest::{Guest, GuestError};
@@ -50,6 +51,9 @@ pub fn run(
     if let Inside::Agent(place) = &shared.inside {
         // Set once: this is the only work of this process.
         let _ = place.set(Arc::clone(&running.guest));
+    }
+    if let Err(error) = clock::keep(&running.guest) {
+        tracing::warn!(%error, "nobody looks after the guest's clock");
     }
     let result = work(plan, shared, &running.guest, running.vm());
     shut_down(&running.guest, running.vm());
