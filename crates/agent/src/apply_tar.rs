@@ -5,7 +5,7 @@
 //! folders are set last, because every entry made in them changes them; one that has no entry of its
 //! own keeps the time it had.
 //!
-//! A name that begins with `.wh.` is no file but a whiteout: see [`crate::whiteout`].
+//! In a layer's archive a name that begins with `.wh.` is no file but a whiteout: see [`crate::whiteout`].
 
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -37,29 +37,49 @@ pub struct Applied {
     pub bytes: u64,
 }
 
+/// What an archive is to what is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// A layer over it: whiteouts are obeyed, folders keep the times they had.
+    Layer,
+    /// Files that somebody copies.
+    Files {
+        /// The folder they go into, from the root; links are followed.
+        into: Vec<u8>,
+        /// A folder is not replaced by something else, nor something else by a folder.
+        keep_kinds: bool,
+        /// Everything gets this owner and group; `None` keeps the archive's.
+        owner: Option<(u32, u32)>,
+    },
+}
+
 /// Unpacks the archive on the disk with this serial into the folder, durably.
 pub fn apply_disk(disk: &DiskSerial, into: &OwnedFd) -> Result<Applied> {
     let node = disks::find(disk)?.node;
     let source =
         File::open(&node).during(|| format!("open the archive's disk {}", node.display()))?;
     let root = Root::of(into.try_clone().during(|| "open the root disk's top folder")?);
-    let applied = apply(BufReader::with_capacity(128 * 1024, source), root)?;
+    let applied = apply(BufReader::with_capacity(128 * 1024, source), root, Manner::Layer)?;
     rustix::fs::syncfs(into).during(|| "write the unpacked files out")?;
     Ok(applied)
 }
 
 /// Unpacks an archive into a root.
-pub fn apply(source: impl Read, root: Root) -> Result<Applied> {
+pub fn apply(source: impl Read, root: Root, manner: Manner) -> Result<Applied> {
     let mut archive = Archive::new(source);
     let mut target = Target {
         root,
+        manner,
         folder: None,
         folder_times: Vec::new(),
         placed: Paths::default(),
         touched: Paths::default(),
     };
     let mut applied = Applied::default();
-    while let Some(entry) = archive.next_entry()? {
+    while let Some(mut entry) = archive.next_entry()? {
+        if let Manner::Files { owner: Some((uid, gid)), .. } = target.manner {
+            (entry.uid, entry.gid) = (uid, gid);
+        }
         applied.bytes += target.place(&entry, &mut archive)?;
         applied.entries += 1;
     }
@@ -67,8 +87,19 @@ pub fn apply(source: impl Read, root: Root) -> Result<Applied> {
     Ok(applied)
 }
 
+impl Manner {
+    /// Where from the root an entry's clean path leads.
+    fn placed(&self, path: Vec<u8>) -> Vec<u8> {
+        match self {
+            Self::Layer => path,
+            Self::Files { into, .. } => [into, b"/".as_slice(), &path].concat(),
+        }
+    }
+}
+
 struct Target {
     root: Root,
+    manner: Manner,
     /// The folder of the last entry, by path: most entries share it with the one before.
     folder: Option<(Vec<u8>, Rc<OwnedFd>)>,
     folder_times: Vec<(Vec<u8>, (i64, u32))>,
@@ -82,20 +113,28 @@ impl Target {
     fn place<R: Read>(&mut self, entry: &Entry, archive: &mut Archive<R>) -> Result<u64> {
         let path =
             clean(&entry.path).ok_or_else(|| bad_input(entry, "leads outside with \"..\""))?;
-        if is_metadata(&path) {
+        if self.manner == Manner::Layer && is_metadata(&path) {
             return Ok(0);
         }
+        let path = match &self.manner {
+            // The folder itself is there, and stays as it is.
+            Manner::Files { .. } if path.is_empty() && entry.kind == Kind::Folder => return Ok(0),
+            manner => manner.placed(path),
+        };
         if entry.kind == Kind::Folder {
             self.folder_times.push((path.clone(), entry.mtime));
         }
         let Some((parent, name)) = split(&path) else {
             return self.place_top(entry);
         };
-        if let Some(whiteout) = Whiteout::of(name).map_err(|why| bad_input(entry, why))? {
+        if self.manner == Manner::Layer
+            && let Some(whiteout) = Whiteout::of(name).map_err(|why| bad_input(entry, why))?
+        {
             return self.hide(parent, whiteout).map(|()| 0).map_err(|cause| refused(entry, cause));
         }
         let folder = self.folder(parent).map_err(|cause| refused(entry, cause))?;
         self.placed.note(&path);
+        self.check_kind(entry, &path, &folder, name)?;
         let made = self.make(entry, &path, &folder, name).map_err(|cause| refused(entry, cause))?;
         let mut bytes = 0;
         if let Some(file) = made {
@@ -106,6 +145,21 @@ impl Target {
             set_metadata(entry, &folder, name)?;
         }
         Ok(bytes)
+    }
+
+    /// Docker's words where a folder would be replaced by something else, or something else by a folder.
+    fn check_kind(&self, entry: &Entry, path: &[u8], folder: &OwnedFd, name: &[u8]) -> Result<()> {
+        let Manner::Files { into, keep_kinds: true, .. } = &self.manner else { return Ok(()) };
+        let (old, new) = match (is_folder(folder, name), entry.kind == Kind::Folder) {
+            (Ok(true), false) => ("directory", "non-directory"),
+            (Ok(false), true) => ("non-directory", "directory"),
+            _ => return Ok(()),
+        };
+        let whole = |path: &[u8]| [b"/", clean(path).as_deref().unwrap_or(path)].concat();
+        let (path, into) = (whole(path), whole(into));
+        let message =
+            format!("cannot overwrite {old} {} with {new} {}", shown(&path), shown(&into));
+        Err(Failure::new(FailureKind::BadInput, message))
     }
 
     /// Removes what a whiteout names; nothing where its folder is none.
@@ -145,6 +199,9 @@ impl Target {
     /// Notes a folder's time before something in it changes, once; `path` may end with a slash.
     fn keep_time(&mut self, path: &[u8], folder: &OwnedFd) -> rustix::io::Result<()> {
         let path = path.strip_suffix(b"/").unwrap_or(path);
+        if self.manner != Manner::Layer {
+            return Ok(());
+        }
         if !self.placed.holds(path) && self.touched.note(path) {
             let seen = rustix::fs::fstat(folder)?;
             self.folder_times.push((path.to_vec(), (seen.st_mtime, seen.st_mtime_nsec as u32)));
@@ -167,7 +224,8 @@ impl Target {
         if entry.kind == Kind::Folder && is_folder(folder, name)? {
             return Ok(None);
         }
-        if entry.kind == Kind::HardLink && clean(&entry.link).is_some_and(|link| link == path) {
+        let link = clean(&entry.link).map(|link| self.manner.placed(link));
+        if entry.kind == Kind::HardLink && link.is_some_and(|link| link == path) {
             return Ok(None);
         }
         remove(folder, name)?;
@@ -193,6 +251,7 @@ impl Target {
             Kind::Symlink => symlinkat(entry.link.as_slice(), folder, name),
             Kind::HardLink => {
                 let target = clean(&entry.link).ok_or(Errno::INVAL)?;
+                let target = self.manner.placed(target);
                 let target = self.root.open_at(&target, OFlags::PATH | OFlags::NOFOLLOW)?;
                 linkat(&target, c"", folder, name, AtFlags::EMPTY_PATH)
             }

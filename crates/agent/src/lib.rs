@@ -61,7 +61,12 @@ pub mod tty;
 pub mod usage;
 pub mod users;
 
-// Archives; `ireko-tar` reads them.
+// The container's files, and archives of them; `ireko-tar` reads these.
 pub mod apply_tar;
+pub mod files;
+mod list;
+pub mod look;
+pub mod pack;
 pub mod removal;
+pub mod walk;
 pub mod whiteout;

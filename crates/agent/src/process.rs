@@ -30,8 +30,15 @@ pub struct Process {
 #[derive(Debug)]
 enum State {
     Starting,
-    Running { pidfd: Arc<OwnedFd>, pid: u32, terminal: Option<Arc<OwnedFd>> },
-    Ended(ExitStatus),
+    Running {
+        pidfd: Arc<OwnedFd>,
+        pid: u32,
+        terminal: Option<Arc<OwnedFd>>,
+    },
+    /// It is no process but a thread of ours that works with files.
+    Working,
+    /// What is said last.
+    Ended(GuestMessage),
 }
 
 #[derive(Debug, Default)]
@@ -79,9 +86,33 @@ impl Process {
 
     /// It was started.
     pub fn attach(&mut self, child: Child, port: &mut Port) {
+        let terminal = self.join(child.ends);
+        self.state = State::Running { pidfd: child.pidfd, pid: child.pid, terminal };
+        match self.is_abandoned {
+            true => self.abandon(),
+            false => self.write_input(port),
+        }
+    }
+
+    /// A thread works between these ends.
+    pub fn attach_work(&mut self, stdin: OwnedFd, stdout: OwnedFd) {
+        if let Some(input) = &mut self.stdin {
+            input.sink = Sink::Pipe(stdin);
+        }
+        let source = Arc::new(stdout);
+        self.outputs = vec![Output { stdio: Stdio::Stdout, outlet: Outlet::default(), source }];
+        self.state = State::Working;
+    }
+
+    /// The thread ended; `farewell` goes out after its last byte.
+    pub fn end_work(&mut self, farewell: GuestMessage) {
+        self.end(farewell);
+    }
+
+    fn join(&mut self, ends: Ends) -> Option<Arc<OwnedFd>> {
         let mut terminal = None;
         let output = |stdio, source| Output { stdio, outlet: Outlet::default(), source };
-        match child.ends {
+        match ends {
             Ends::Pipes { stdin, stdout, stderr } => {
                 if let (Some(input), Some(pipe)) = (&mut self.stdin, stdin) {
                     input.sink = Sink::Pipe(pipe);
@@ -100,11 +131,7 @@ impl Process {
                 terminal = Some(master);
             }
         }
-        self.state = State::Running { pidfd: child.pidfd, pid: child.pid, terminal };
-        match self.is_abandoned {
-            true => self.abandon(),
-            false => self.write_input(port),
-        }
+        terminal
     }
 
     /// Nobody reads or writes its streams any more: a terminal hangs up, pipes are closed. It runs on.
@@ -183,8 +210,14 @@ impl Process {
         }
     }
 
-    /// Sends a signal: to its process group where it has a terminal.
-    pub fn signal(&self, number: i32) -> Result<()> {
+    /// Sends a signal: to its process group where it has a terminal. Work with files loses its streams,
+    /// and fails by that.
+    pub fn signal(&mut self, number: i32) -> Result<()> {
+        if matches!(self.state, State::Working) {
+            self.outputs.clear();
+            self.close_input();
+            return Ok(());
+        }
         let State::Running { pidfd, pid, terminal } = &self.state else {
             return Err(self.not_running());
         };
@@ -217,10 +250,8 @@ impl Process {
 
     /// The last word about it, once it ended and all its output was sent.
     pub fn farewell(&self) -> Option<GuestMessage> {
-        match self.state {
-            State::Ended(status) if self.outputs.is_empty() => {
-                Some(GuestMessage::Exited { process: self.id, status })
-            }
+        match &self.state {
+            State::Ended(farewell) if self.outputs.is_empty() => Some(farewell.clone()),
             _ => None,
         }
     }
@@ -245,7 +276,15 @@ impl Process {
             // Somebody else reaped it; its fate is lost, its end is not.
             Err(_) => ExitStatus::Signal(libc::SIGKILL),
         };
-        self.state = State::Ended(status);
+        self.end(GuestMessage::Exited { process: self.id, status });
+    }
+
+    fn end(&mut self, farewell: GuestMessage) {
+        self.state = State::Ended(farewell);
+        self.close_input();
+    }
+
+    fn close_input(&mut self) {
         if let Some(input) = &mut self.stdin {
             input.sink = Sink::Closed;
             input.inlet.discard();

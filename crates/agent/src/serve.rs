@@ -13,14 +13,17 @@ use ireko_protocol::agent::{
     FailureKind, GuestMessage, Numbered, ProcessId, Reply, Request, RequestBody, Spawn, Stdio,
     VERSION, owner_of,
 };
+use ireko_protocol::files::FileJob;
 use ireko_protocol::frame::{Frame, FrameError, FrameKind};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, fcntl_setfl};
+use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::addresses::addresses;
 use crate::apply_tar;
 use crate::configure::{Machine, configure};
 use crate::failure::{During, Failure, Result};
+use crate::files;
 use crate::freeze::{Freezer, mounted_disks};
 use crate::generalize::{Generalized, generalize_disk};
 use crate::install::prepare_disk;
@@ -60,6 +63,7 @@ struct Agent {
 enum Outcome {
     Replied { request: u64, reply: Reply },
     Started { request: u64, process: ProcessId, result: Result<Child> },
+    Worked { request: u64, process: ProcessId, reply: Reply },
 }
 
 /// The file system that is held still last.
@@ -252,10 +256,10 @@ impl Agent {
                     let message = format!("{signal} is no signal");
                     return Err(Failure::new(FailureKind::BadInput, message));
                 }
-                self.process(process)?.signal(signal)?;
+                self.process_mut(process)?.signal(signal)?;
             }
             RequestBody::Resize { process, rows, columns } => {
-                self.process(process)?.resize((rows, columns))?;
+                self.process_mut(process)?.resize((rows, columns))?;
             }
             RequestBody::Pause => self.machine()?.workload.set_frozen(true)?,
             RequestBody::Unpause => self.machine()?.workload.set_frozen(false)?,
@@ -324,6 +328,10 @@ impl Agent {
             }
             RequestBody::ReadClock => return Ok(Some(Reply::Clock { unix_nanos: clock::read() })),
             RequestBody::MoveClock { nanos } => clock::shift(nanos)?,
+            RequestBody::Files { process, job } => {
+                self.work_on_files(id, process, job)?;
+                return Ok(None);
+            }
             RequestBody::PowerOff => {
                 // What is frozen could not be written out.
                 let _ = self.freezer.thaw();
@@ -365,8 +373,8 @@ impl Agent {
             .ok_or_else(|| Failure::new(FailureKind::BadInput, "the machine is not configured yet"))
     }
 
-    fn process(&self, id: ProcessId) -> Result<&Process> {
-        self.processes.get(&id).ok_or_else(|| {
+    fn process_mut(&mut self, id: ProcessId) -> Result<&mut Process> {
+        self.processes.get_mut(&id).ok_or_else(|| {
             Failure::new(FailureKind::NoSuch, format!("process {} is not running", id.0))
         })
     }
@@ -401,6 +409,32 @@ impl Agent {
         .inspect_err(|_| {
             self.processes.remove(&id);
         })
+    }
+
+    fn work_on_files(&mut self, request: u64, id: ProcessId, job: FileJob) -> Result<()> {
+        let machine = self.machine()?;
+        if id == ProcessId::INIT || self.processes.contains_key(&id) {
+            let message = format!("process {} is another one", id.0);
+            return Err(Failure::new(FailureKind::BadInput, message));
+        }
+        let first = self.processes.get(&ProcessId::INIT).and_then(Process::running);
+        let first = first.map(|(_, pid)| pid);
+        let (input, stdin) = pipe_with(PipeFlags::CLOEXEC).during(|| "make a pipe")?;
+        let (stdout, output) = pipe_with(PipeFlags::CLOEXEC).during(|| "make a pipe")?;
+        for end in [&stdin, &stdout] {
+            fcntl_setfl(end, OFlags::NONBLOCK).during(|| "prepare a pipe")?;
+        }
+        let reporter = self.reporter.clone();
+        in_thread(move || {
+            let pipes = files::Pipes { input, output };
+            let done = guarded(|| files::work(&machine, first, job, pipes));
+            let reply = done.map_or_else(Reply::from, Reply::Files);
+            reporter.report(Outcome::Worked { request, process: id, reply });
+        })?;
+        let mut process = Process::starting(id, true);
+        process.attach_work(stdin, stdout);
+        self.processes.insert(id, process);
+        Ok(())
     }
 
     fn freeze(&self, request: u64) -> Result<()> {
@@ -448,6 +482,11 @@ impl Agent {
                 Outcome::Replied { request, reply } => self.reply(request, reply),
                 Outcome::Started { request, process, result } => {
                     self.take_started(request, process, result);
+                }
+                Outcome::Worked { request, process, reply } => {
+                    if let Some(process) = self.processes.get_mut(&process) {
+                        process.end_work(GuestMessage::Reply { id: request, result: reply });
+                    }
                 }
             }
         }

@@ -5,7 +5,7 @@ use std::io::Cursor;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
-use ireko_agent::apply_tar::{Applied, apply};
+use ireko_agent::apply_tar::{Applied, Manner, apply};
 use ireko_agent::failure::Result;
 use ireko_agent::rooted::Root;
 use ireko_protocol::agent::FailureKind;
@@ -67,7 +67,7 @@ impl Tar {
 }
 
 fn unpack(bytes: &[u8], root: &Path) -> Result<Applied> {
-    apply(Cursor::new(bytes), Root::open(root.to_str().unwrap()).unwrap())
+    apply(Cursor::new(bytes), Root::open(root.to_str().unwrap()).unwrap(), Manner::Layer)
 }
 
 fn root() -> tempfile::TempDir {
@@ -425,4 +425,63 @@ fn what_aufs_kept_for_itself_is_left_out() {
     let layer = Tar::new().file(".wh..wh.aufs", "").folder(".wh..wh.plnk", 0o700);
     layer.file(".wh..wh.plnk/1.2", "").file("a", "x").unpack(&root).unwrap();
     assert_eq!(fs::read_dir(&root).unwrap().count(), 1);
+}
+
+fn copied(root: &Path, into: &str, keep_kinds: bool, archive: &[u8]) -> Result<Applied> {
+    let into = into.as_bytes().to_vec();
+    let manner = Manner::Files { into, keep_kinds, owner: Some((5, 6)) };
+    apply(Cursor::new(archive), Root::open(root.to_str().unwrap()).unwrap(), manner)
+}
+
+#[test]
+fn copied_files_go_into_their_folder_and_never_out_of_the_root() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("root");
+    fs::create_dir_all(root.join("etc")).unwrap();
+    fs::create_dir_all(root.join("srv/www")).unwrap();
+    symlink("/srv", root.join("way")).unwrap();
+    symlink("../../../..", root.join("srv/up")).unwrap();
+    let archive = Tar::new()
+        .folder("./", 0o700)
+        .file("a", "1")
+        .hard_link("twin", "a")
+        .file(".wh.b", "no whiteout")
+        .file("up/escaped", "2")
+        .symlink("far", "/etc")
+        .file("far/motd", "3")
+        .bytes();
+    copied(&root, "/way/", true, &archive).unwrap();
+    let text = |path: &str| fs::read_to_string(root.join(path)).unwrap();
+    assert_eq!(text("srv/a"), "1");
+    assert_eq!(text("srv/.wh.b"), "no whiteout");
+    assert_eq!(text("escaped"), "2", "up leads to the root, which has nothing above it");
+    assert_eq!(text("etc/motd"), "3", "as seen from the container");
+    assert!(!folder.path().join("escaped").exists());
+    let seen = fs::metadata(root.join("srv/twin")).unwrap();
+    assert_eq!((seen.nlink(), seen.uid(), seen.gid()), (2, 5, 6));
+    assert_eq!(fs::metadata(root.join("srv")).unwrap().mode() & 0o777, 0o755, "it stays as it was");
+    let outside = Tar::new().file("../x", "4").bytes();
+    assert_eq!(copied(&root, "/srv", false, &outside).unwrap_err().kind, FailureKind::BadInput);
+}
+
+#[test]
+fn a_kind_is_only_replaced_by_another_where_that_is_wanted() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    fs::create_dir_all(root.join("srv/folder/below")).unwrap();
+    fs::write(root.join("srv/file"), "").unwrap();
+    let over_folder = Tar::new().file("folder", "x").bytes();
+    let over_file = Tar::new().folder("file", 0o755).bytes();
+    let message = |archive: &[u8]| copied(root, "/srv", true, archive).unwrap_err().message;
+    assert_eq!(
+        message(&over_folder),
+        r#"cannot overwrite directory "/srv/folder" with non-directory "/srv""#
+    );
+    assert_eq!(
+        message(&over_file),
+        r#"cannot overwrite non-directory "/srv/file" with directory "/srv""#
+    );
+    copied(root, "/srv", false, &over_folder).unwrap();
+    copied(root, "/srv", false, &over_file).unwrap();
+    assert!(root.join("srv/folder").is_file() && root.join("srv/file").is_dir());
 }

@@ -36,7 +36,7 @@ pub(crate) struct Container {
     /// `<root>/containers/<id>`.
     pub(crate) folder: PathBuf,
     /// Held by a verb that must not meet another.
-    pub(crate) verb: tokio::sync::Mutex<()>,
+    pub(crate) verb: Arc<tokio::sync::Mutex<()>>,
     /// One writer of `config.json` at a time.
     writing: Mutex<()>,
     now: watch::Sender<Moment>,
@@ -79,7 +79,7 @@ impl Container {
         Arc::new(Self {
             id: record.id.clone(),
             folder,
-            verb: tokio::sync::Mutex::new(()),
+            verb: Arc::default(),
             writing: Mutex::new(()),
             now: watch::Sender::new(Moment { record: Arc::new(record), removed: false }),
             streams: Mutex::new(AttachPoint::Waiting(Vec::new())),

@@ -250,8 +250,11 @@ impl Engine {
         let (client, pump) = pair();
         let (engine, exec) = (self.clone(), Arc::clone(exec));
         tokio::spawn(async move {
-            let (status, output_end) = pump.run(connection).await;
-            let exit_code = status.map_or(LOST, |status| status.code());
+            let (last, output_end) = pump.run(connection).await;
+            let exit_code = match last {
+                Some(Answer::Exited { status }) => status.code(),
+                _ => LOST,
+            };
             exec.set(ExecState::Ended { exit_code });
             let attributes = [("execID", exec.id.clone()), ("exitCode", exit_code.to_string())];
             engine.emit(&record, "exec_die", &attributes);

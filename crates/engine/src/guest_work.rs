@@ -6,10 +6,11 @@ use crate::error::{Error, Result};
 use crate::monitor::{lost, remove_sockets};
 use crate::names::random_hex;
 use crate::plan::bare_guest;
-use crate::shim_client::ShimSocket;
-use crate::shim_process::LISTEN;
+use crate::shim_client::{AskError, BOOT, Connection, ShimSocket};
+use crate::shim_process::{LISTEN, OwnProcess};
 use crate::start::{shim_log, why_it_ended, write_plan};
 use crate::store::{ImageInfo, Name, NewImage};
+use ireko_images::Held;
 use ireko_protocol::plan::{StartChoice, VERSION, VmPlan, Work};
 use ireko_protocol::shim::{Answer, Request};
 use jiff::Timestamp;
@@ -21,6 +22,8 @@ use std::time::Duration;
 const MEMORY_MIB: u64 = 512;
 /// Time for the largest archive on the slowest machine.
 const LONGEST: Duration = Duration::from_secs(4 * 3600);
+/// Time for a guest to write out what is in its memory, unmount and power off.
+const POWER_OFF: Duration = Duration::from_secs(300);
 /// Time for a shim that has said how its VM ended to end itself.
 const FAREWELL: Duration = Duration::from_secs(30);
 
@@ -32,6 +35,75 @@ pub(crate) struct Derived {
     pub(crate) generalized: bool,
     /// What was done, in a word.
     pub(crate) word: &'static str,
+}
+
+/// The shim of a VM that works on a disk.
+struct Worker {
+    plan: VmPlan,
+    socket: ShimSocket,
+    process: OwnProcess,
+    /// The disk's files stay what they are.
+    _held: Held,
+}
+
+impl Worker {
+    async fn reach(&mut self) -> Result<()> {
+        self.process.reach(&self.socket, &shim_log(&self.plan.state_dir), LISTEN).await
+    }
+
+    /// Clears up after the shim, and tells how the work went; `answer` is the one to `Wait`.
+    async fn ended(mut self, answer: std::result::Result<Answer, AskError>) -> Result<()> {
+        self.process.end_within(FAREWELL).await;
+        remove_sockets(&self.plan.runtime_dir);
+        let ended = match answer {
+            Ok(Answer::Ended(record)) => record,
+            Ok(_) => lost(&self.plan.vm),
+            Err(error) => {
+                let broken = error.into_error(|| "wait for the VM".into());
+                tracing::warn!(error = broken.chain(), "a working VM broke off");
+                return Err(why_it_ended(&self.plan.state_dir));
+            }
+        };
+        match (ended.exit_code, ended.error) {
+            (0, None) => Ok(()),
+            (_, Some(reason)) => Err(Error::internal(reason)),
+            (code, None) => {
+                Err(Error::internal(format!("the work on the disk ended with code {code}")))
+            }
+        }
+    }
+}
+
+/// A VM that works with the files on a disk. One that is dropped ends by itself.
+pub(crate) struct FileVm {
+    worker: Worker,
+    /// The VM stays as long as this is open.
+    hold: Connection,
+}
+
+impl FileVm {
+    /// Whom to ask.
+    pub(crate) fn socket(&self) -> &ShimSocket {
+        &self.worker.socket
+    }
+
+    /// Returns when the disk is unmounted and nobody has it open.
+    pub(crate) async fn end(self) -> Result<()> {
+        let Self { worker, hold } = self;
+        let answer = match worker.socket.send(Request::Wait).await {
+            Ok(mut waiting) => {
+                drop(hold);
+                match tokio::time::timeout(POWER_OFF, waiting.next_answer()).await {
+                    Ok(Ok(Some(answer))) => Ok(answer),
+                    Ok(Ok(None)) => Err(Error::internal("the VM's shim is gone").into()),
+                    Ok(Err(error)) => Err(error.into()),
+                    Err(_) => Err(Error::internal("the VM does not end").into()),
+                }
+            }
+            Err(error) => Err(error.into()),
+        };
+        worker.ended(answer).await
+    }
 }
 
 impl Engine {
@@ -89,9 +161,34 @@ impl Engine {
         work_dir: &Path,
         work: Work,
     ) -> Result<()> {
+        let mut vm = self.spawn_worker(leaf, work_dir, work).await?;
+        let answer = match vm.reach().await {
+            Ok(()) => vm.socket.ask(Request::Wait, LONGEST).await,
+            Err(error) => Err(error.into()),
+        };
+        vm.ended(answer).await
+    }
+
+    /// A VM whose shim does what it is asked about the files on the disk `leaf`, until [`FileVm::end`].
+    pub(crate) async fn file_vm(&self, leaf: &Path, work_dir: &Path) -> Result<FileVm> {
+        let mut worker = self.spawn_worker(leaf, work_dir, Work::Files).await?;
+        let held = match worker.reach().await {
+            Ok(()) => worker.socket.open(Request::Hold, BOOT).await,
+            Err(error) => Err(error.into()),
+        };
+        match held {
+            Ok((_, hold)) => Ok(FileVm { worker, hold }),
+            Err(error) => Err(match worker.ended(Err(error)).await {
+                Err(error) => error,
+                Ok(()) => Error::internal("the VM ended before it was asked for anything"),
+            }),
+        }
+    }
+
+    async fn spawn_worker(&self, leaf: &Path, work_dir: &Path, work: Work) -> Result<Worker> {
         let vm = random_hex(12);
         let (engine, leaf, work_dir) = (self.clone(), leaf.to_owned(), work_dir.to_owned());
-        let (plan, _held) = blocking(move || {
+        let (plan, held) = blocking(move || {
             let (chain, held) = engine.store.hold_chain(&leaf)?;
             let plan = engine.plan_work(vm, chain, &work_dir, work);
             write_plan(&plan)?;
@@ -99,29 +196,8 @@ impl Engine {
         })
         .await?;
         let socket = ShimSocket::in_folder(&plan.runtime_dir);
-        let mut process = self.spawn_shim(&plan)?;
-        let answer = match process.reach(&socket, &shim_log(&plan.state_dir), LISTEN).await {
-            Ok(()) => socket.ask(Request::Wait, LONGEST).await,
-            Err(error) => Err(error.into()),
-        };
-        process.end_within(FAREWELL).await;
-        remove_sockets(&plan.runtime_dir);
-        let ended = match answer {
-            Ok(Answer::Ended(record)) => record,
-            Ok(_) => lost(&plan.vm),
-            Err(error) => {
-                let broken = error.into_error(|| "wait for the VM".into());
-                tracing::warn!(error = broken.chain(), "a working VM broke off");
-                return Err(why_it_ended(&plan.state_dir));
-            }
-        };
-        match (ended.exit_code, ended.error) {
-            (0, None) => Ok(()),
-            (_, Some(reason)) => Err(Error::internal(reason)),
-            (code, None) => {
-                Err(Error::internal(format!("the work on the disk ended with code {code}")))
-            }
-        }
+        let process = self.spawn_shim(&plan)?;
+        Ok(Worker { plan, socket, process, _held: held })
     }
 
     fn plan_work(&self, vm: String, chain: Vec<PathBuf>, work_dir: &Path, work: Work) -> VmPlan {

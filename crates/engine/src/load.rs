@@ -10,12 +10,14 @@ use crate::blocking::{blocking, to_its_end};
 use crate::engine::Engine;
 use crate::error::{Attempt, Error, Result};
 use crate::progress::Done;
+use crate::save::{skeleton_of, skeletons};
 use crate::spool::{Spool, receive};
+use crate::store::oci::Digest;
 use crate::store::{ImageInfo, Name};
-use ireko_images::{Ground, SavedImage, SavedImages, Watch};
+use ireko_images::{Ground, SavedImage, SavedImages, Watch, write_skeleton};
 use ireko_protocol::plan::Work;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::io::AsyncRead;
@@ -204,6 +206,9 @@ impl Engine {
         let (pending, below) = blocking(move || {
             let mut file = File::create(spool.layer()).attempt(|| "unpack a layer".to_owned())?;
             saved.unpack_layer(&image, layer, &mut file, &teller)?;
+            if let Err(error) = write_skeleton(&spool.layer(), &spool.skeleton()) {
+                tracing::warn!(%error, "a layer's tar will not be saved as it came");
+            }
             Ok((store.begin_layer(&below, &name)?, below))
         })
         .await?;
@@ -214,8 +219,15 @@ impl Engine {
             self.work_in_guest(&pending.leaf, &pending.work_dir, work).await
         };
         let store = Arc::clone(&self.store);
+        let (spool, root) = (Arc::clone(&source.spool), self.places().root.clone());
         blocking(move || match unpacked {
-            Ok(()) => Ok(store.publish_layer(pending, &below, diff_id)?),
+            Ok(()) => {
+                let layer = store.publish_layer(pending, &below, diff_id)?;
+                if let Some(chain) = layer.chain() {
+                    keep_skeleton(&root, &spool, chain);
+                }
+                Ok(layer)
+            }
             Err(error) => {
                 if let Err(abort) = store.abort_app_layer(pending) {
                     let abort = Error::from(abort).chain();
@@ -228,13 +240,26 @@ impl Engine {
     }
 }
 
+/// Keeps what a layer's tar can be made of again; without it one is made anew.
+fn keep_skeleton(root: &Path, spool: &Spool, chain: Digest) {
+    let made = spool.skeleton();
+    if !made.is_file() {
+        return;
+    }
+    let kept = std::fs::create_dir_all(skeletons(root))
+        .and_then(|()| std::fs::rename(&made, skeleton_of(root, chain)));
+    if let Err(error) = kept {
+        tracing::warn!(%error, "a layer's tar will not be saved as it came");
+    }
+}
+
 /// What a layer's file is called after: the last part of the image's name.
 fn slug(name: &Name) -> String {
     name.repository().rsplit('/').next().unwrap_or_default().to_owned()
 }
 
 /// Tells whether a file's first bytes are of no compression.
-fn is_plain(path: &std::path::Path) -> std::io::Result<bool> {
+fn is_plain(path: &Path) -> std::io::Result<bool> {
     use std::io::Read;
     let mut head = Vec::new();
     File::open(path)?.take(16).read_to_end(&mut head)?;

@@ -63,6 +63,7 @@ fn plan(
         | Work::ApplyTar { .. }
         | Work::Generalize
         | Work::Prepare
+        | Work::Files
         | Work::Spare { .. } => spec.resources.vm_memory(),
     };
     let (vcpus, cpu_millis) = spec.resources.vm_cpus();

@@ -19,6 +19,7 @@ use crate::engine::Engine;
 use crate::error::{Attempt, Result};
 use crate::monitor::{Run, lost, remove_sockets, timestamp};
 use crate::remove::remove_folder;
+use crate::save::sweep_skeletons;
 use crate::shim_client::{QUICK, ShimSocket};
 use crate::shim_process::OwnProcess;
 use crate::spec::RestartPolicy;
@@ -45,7 +46,9 @@ impl Engine {
     pub(crate) async fn recover(&self) -> Result<()> {
         let folder = self.containers_folder();
         let spool = spool_folder(&self.places().root);
+        let (store, root) = (Arc::clone(&self.store), self.places().root.clone());
         let found = blocking(move || {
+            sweep_skeletons(&root, |chain| store.has_chain(chain));
             match fs::remove_dir_all(&spool) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
                     tracing::warn!(%error, "archives of a former daemon are left over");

@@ -3,7 +3,7 @@
 //! ```text
 //!   engine ── Envelope{request} ──► shim
 //!          ◄──── Answer ───────────
-//!          ◄═══ streams ══════════►      after `Attached` and `ExecStarted` only, see `streams`
+//!          ◄═══ streams ══════════►      after `Attached`, `ExecStarted` and `Begun` only, see `streams`
 //! ```
 //!
 //! A shim that says nothing in time, or something that cannot be understood, is an error; it is
@@ -194,6 +194,8 @@ fn request_word(request: &Request) -> &'static str {
         Request::Rewire(_) => "change the networks",
         Request::Wait => "wait for the VM's end",
         Request::Kill { .. } => "kill a process",
+        Request::Files { .. } => "work with files",
+        Request::Hold => "begin the work with files",
         Request::Usage => "ask what the processes use",
     }
 }

@@ -26,9 +26,24 @@ impl Spool {
         Ok(Self(path))
     }
 
+    /// Itself.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.0
+    }
+
     /// The archive, uncompressed.
     pub(crate) fn archive(&self) -> PathBuf {
         self.0.join("archive.tar")
+    }
+
+    /// What that layer's tar can be made of again.
+    pub(crate) fn skeleton(&self) -> PathBuf {
+        self.0.join("layer.skeleton")
+    }
+
+    /// A list of files.
+    pub(crate) fn listing(&self) -> PathBuf {
+        self.0.join("files")
     }
 
     /// One layer out of it, uncompressed.

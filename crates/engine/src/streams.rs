@@ -12,7 +12,6 @@
 
 use crate::shim_client::Connection;
 use bytes::Bytes;
-use ireko_protocol::agent::ExitStatus;
 use ireko_protocol::frame::{Frame, FrameDecoder, FrameKind, MAX_DATA, WINDOW};
 use ireko_protocol::shim::{Answer, STDERR, STDIN, STDOUT};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -119,14 +118,14 @@ impl Pump {
     }
 
     /// Moves bytes until the shim closes the connection and the client has passed on all of them,
-    /// or the client goes; returns how the process ended where the shim said so. The client sees the end of its output only when the
+    /// or the client goes; returns the shim's last message where there was one. The client sees the end of its output only when the
     /// caller drops what is returned beside it, so that an exit status can be stored before.
-    pub(crate) async fn run(self, connection: Connection) -> (Option<ExitStatus>, OutputEnd) {
+    pub(crate) async fn run(self, connection: Connection) -> (Option<Answer>, OutputEnd) {
         let Self { input, pieces, mut taken } = self;
         let (half, write_half) = connection.stream.into_split();
         let writer = Mutex::new(write_half);
         let flow = Flow { window: Semaphore::new(WINDOW as usize), ahead: Default::default() };
-        let mut reader = Reader { half, decoder: connection.decoder, exit: None };
+        let mut reader = Reader { half, decoder: connection.decoder, last: None };
         let is_whole = tokio::select! {
             is_whole = reader.run(&pieces, &flow) => is_whole,
             () = pieces.closed() => false,
@@ -143,7 +142,7 @@ impl Pump {
         if is_whole && tokio::time::timeout(FAREWELL, passed_on).await.is_err() {
             tracing::debug!("a client does not take the last output of its process");
         }
-        (reader.exit, OutputEnd { _pieces: pieces })
+        (reader.last, OutputEnd { _pieces: pieces })
     }
 }
 
@@ -164,7 +163,7 @@ struct Flow {
 struct Reader {
     half: OwnedReadHalf,
     decoder: FrameDecoder,
-    exit: Option<ExitStatus>,
+    last: Option<Answer>,
 }
 
 impl Reader {
@@ -208,8 +207,8 @@ impl Reader {
             (FrameKind::Eof, _) => Ok(()),
             (FrameKind::Credit, STDIN) => flow.grant(frame.credit_bytes()),
             (FrameKind::Message, _) => match frame.parse::<Answer>().map_err(|e| e.to_string())? {
-                Answer::Exited { status } => {
-                    self.exit = Some(status);
+                last @ (Answer::Exited { .. } | Answer::Files(_) | Answer::Failed { .. }) => {
+                    self.last = Some(last);
                     Ok(())
                 }
                 other => Err(format!("{other:?} among streams")),
@@ -314,6 +313,7 @@ mod tests {
     use super::*;
     use crate::shim_client::tests::{FakeShim, say};
     use crate::shim_client::{Connection, QUICK};
+    use ireko_protocol::agent::ExitStatus;
     use ireko_protocol::shim::Request;
 
     const ATTACH: Request =
@@ -359,7 +359,7 @@ mod tests {
         assert_eq!((err.stream, &err.bytes[..]), (OutputStream::Stderr, &b"err"[..]));
         let rest = tokio::spawn(async move { output.next().await });
         let (exit, end) = pump.await.unwrap();
-        assert_eq!(exit, Some(ExitStatus::Code(3)));
+        assert_eq!(exit, Some(Answer::Exited { status: ExitStatus::Code(3) }));
         assert!(!rest.is_finished(), "the exit is known before the client sees the end");
         drop(end);
         assert_eq!(rest.await.unwrap(), None);

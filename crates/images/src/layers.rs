@@ -25,8 +25,15 @@ use std::sync::PoisonError;
 pub struct Ground {
     pub(crate) guid: LayerGuid,
     /// Of all its layers but the common root; `None` for that.
-    chain: Option<Digest>,
+    pub(crate) chain: Option<Digest>,
     pub(crate) pin: Pin,
+}
+
+impl Ground {
+    /// The chain id of its layers, where it is known.
+    pub fn chain(&self) -> Option<Digest> {
+        self.chain
+    }
 }
 
 impl Store {

@@ -56,6 +56,8 @@ mod tree;
 mod compression;
 mod recognise;
 mod saved;
+mod skeleton;
+mod stack;
 
 mod adopt;
 mod arrive;
@@ -122,6 +124,8 @@ pub use remove::{ImageUser, Removed};
 pub use remove_tree::{Doomed, DoomedTree};
 pub use repair::{Broken, ParentCheck, Relinked, Repaired};
 pub use saved::{SavedImage, SavedImages};
+pub use skeleton::{Bone, Skeleton, write_skeleton};
+pub use stack::{Stack, StackedLayer};
 pub use state::Kind;
 pub use store::{ImageInfo, Store};
 pub use tree::{ParentOf, Tree, TreeNode};

@@ -20,6 +20,7 @@
 //! is asked with [`RequestBody::Hail`] first, there is no `Configure` and no process 1, and programs run
 //! in that system as it is. Which requests it takes is said with each.
 
+use crate::files::{FileAnswer, FileJob};
 use crate::network::MacAddress;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr};
@@ -165,6 +166,14 @@ pub enum RequestBody {
     Prepare {
         /// The serial of the virtio disk.
         disk: DiskSerial,
+    },
+    /// Works with files. The job's bytes travel on the streams of `process`, which has no other use; a
+    /// `Signal` to it, whichever, makes the job fail. Reply, after the last byte: `Files`.
+    Files {
+        /// Chosen as for `Spawn`.
+        process: ProcessId,
+        /// What is done.
+        job: FileJob,
     },
     /// `sync`, unmounts, powers the machine off. Reply: none, the machine ends.
     PowerOff,
@@ -395,6 +404,8 @@ pub enum Reply {
         /// One each; at most [`MOST_INTERFACES`].
         interfaces: Vec<GuestInterface>,
     },
+    /// See [`RequestBody::Files`].
+    Files(FileAnswer),
     /// It was not done.
     Failed {
         /// What kind of failure.
@@ -416,6 +427,8 @@ pub enum FailureKind {
     NoSuch,
     /// The disk is full.
     DiskFull,
+    /// What was to be written is read-only.
+    ReadOnly,
     /// The input (an archive, a request) is malformed.
     BadInput,
     /// Anything else.

@@ -121,6 +121,9 @@ pub enum Work {
     },
     /// Put the agent into the system on the disk, then power off. Begins by itself.
     Prepare,
+    /// Do what [`crate::shim::Request::Files`] asks, as long as [`crate::shim::Request::Hold`] lasts; then
+    /// power off.
+    Files,
     /// Take out of the disk what tells the system on it from its copies, then power off. Begins by
     /// itself.
     Generalize,

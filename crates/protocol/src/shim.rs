@@ -3,12 +3,14 @@
 //! Everything is a [`crate::frame::Frame`]. The engine sends one [`Envelope`]; the shim answers
 //! with one [`Answer`]. After `Attached` or `ExecStarted` the same connection carries the standard
 //! streams (stream numbers below, `Data`, `Eof`, `Credit` with [`crate::frame::WINDOW`]), and an
-//! exec ends with a last message [`Answer::Exited`]; then the shim closes it.
+//! exec ends with a last message [`Answer::Exited`]; then the shim closes it. `Begun` is the same for
+//! work with files.
 
 use crate::agent::{
     DiskSerial, ExitStatus, FailureKind, GuestFile, GuestInterface, Interface, ProcessId,
     ProcessInfo, Spawn, Usage,
 };
+use crate::files::{FileAnswer, FileJob};
 use crate::plan::{ExitRecord, Nic};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -147,6 +149,15 @@ pub enum Request {
     },
     /// Freezes the scratch disk into a layer and goes on with a new child. Answer: `Committed`.
     Commit(CommitRequest),
+    /// Works with the container's files. Answer: `Begun`; then the job's bytes on [`STDIN`] and [`STDOUT`],
+    /// then `Files` or `Failed`. A connection that is closed before that ends the job.
+    Files {
+        /// What is done.
+        job: FileJob,
+    },
+    /// Keeps a VM of [`crate::plan::Work::Files`] at work until this connection is closed. Answer: `Done`
+    /// when it can be asked for `Files`.
+    Hold,
     /// Answers `Ended` when the work has ended and `exit.json` is written.
     Wait,
 }
@@ -249,6 +260,10 @@ pub enum Answer {
     Committed(Committed),
     /// See [`Request::Wait`].
     Ended(ExitRecord),
+    /// Streams follow.
+    Begun,
+    /// The last message of [`Request::Files`].
+    Files(FileAnswer),
     /// It was not done.
     Failed {
         /// What kind of failure.

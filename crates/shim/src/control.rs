@@ -2,6 +2,7 @@
 
 use crate::commit::{Freezes, commit};
 use crate::failure::chain_of;
+use crate::files::Job;
 use crate::guest::{Guest, GuestError, ORDINARY};
 use crate::link::Link;
 use crate::live_disk::LiveDisk;
@@ -58,9 +59,11 @@ impl Shared {
         let (log, takes_stdin, tty) = match &plan.work {
             Work::Container { process, log } => (log.as_deref(), process.stdin, process.tty),
             Work::Machine { log, .. } => (log.as_deref(), true, None),
-            Work::ApplyTar { .. } | Work::Generalize | Work::Prepare | Work::Spare { .. } => {
-                (None, false, None)
-            }
+            Work::ApplyTar { .. }
+            | Work::Generalize
+            | Work::Prepare
+            | Work::Files
+            | Work::Spare { .. } => (None, false, None),
         };
         Ok(Arc::new(Self {
             progress: Progress::new(),
@@ -111,6 +114,8 @@ pub fn serve(listener: UnixListener, shared: Arc<Shared>) -> io::Result<()> {
 enum Carried {
     Nothing,
     Attached(Arc<Client>),
+    Files(Arc<Job>),
+    Held,
 }
 
 fn answer_connection(shared: &Arc<Shared>, socket: UnixStream) -> io::Result<()> {
@@ -124,8 +129,11 @@ fn answer_connection(shared: &Arc<Shared>, socket: UnixStream) -> io::Result<()>
         carried = Some(answer(shared, &link, &frame)?);
         Ok(())
     });
-    if let Some(Carried::Attached(client)) = carried {
-        shared.fanout.detach(&client);
+    match carried {
+        Some(Carried::Attached(client)) => shared.fanout.detach(&client),
+        Some(Carried::Files(job)) => job.abandon(),
+        Some(Carried::Held) => shared.progress.release(),
+        Some(Carried::Nothing) | None => {}
     }
     result
 }
@@ -151,6 +159,19 @@ fn answer(shared: &Arc<Shared>, link: &Arc<Link>, frame: &Frame) -> io::Result<C
         Request::Exec { process } => {
             exec(shared, link, *process)?;
             Ok(Carried::Nothing)
+        }
+        Request::Files { job } => match running_guest(shared) {
+            Ok(guest) => Job::begin(shared, guest, link, job).map(Carried::Files),
+            Err(answer) => link.send_message(&answer).map(|()| Carried::Nothing),
+        },
+        Request::Hold => {
+            shared.progress.hold();
+            let answer = match shared.progress.request_start() {
+                Ok(_) => Answer::Done,
+                Err(failure) => failed(failure.kind, failure.message),
+            };
+            link.send_message(&answer).inspect_err(|_| shared.progress.release())?;
+            Ok(Carried::Held)
         }
         other => {
             link.send_message(&simple(shared, other).unwrap_or_else(|failure| failure))?;
@@ -381,7 +402,8 @@ fn not_running() -> Answer {
     failed(FailureKind::NoSuch, "the container is not running".into())
 }
 
-fn guest_failed(error: GuestError) -> Answer {
+/// The answer to what the guest did not do.
+pub fn guest_failed(error: GuestError) -> Answer {
     match error {
         GuestError::Failed { kind, message } => failed(kind, message),
         other => failed(FailureKind::Other, chain_of(&other)),

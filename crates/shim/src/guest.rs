@@ -8,6 +8,7 @@ use ireko_protocol::agent::{
     self, ExitStatus, FailureKind, GuestMessage, ProcessId, Reply, Request, RequestBody, Spawn,
     Stdio, stream_of,
 };
+use ireko_protocol::files::FileJob;
 use ireko_protocol::frame::Frame;
 use parking_lot::{Condvar, Mutex};
 use std::collections::HashMap;
@@ -59,6 +60,10 @@ pub struct Output {
     /// Standard error; `None` with a terminal.
     pub stderr: Option<InboundStream>,
 }
+
+/// A request that is not answered yet.
+#[must_use]
+pub struct Asked(u64);
 
 /// The connection to the guest agent.
 pub struct Guest {
@@ -122,6 +127,12 @@ impl Guest {
 
     /// Asks and waits for the answer; a `Failed` answer is an error.
     pub fn call(&self, body: RequestBody, limit: Duration) -> Result<Reply, GuestError> {
+        let request = self.ask(body)?;
+        self.await_reply(request, limit)
+    }
+
+    /// Asks; the answer is for [`Guest::await_reply`].
+    fn ask(&self, body: RequestBody) -> io::Result<Asked> {
         let id = {
             let mut state = self.state.lock();
             state.next_request += 1;
@@ -129,11 +140,15 @@ impl Guest {
             state.replies.insert(id, None);
             id
         };
-        let answer = self
-            .link
-            .send_message(&Request { id, body })
-            .map_err(GuestError::from)
-            .and_then(|()| self.wait(limit, |state| state.replies.get_mut(&id)?.take()));
+        self.link.send_message(&Request { id, body }).inspect_err(|_| {
+            self.state.lock().replies.remove(&id);
+        })?;
+        Ok(Asked(id))
+    }
+
+    /// Waits for the answer; a `Failed` answer is an error.
+    pub fn await_reply(&self, Asked(id): Asked, limit: Duration) -> Result<Reply, GuestError> {
+        let answer = self.wait(limit, |state| state.replies.get_mut(&id)?.take());
         self.state.lock().replies.remove(&id);
         match answer? {
             Reply::Failed { kind, message } => Err(GuestError::Failed { kind, message }),
@@ -185,6 +200,16 @@ impl Guest {
                 Err(other.err().unwrap_or(GuestError::Confused))
             }
         }
+    }
+
+    /// Begins work with files, under the id of a process; what it writes, from the first byte on.
+    pub fn begin_files(
+        &self,
+        process: ProcessId,
+        job: FileJob,
+    ) -> io::Result<(InboundStream, Asked)> {
+        let output = self.link.open_stream(stream_of(process, Stdio::Stdout));
+        Ok((output, self.ask(RequestBody::Files { process, job })?))
     }
 
     /// Waits for a process to end; `None` where the guest went first.

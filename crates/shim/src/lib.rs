@@ -17,7 +17,7 @@
 //! and `link` are the channel to the agent, `console` a machine's serial line, `machine_agents` whom its system
 //! has to be asked, `qemu_ga` the second of them, `suspend` a machine's way to its disk and
 //! back, `sysprep` a Windows' own generalizing, `streams` the fan-out
-//! of output, `control` the socket the engine speaks to, `live_disk` the chain while the VM uses it,
+//! of output, `files` work with the container's files, `control` the socket the engine speaks to, `live_disk` the chain while the VM uses it,
 //! `commit` the freeze under a running guest.
 //! Threads, not tasks: QEMU must be forked by the main thread, because the signal that kills it
 //! with us follows the forking *thread*.
@@ -28,6 +28,7 @@ mod commit;
 mod console;
 mod control;
 mod failure;
+mod files;
 mod guest;
 mod link;
 mod live_disk;

@@ -221,6 +221,13 @@ impl InboundStream {
     }
 }
 
+impl InboundStream {
+    /// Whether the peer said that no more bytes come; else the link broke off.
+    pub fn has_ended(&self) -> bool {
+        self.link.state.lock().inbound.get(&self.stream).is_some_and(|inbound| inbound.ended)
+    }
+}
+
 impl Drop for InboundStream {
     fn drop(&mut self) {
         self.link.state.lock().inbound.remove(&self.stream);

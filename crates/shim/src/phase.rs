@@ -28,6 +28,8 @@ struct State {
     failure: Option<StartFailure>,
     exit: Option<ExitRecord>,
     open_requests: usize,
+    /// Connections that keep the VM at work; `None` where there was none yet.
+    holds: Option<usize>,
 }
 
 /// What ended the wait for [`Progress::await_start`].
@@ -58,6 +60,7 @@ impl Progress {
             failure: None,
             exit: None,
             open_requests: 0,
+            holds: None,
         };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
@@ -145,6 +148,31 @@ impl Progress {
             }
             if self.changed.wait_until(&mut state, deadline).timed_out() {
                 return StartSignal::Deadline;
+            }
+        }
+    }
+
+    /// Somebody wants the VM at work,
+    pub fn hold(&self) {
+        self.change(|state| state.holds = Some(state.holds.unwrap_or_default() + 1));
+    }
+
+    /// … and no longer.
+    pub fn release(&self) {
+        self.change(|state| state.holds = state.holds.map(|holds| holds.saturating_sub(1)));
+    }
+
+    /// Waits until nobody wants the VM at work any more; for the first so long.
+    pub fn await_release(&self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        let mut state = self.state.lock();
+        while !state.power_off_requested {
+            let holds = state.holds;
+            match holds {
+                Some(0) => return,
+                Some(_) => self.changed.wait(&mut state),
+                None if self.changed.wait_until(&mut state, deadline).timed_out() => return,
+                None => {}
             }
         }
     }

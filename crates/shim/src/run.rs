@@ -131,9 +131,11 @@ fn live(
     *shared.disks.lock() = disks.clone();
 
     let result = with_exports(plan, &disks, |disks| match &plan.work {
-        Work::Container { .. } | Work::ApplyTar { .. } | Work::Generalize | Work::Prepare => {
-            utility::run(plan, disks, socket, agent, spare, shared)
-        }
+        Work::Container { .. }
+        | Work::ApplyTar { .. }
+        | Work::Generalize
+        | Work::Prepare
+        | Work::Files => utility::run(plan, disks, socket, agent, spare, shared),
         Work::Spare { .. } => {
             Err(Failure::impossible("a VM that stands by cannot be had for another".to_owned()))
         }

@@ -290,6 +290,10 @@ fn work(plan: &VmPlan, shared: &Shared, guest: &Guest, vm: &Vm) -> Result<i32, F
     match plan.work {
         Work::Generalize => generalize(guest),
         Work::Prepare => prepare(guest),
+        Work::Files => {
+            shared.progress.await_release(START_LIMIT);
+            Ok(0)
+        }
         _ => apply(guest),
     }
 }

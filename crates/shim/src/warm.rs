@@ -44,12 +44,12 @@ pub struct Clone {
 /// Why a VM of this plan cannot go on from a template, for people.
 pub fn obstacle(plan: &VmPlan) -> Option<String> {
     match &plan.work {
-        Work::Container { .. } | Work::ApplyTar { .. } | Work::Spare { .. }
+        Work::Container { .. } | Work::ApplyTar { .. } | Work::Files | Work::Spare { .. }
             if MEMORY_CLASSES.contains(&plan.memory_mib) =>
         {
             None
         }
-        Work::Container { .. } | Work::ApplyTar { .. } | Work::Spare { .. } => {
+        Work::Container { .. } | Work::ApplyTar { .. } | Work::Files | Work::Spare { .. } => {
             let [least, .., most] = MEMORY_CLASSES;
             Some(format!(
                 "templates have powers of two from {least} to {most} MiB of memory, not {} MiB",

@@ -5,6 +5,7 @@ use crate::api::commit::reference;
 use crate::api::error::{ApiError, ApiResult};
 use crate::api::not_yet;
 use crate::api::query::{Filters, Params, parse_time};
+use crate::api::save;
 use crate::dispatch::page_not_found;
 use axum::Json;
 use axum::extract::{Path, State};
@@ -125,11 +126,17 @@ fn names(image: &ImageInfo) -> Vec<String> {
 }
 
 /// `GET /images/{name}/json`, `/history`, `/get`.
-pub(crate) async fn get(State(app): State<App>, Path(path): Path<String>) -> Response {
+pub(crate) async fn get(
+    State(app): State<App>,
+    Path(path): Path<String>,
+    params: Params,
+) -> Response {
     match path.rsplit_once('/') {
         Some((name, "json")) => inspect(&app, name).await.into_response(),
         Some((name, "history")) => history(&app, name).await.into_response(),
-        Some((_, "get")) => not_yet::save().await.into_response(),
+        Some((name, "get")) => {
+            save::answer(&app, &[name.to_owned()], &params).await.into_response()
+        }
         _ => page_not_found().await,
     }
 }

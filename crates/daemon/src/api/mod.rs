@@ -2,12 +2,14 @@
 //!
 //! One file a verb, or a few small verbs of one noun. `router` is the table of all routes.
 
+mod archive;
 mod attach;
 mod commit;
 mod containers;
 mod create;
 mod create_fields;
 mod detach_keys;
+mod diff;
 mod endpoints;
 pub(crate) mod error;
 mod events;
@@ -27,6 +29,7 @@ mod not_yet;
 mod prune;
 mod query;
 mod report;
+mod save;
 mod screen;
 mod since;
 mod stats;
@@ -127,9 +130,9 @@ fn container_routes() -> Router<App> {
         .route("/commit", post(commit::commit))
         .route("/containers/{id}/update", post(update::update))
         .route("/containers/{id}/stats", get(stats::stats))
-        .route("/containers/{id}/changes", get(not_yet::changes))
-        .route("/containers/{id}/export", get(not_yet::export))
-        .route("/containers/{id}/archive", any(not_yet::copy))
+        .route("/containers/{id}/changes", get(diff::changes))
+        .route("/containers/{id}/export", get(archive::export))
+        .route("/containers/{id}/archive", get(archive::get).head(archive::head).put(archive::put))
         .route("/containers/{id}/attach/ws", get(not_yet::web_socket))
         .route("/containers/{id}/checkpoints", any(not_yet::checkpoints))
 }
@@ -141,7 +144,7 @@ fn image_routes() -> Router<App> {
         .route("/images/prune", post(prune::images))
         .route("/images/search", get(not_yet::registries))
         .route("/images/load", post(load::load))
-        .route("/images/get", get(not_yet::save))
+        .route("/images/get", get(save::save))
         // An image's name may contain slashes: the verb is the last part.
         .route("/images/{*name}", get(images::get).post(images::post).delete(images::remove))
         .route("/distribution/{*name}", get(not_yet::registries))

@@ -19,24 +19,8 @@ pub(crate) async fn build() -> ApiError {
     ApiError::not_yet("builds")
 }
 
-pub(crate) async fn save() -> ApiError {
-    ApiError::not_yet("saving of images (docker save)")
-}
-
 pub(crate) async fn push() -> ApiError {
     ApiError::not_yet("registries (docker push)")
-}
-
-pub(crate) async fn changes() -> ApiError {
-    ApiError::not_yet("differences from the image (docker diff)")
-}
-
-pub(crate) async fn export() -> ApiError {
-    ApiError::not_yet("exports (docker export)")
-}
-
-pub(crate) async fn copy() -> ApiError {
-    ApiError::not_yet("copying in and out of containers (docker cp)")
 }
 
 pub(crate) async fn web_socket() -> ApiError {
