@@ -44,6 +44,7 @@ mod signals;
 mod terminal;
 
 mod api;
+mod archive_to;
 mod lines;
 mod output;
 mod progress;
