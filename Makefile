@@ -42,11 +42,12 @@ test-setup:
 	@$(TARGET)/debug/ireko setup
 
 .PHONY: fixtures
-fixtures: ## makes what the tests read: a Debian root file system, Debian disks, the docker client
+fixtures: ## makes what the tests read: a Debian root file system, Debian disks, docker clients
 	@scripts/install-deps.sh test
 	@scripts/fixtures/debian-rootfs.sh
 	@scripts/fixtures/debian-machine.sh
 	@scripts/fixtures/docker-debian.sh
+	@scripts/fixtures/docker-py.sh
 
 .PHONY: lint
 lint: ## checks formatting, lints, and which crate depends on which

@@ -9,8 +9,8 @@ set -euo pipefail
 run_packages=(e2fsprogs ovmf qemu-system-x86 qemu-utils)
 test_packages=(
     7zip busybox-static cpio docker-compose dosfstools fdisk fio iproute2 jq libnbd-bin libvhdi-utils
-    libvirt0 libxml2-utils memtest86+ mmdebstrap mtools openssh-client python3 python3-libvhdi skopeo
-    umoci unzip xz-utils zip
+    libvirt0 libxml2-utils memtest86+ mmdebstrap mtools openssh-client python3 python3-libvhdi
+    python3-venv skopeo umoci unzip xz-utils zip
 )
 bench_packages=(fio time)
 # mmdebstrap makes a root file system without being root by means of it.

@@ -1,4 +1,5 @@
-//! `--change`: lines of a Dockerfile that change the configuration of a new image.
+//! What changes the configuration of a new image: another configuration, and `--change`, lines of a
+//! Dockerfile.
 
 mod words;
 
@@ -20,6 +21,37 @@ pub fn apply_changes(config: &mut RunConfig, lines: &[String]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Lays one configuration over another, as docker's commit does: a variable, a label or a port beside those
+/// that are there, anything else in the place of what is there. An entrypoint of its own forgets the
+/// command that was for another.
+pub fn lay_over(config: &mut RunConfig, upper: &RunConfig) {
+    let set = |text: &mut String, upper: &String| {
+        if !upper.is_empty() {
+            text.clone_from(upper);
+        }
+    };
+    set(&mut config.user, &upper.user);
+    set(&mut config.working_dir, &upper.working_dir);
+    set(&mut config.stop_signal, &upper.stop_signal);
+    config.env = crate::create::merge_env(&config.env, &upper.env);
+    if !upper.entrypoint.is_empty() {
+        config.entrypoint.clone_from(&upper.entrypoint);
+        config.cmd.clone_from(&upper.cmd);
+    } else if !upper.cmd.is_empty() {
+        config.cmd.clone_from(&upper.cmd);
+    }
+    config.labels.extend(upper.labels.clone());
+    config.exposed_ports.extend(upper.exposed_ports.iter().cloned());
+    config.volumes.extend(upper.volumes.iter().cloned());
+    config.on_build.extend(upper.on_build.iter().cloned());
+    if !upper.shell.is_empty() {
+        config.shell.clone_from(&upper.shell);
+    }
+    if let Some(check) = &upper.healthcheck {
+        config.healthcheck = Some(check.clone());
+    }
 }
 
 fn apply(config: &mut RunConfig, line: &str, has_command: &mut bool) -> Result<()> {
@@ -250,6 +282,27 @@ mod tests {
         let check = config.healthcheck.unwrap();
         assert_eq!(check.test, ["CMD-SHELL", "wget -q localhost"]);
         assert_eq!((check.interval, check.retries), (90_000_000_000, 4));
+    }
+
+    #[test]
+    fn a_configuration_goes_over_another() {
+        let read = |text: &str| serde_json::from_str::<RunConfig>(text).unwrap();
+        let mut config = read(
+            r#"{"User":"ann","Env":["A=1","B=2"],"Entrypoint":["e"],"Cmd":["c"],"Labels":{"x":"1"},
+                "ExposedPorts":{"80/tcp":{}}}"#,
+        );
+        lay_over(&mut config, &RunConfig::default());
+        assert_eq!(config.cmd, ["c"]);
+        let upper = r#"{"Env":["B=3"],"Cmd":"d","Labels":{"y":"2"},"ExposedPorts":{"53/udp":{}},
+            "WorkingDir":"/srv","Volumes":null,"Healthcheck":{"Test":["NONE"],"Timeout":null}}"#;
+        lay_over(&mut config, &read(upper));
+        assert_eq!((config.user.as_str(), config.working_dir.as_str()), ("ann", "/srv"));
+        assert_eq!((config.entrypoint.len(), config.cmd.join(" ")), (1, "d".to_owned()));
+        assert_eq!(config.env, ["A=1", "B=3"]);
+        assert_eq!((config.labels.len(), config.exposed_ports.len()), (2, 2));
+        assert_eq!(config.healthcheck.as_ref().unwrap().test, ["NONE"]);
+        lay_over(&mut config, &read(r#"{"Entrypoint":["f"]}"#));
+        assert_eq!((config.entrypoint.join(" "), config.cmd.len()), ("f".to_owned(), 0));
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! is removed.
 
 use crate::blocking::{blocking, to_its_end};
-use crate::changes::apply_changes;
+use crate::changes::{apply_changes, lay_over};
 use crate::container::Container;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -34,6 +34,8 @@ pub struct CommitOptions {
     pub comment: String,
     /// By whom.
     pub author: String,
+    /// What goes over the container's own configuration, where it says anything.
+    pub config: RunConfig,
     /// Lines of a Dockerfile that change the configuration.
     pub changes: Vec<String>,
     /// Hold the guest's file systems still around it; without, the image is as after a power cut.
@@ -156,6 +158,7 @@ impl Engine {
         let image = blocking(move || Ok(store.find(&image_id).ok())).await?;
         let base = image.map(|image| image.config.document().config.clone()).unwrap_or_default();
         let mut config = merged_config(record, base);
+        lay_over(&mut config, &options.config);
         apply_changes(&mut config, &options.changes)?;
         Ok(NewImage {
             config,

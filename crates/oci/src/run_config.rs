@@ -62,19 +62,19 @@ pub struct Healthcheck {
     #[serde(default, deserialize_with = "words", skip_serializing_if = "Vec::is_empty")]
     pub test: Vec<String>,
     /// Between two checks, nanoseconds.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "is_zero")]
     pub interval: i64,
     /// For one check, nanoseconds.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "is_zero")]
     pub timeout: i64,
     /// While failures do not count, nanoseconds.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "is_zero")]
     pub start_period: i64,
     /// Between two checks of the start period, nanoseconds.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "is_zero")]
     pub start_interval: i64,
     /// Failures in a row that mean it is not well.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, deserialize_with = "nullable", skip_serializing_if = "is_zero")]
     pub retries: i64,
 }
 

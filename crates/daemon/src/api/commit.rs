@@ -10,7 +10,21 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use hyper::StatusCode;
 use ireko_engine::CommitOptions;
-use serde_json::{Map, Value, json};
+use ireko_engine::oci::RunConfig;
+use serde_json::{Value, json};
+
+/// What clients send of a container's configuration that means nothing to an image's containers.
+const OF_CONTAINERS: [&str; 9] = [
+    "AttachStderr",
+    "AttachStdin",
+    "AttachStdout",
+    "Domainname",
+    "Hostname",
+    "Image",
+    "OpenStdin",
+    "StdinOnce",
+    "Tty",
+];
 
 pub(crate) async fn commit(
     State(app): State<App>,
@@ -19,14 +33,16 @@ pub(crate) async fn commit(
 ) -> ApiResult<Response> {
     let container =
         params.get("container").ok_or_else(|| ApiError::bad_request("no container was named"))?;
-    let config: Map<String, Value> = read_json(body).await?;
-    if config.values().any(|value| !is_empty(value)) {
-        return Err(ApiError::not_yet("a configuration in the body of a commit"));
+    let config: RunConfig = read_json(body).await?;
+    let mut others = config.extra.iter().filter(|(_, value)| !is_empty(value));
+    if let Some((field, _)) = others.find(|(field, _)| !OF_CONTAINERS.contains(&field.as_str())) {
+        return Err(ApiError::not_yet(&format!("{field} in the configuration of a commit")));
     }
     let options = CommitOptions {
         name: reference(params.get("repo"), params.get("tag")),
         comment: params.get("comment").unwrap_or_default().to_owned(),
         author: params.get("author").unwrap_or_default().to_owned(),
+        config,
         changes: params.all("changes").map(str::to_owned).collect(),
         freeze_guest: params.flag_or("pause", true),
         all_disks: params.flag("alldisks"),
