@@ -9,7 +9,7 @@
 use crate::clock;
 use crate::control::{Inside, Shared};
 use crate::failure::Failure;
-use crate::guest::{Guest, GuestError};
+use crate::guest::{Guest, GuestError, ORDINARY};
 use crate::phase::StartSignal;
 use crate::records;
 use crate::run::START_LIMIT;
@@ -33,6 +33,10 @@ use std::time::Duration;
 /// From QEMU's start to the agent's greeting. Seconds in software emulation; a host with fifty
 /// VMs booting at once needs minutes.
 pub const BOOT_LIMIT: Duration = Duration::from_secs(300);
+/// How long a guest that went on from a template may take to answer before another is tried.
+const AWAKE: Duration = Duration::from_secs(15);
+/// How many are tried; the last has all the time that a request may take.
+const ATTEMPTS: u32 = 3;
 /// How long an archive may take to unpack, and a disk to be worked on.
 const APPLY_LIMIT: Duration = Duration::from_secs(3 * 3600);
 /// How long the guest may take to sync, unmount and power off.
@@ -148,6 +152,7 @@ fn bring_up(
                 tracing::warn!("not in the VM that stood by: {}", failure.message);
             }
             Err(Unusable::Template(failure) | Unusable::Guest(failure)) => return Err(failure),
+            Err(Unusable::Asleep) => return Err(asleep()),
         }
     }
     let ingredients = Ingredients::find(plan, agent)?;
@@ -166,6 +171,7 @@ fn bring_up(
                 tracing::warn!("a cold start, since there is no template: {}", failure.message);
             }
             Err(Unusable::Template(failure) | Unusable::Guest(failure)) => return Err(failure),
+            Err(Unusable::Asleep) => return Err(asleep()),
         },
     }
     cold(plan, &ingredients, disks, socket, shared)
@@ -175,6 +181,9 @@ fn bring_up(
 enum Unusable {
     /// It is the template's fault, or may be.
     Template(Failure),
+    /// It does not answer, and was put away. Of VMs with several CPUs, QEMU 7.2 leaves one in a hundred
+    /// with all of them halted as it goes on, and an interrupt lost.
+    Asleep,
     /// It works, and says that it cannot do what is asked.
     Guest(Failure),
 }
@@ -186,14 +195,37 @@ fn from_template(
     socket: &Path,
     shared: &Shared,
 ) -> Result<Running, Unusable> {
-    let clone =
-        warm::launch(plan, ingredients, disks, socket, shared).map_err(Unusable::Template)?;
-    match connect(plan) {
-        Ok(guest) => make_it_ours(plan, clone, guest, shared),
-        Err(failure) => {
-            clone.discard(plan);
-            Err(Unusable::Template(failure))
+    let mut attempt = 1;
+    loop {
+        let clone = warm::launch(plan, ingredients, disks.clone(), socket, shared)
+            .map_err(Unusable::Template)?;
+        let guest = match connect(plan) {
+            Ok(guest) => guest,
+            Err(failure) => {
+                clone.discard(plan);
+                return Err(Unusable::Template(failure));
+            }
+        };
+        let limit = if attempt < ATTEMPTS { AWAKE } else { ORDINARY };
+        match make_it_ours(plan, clone, guest, limit, shared) {
+            Err(Unusable::Asleep) if !shared.progress.power_off_requested() => {
+                tracing::warn!("the guest does not wake up; once more from the template");
+                attempt += 1;
+            }
+            done => return done,
         }
+    }
+}
+
+/// Somebody wants its end more than its start.
+fn asleep() -> Failure {
+    Failure::before_start("cannot configure the guest", &GuestError::Gone)
+}
+
+fn done(answer: Reply) -> Result<(), GuestError> {
+    match answer {
+        Reply::Done => Ok(()),
+        _ => Err(GuestError::Confused),
     }
 }
 
@@ -204,23 +236,30 @@ fn in_spare(
     shared: &Shared,
 ) -> Result<Running, Unusable> {
     let (clone, guest) = spare.move_in(plan, disks, shared).map_err(Unusable::Template)?;
-    make_it_ours(plan, clone, guest, shared)
+    make_it_ours(plan, clone, guest, ORDINARY, shared)
 }
 
-/// Tells a guest that was saved, or stood by, who it is.
+/// Tells a guest that was saved, or stood by, who it is, which it has to answer within `limit`.
 fn make_it_ours(
     plan: &VmPlan,
     clone: warm::Clone,
     guest: Arc<Guest>,
+    limit: Duration,
     shared: &Shared,
 ) -> Result<Running, Unusable> {
     let mut wanted = configuration(plan, shared).map_err(Unusable::Guest)?;
     warm::who_it_is(&mut wanted);
-    match guest.order(RequestBody::Configure(Box::new(wanted))) {
+    let answer = guest.call(RequestBody::Configure(Box::new(wanted)), limit);
+    match answer.and_then(done) {
         Ok(()) => Ok(Running { start: Start::Warm(clone), guest }),
         Err(error @ GuestError::Failed { .. }) => {
             shut_down(&guest, &clone.vm);
             Err(Unusable::Guest(Failure::of_guest("cannot configure the guest", error)))
+        }
+        Err(GuestError::Late(_)) if limit < ORDINARY => {
+            guest.hang_up();
+            clone.vm.switch_off();
+            Err(Unusable::Asleep)
         }
         Err(error) => {
             guest.hang_up();
