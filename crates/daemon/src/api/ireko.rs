@@ -29,14 +29,17 @@ pub(crate) async fn tree(State(app): State<App>, params: Params) -> ApiResult<Js
 /// How long a container is waited for where the request does not say.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// `POST /ireko/containers/{id}/wait?for=agent|ip|log=REGEX|port=N&timeout=SECONDS`: answered when it is up.
+/// `POST /ireko/containers/{id}/wait?for=agent|ip|healthy|log=REGEX|port=N&timeout=SECONDS`: answered
+/// when it is up.
 pub(crate) async fn wait(
     State(app): State<App>,
     Path(id): Path<String>,
     params: Params,
 ) -> ApiResult<StatusCode> {
     let sign = sign(params.get("for").unwrap_or("agent"))?;
-    let timeout = params.number("timeout")?.map_or(PATIENCE, Duration::from_secs);
+    // An instant that lies so far ahead still exists.
+    let seconds = params.number::<u32>("timeout")?;
+    let timeout = seconds.map_or(PATIENCE, |seconds| Duration::from_secs(seconds.into()));
     app.engine.wait_until_up(&id, sign, timeout).await?;
     Ok(StatusCode::NO_CONTENT)
 }
