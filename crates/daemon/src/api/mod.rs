@@ -26,6 +26,7 @@ mod load;
 mod logs;
 mod networks;
 mod not_yet;
+mod openapi;
 mod prune;
 mod query;
 mod report;
@@ -88,6 +89,7 @@ fn system_routes() -> Router<App> {
         .route("/ireko/containers/{id}/keys", post(screen::keys))
         .route("/ireko/containers/{id}/screen", get(screen::picture).post(screen::open))
         .route("/ireko/containers/{id}/screen/stream", post(screen::stream))
+        .route("/ireko/openapi.json", get(openapi::document))
         .route("/ireko/info", get(ireko::info))
         .route("/ireko/daemon/stop", post(ireko::stop))
         .route("/ireko/df", get(ireko::usage::df))
