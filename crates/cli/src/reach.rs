@@ -72,7 +72,10 @@ impl Reach {
         match tokio::net::UnixStream::connect(&socket).await {
             Ok(_) => Ok(Some(client)),
             Err(error) => match error.kind() {
-                std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => Ok(None),
+                // The last: one that ended with this connection in its queue.
+                std::io::ErrorKind::NotFound
+                | std::io::ErrorKind::ConnectionRefused
+                | std::io::ErrorKind::ConnectionReset => Ok(None),
                 std::io::ErrorKind::PermissionDenied => Err(cannot_connect(&socket)
                     .because(error)
                     .hint("only the user who started a daemon may use it; --root chooses another")),

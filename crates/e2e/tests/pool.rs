@@ -76,6 +76,15 @@ fn a_vm_that_stood_by_and_died_or_hangs_costs_its_container_nothing_but_time() {
     let world = world("spares that fail");
     world.ok(&["warm"]);
     let [shim] = spares(&world)[..] else { panic!("one stands by") };
+    // A start that fails before its VM is wanted leaves the VM to the next.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = format!("{}:80", taken.local_addr().expect("an address"));
+    assert_ne!(world.run(&["run", "--rm", "-p", &port, "base", "true"]).code, 0);
+    world.ok(&["run", "--rm", "--start", "pool", "base", "true"]);
+    programs::await_death(shim);
+
+    world.ok(&["warm"]);
+    let [shim] = spares(&world)[..] else { panic!("one stands by") };
     signal(shim, "KILL");
     programs::await_death(shim);
     world.ok(&["run", "--name", "one", "base", "true"]);

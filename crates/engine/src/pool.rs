@@ -236,7 +236,8 @@ impl Engine {
         Ok((shape, self.pool.count(shape)))
     }
 
-    async fn keep(&self, spare: Spare) {
+    /// Has a VM stand by, again or from now on.
+    pub(crate) async fn keep(&self, spare: Spare) {
         if let Some(surplus) = self.pool.add(spare) {
             self.dismiss(surplus).await;
         }

@@ -73,7 +73,7 @@ impl Engine {
     ) -> Result<()> {
         check_startable(container)?;
         let starting = self.pool.starting();
-        let spare = self.spare_for(container)?;
+        let mut spare = self.spare_for(container)?;
         let vm = spare.as_ref().map_or_else(|| random_hex(12), |spare| spare.vm.clone());
         // Before anybody can see the VM and want its end.
         container.run_of(&vm);
@@ -88,12 +88,15 @@ impl Engine {
                 }
             })
             .await?;
-        match self.launch(container, &vm, spare).await {
+        match self.launch(container, &vm, &mut spare).await {
             Ok((started, process)) => {
                 drop(starting);
                 self.now_runs(container, vm, started, process).await
             }
             Err(error) => {
+                if let Some(spare) = spare {
+                    self.keep(spare).await;
+                }
                 container.end_run(&vm);
                 self.did_not_start(container, &error).await;
                 Err(error)
@@ -160,12 +163,13 @@ impl Engine {
         }
     }
 
-    /// From plan to running process; where that fails the shim is gone on return.
+    /// From plan to running process; where that fails the shim is gone on return, but for a spare that
+    /// was not claimed yet.
     async fn launch(
         &self,
         container: &Arc<Container>,
         vm: &str,
-        spare: Option<Spare>,
+        spare: &mut Option<Spare>,
     ) -> Result<(Started, OwnProcess)> {
         let wires = self.wire(container, vm).await?;
         let (engine, planned, id) = (self.clone(), Arc::clone(container), vm.to_owned());
@@ -177,7 +181,7 @@ impl Engine {
         })
         .await?;
         let socket = ShimSocket::in_folder(&plan.runtime_dir);
-        let claimed = match spare {
+        let claimed = match spare.take() {
             Some(spare) => match self.claim(spare, &plan).await {
                 Ok(process) => Some(process),
                 Err(error) => {
