@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 /// Time for an agent that a person asks for.
-pub(crate) const ASKED: Duration = Duration::from_secs(20);
+const ASKED: Duration = Duration::from_secs(20);
 /// Time for one that is asked because somebody looks at the container.
 const GLANCE: Duration = Duration::from_millis(1500);
 /// The shim's own time to say that there was no answer.
@@ -31,6 +31,15 @@ pub struct ContainerAddress {
     pub is_reported: bool,
 }
 
+/// Why an agent is asked.
+#[derive(Clone, Copy)]
+pub(crate) enum Attention {
+    /// For the addresses themselves: they have to be those of now.
+    Asked,
+    /// Because somebody looks at the container, or at all of them.
+    Glance,
+}
+
 impl Engine {
     /// A running container's addresses, its main network's first. What no agent says is what the network
     /// keeps for it.
@@ -42,10 +51,12 @@ impl Engine {
             return Err(Error::conflict(format!("container {} is not running", record.name)));
         }
         let reported = match record.process.is_machine() {
-            true => self.ask_for_addresses(&record, ASKED).await.unwrap_or_else(|error| {
-                tracing::debug!(error = error.chain(), "addresses are those of the networks");
-                Vec::new()
-            }),
+            true => {
+                self.ask_for_addresses(&record, Attention::Asked).await.unwrap_or_else(|error| {
+                    tracing::debug!(error = error.chain(), "addresses are those of the networks");
+                    Vec::new()
+                })
+            }
             false => Vec::new(),
         };
         Ok(together(&record, &reported))
@@ -57,18 +68,22 @@ impl Engine {
         if !record.process.is_machine() || !record.is_running() || record.is_paused() {
             return Vec::new();
         }
-        self.ask_for_addresses(record, GLANCE).await.unwrap_or_default()
+        self.ask_for_addresses(record, Attention::Glance).await.unwrap_or_default()
     }
 
     /// Asks the agent in a machine.
     pub(crate) async fn ask_for_addresses(
         &self,
         record: &ContainerRecord,
-        limit: Duration,
+        attention: Attention,
     ) -> Result<Vec<GuestInterface>> {
+        let (limit, recent) = match attention {
+            Attention::Asked => (ASKED, false),
+            Attention::Glance => (GLANCE, true),
+        };
         let shim = self.find(&record.id)?.running_shim(self.places())?;
         let millis = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-        let answer = shim.ask(Request::Addresses { millis }, limit + GRACE).await;
+        let answer = shim.ask(Request::Addresses { millis, recent }, limit + GRACE).await;
         match answer {
             Ok(Answer::Addresses { interfaces }) => Ok(interfaces),
             Ok(other) => Err(unexpected("ask for addresses", &other)),

@@ -1,7 +1,7 @@
 //! Waiting until a container is up, by a sign of life that its user names. It fails loudly: when
 //! the container ends first, and when the time is over.
 
-use crate::addresses::{ASKED, of_mac};
+use crate::addresses::{Attention, of_mac};
 use crate::container::{Container, Moment};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
@@ -119,7 +119,7 @@ impl Engine {
             if !record.is_running() {
                 return Err(ended(&record));
             }
-            let said = self.ask_for_addresses(&record, ASKED).await.unwrap_or_default();
+            let said = self.ask_for_addresses(&record, Attention::Asked).await.unwrap_or_default();
             if record.endpoints.iter().any(|one| !of_mac(&said, one.mac).is_empty()) {
                 return Ok(());
             }

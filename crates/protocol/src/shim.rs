@@ -113,6 +113,9 @@ pub enum Request {
     Addresses {
         /// The time it has for an answer.
         millis: u64,
+        /// What it said a moment ago will do.
+        #[serde(default)]
+        recent: bool,
     },
     /// Asks the agent in a whole operating system what that calls itself. Answer: `System`.
     System,

@@ -235,8 +235,8 @@ impl Machine {
             Request::Kill { process } => {
                 self.ask_ours(RequestBody::Signal { process: *process, signal: KILL })
             }
-            Request::Addresses { millis } => {
-                let interfaces = self.agents.addresses(Duration::from_millis(*millis));
+            Request::Addresses { millis, recent } => {
+                let interfaces = self.agents.addresses(Duration::from_millis(*millis), *recent);
                 let interfaces = interfaces.map_err(|error| agent_failed(&error))?;
                 Ok(Answer::Addresses { interfaces })
             }

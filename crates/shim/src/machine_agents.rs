@@ -185,10 +185,11 @@ impl MachineAgents {
         }
     }
 
-    /// Which addresses the system has. What was told a moment ago is told again.
-    pub fn addresses(&self, limit: Duration) -> Result<Vec<GuestInterface>> {
+    /// Which addresses the system has; where `recent` ones will do, what was told a moment ago is told again.
+    pub fn addresses(&self, limit: Duration, recent: bool) -> Result<Vec<GuestInterface>> {
         let mut report = self.report.try_lock_for(limit).ok_or(Ga(AgentError::Late(limit)))?;
         if let Some((at, told)) = &*report
+            && recent
             && at.elapsed() < FRESH
         {
             return Ok(told.clone());

@@ -77,7 +77,7 @@ impl Bench {
     #[track_caller]
     fn fails(&self, limit: Duration, told: &str) {
         let error = match self.agents.ours(limit).expect("the port is open") {
-            Ok(_) => self.agents.addresses(limit).expect_err("it lies"),
+            Ok(_) => self.agents.addresses(limit, false).expect_err("it lies"),
             Err(error) => error.into(),
         };
         let error = crate::failure::chain_of(&error);
@@ -131,19 +131,21 @@ fn interface(name: &str) -> GuestInterface {
 }
 
 #[test]
-fn addresses_come_by_ours_and_are_kept_for_a_moment() {
+fn addresses_come_by_ours_and_are_kept_for_those_who_take_recent_ones() {
     let bench = Bench::new();
     let agent = bench.agent(|mut peer| {
         peer.greet();
         let interfaces = vec![interface(&"x".repeat(1000)); 100];
         peer.reply(Reply::Addresses { interfaces });
+        peer.reply(Reply::Addresses { interfaces: Vec::new() });
         peer.stay();
     });
-    for _ in 0..2 {
-        let told = bench.agents.addresses(LONG).unwrap();
+    for recent in [false, true] {
+        let told = bench.agents.addresses(LONG, recent).unwrap();
         assert_eq!((told.len(), told[0].name.len()), (MOST_INTERFACES, 64));
         assert_eq!(told[0].addresses.len(), MOST_INTERFACES);
     }
+    assert_eq!(bench.agents.addresses(LONG, false).unwrap(), []);
     bench.port.set(None);
     agent.join().unwrap();
 }
@@ -216,7 +218,7 @@ fn one_that_lies_fails_its_session_and_the_next_one_is_whole() {
             peer.reply(Reply::Addresses { interfaces: vec![interface("eth0")] });
             peer.stay();
         });
-        assert_eq!(bench.agents.addresses(LONG).unwrap().len(), 1, "after lie {number}");
+        assert_eq!(bench.agents.addresses(LONG, false).unwrap().len(), 1, "after lie {number}");
         bench.port.set(None);
         agent.join().unwrap();
     }
@@ -252,9 +254,9 @@ fn whoever_waits_for_one_that_is_ended_hears_so() {
         port.set(None);
         peer.stay();
     });
-    let error = bench.agents.addresses(LONG).unwrap_err();
+    let error = bench.agents.addresses(LONG, false).unwrap_err();
     assert!(crate::failure::chain_of(&error).contains("the guest is gone"), "{error}");
     agent.join().unwrap();
-    let error = bench.agents.addresses(LONG).unwrap_err().to_string();
+    let error = bench.agents.addresses(LONG, false).unwrap_err().to_string();
     assert!(error.contains("no agent runs in this machine"), "{error}");
 }
