@@ -5,6 +5,7 @@
 //! outer cargo holds the lock of its own. `IREKO_AGENT=path` puts another file in its place.
 
 use std::env;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -27,7 +28,8 @@ const PROFILE: [(&str, &str); 5] = [
 ];
 
 fn main() {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    // Of now: the checkout may have moved since this program was compiled.
+    let workspace = Path::new(&variable("CARGO_MANIFEST_DIR")).join("../..");
     println!("cargo::rerun-if-env-changed=IREKO_AGENT");
     for path in ["crates/agent", "crates/protocol", "crates/tar", "Cargo.toml", "Cargo.lock"] {
         println!("cargo::rerun-if-changed={}", workspace.join(path).display());
@@ -45,8 +47,11 @@ fn main() {
     println!("cargo::rustc-env=IREKO_AGENT_FILE={}", agent.display());
 }
 
+fn variable(name: &str) -> OsString {
+    env::var_os(name).unwrap_or_else(|| panic!("cargo sets {name}"))
+}
+
 fn build(workspace: &Path) -> PathBuf {
-    let variable = |name| env::var_os(name).unwrap_or_else(|| panic!("cargo sets {name}"));
     let target_dir = Path::new(&variable("OUT_DIR")).join("agent");
     let mut cargo = Command::new(variable("CARGO"));
     cargo
