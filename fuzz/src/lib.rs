@@ -26,10 +26,12 @@ pub mod vhd_file;
 pub mod vhd_footer;
 pub mod vhd_header;
 
+pub mod agent_frames;
 pub mod chain_ops;
 pub mod dhcp_message;
 pub mod dns_message;
 pub mod guest_frames;
+pub mod listing;
 pub mod nbd;
 pub mod zip;
 
@@ -38,10 +40,12 @@ pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also that of its binary and of its corpus.
 pub const TARGETS: &[(&str, Target)] = &[
+    ("agent_frames", agent_frames::run),
     ("chain_ops", chain_ops::run),
     ("dhcp_message", dhcp_message::run),
     ("dns_message", dns_message::run),
     ("guest_frames", guest_frames::run),
+    ("listing", listing::run),
     ("nbd", nbd::run),
     ("vhd_file", vhd_file::run),
     ("vhd_footer", vhd_footer::run),
