@@ -4,8 +4,9 @@ use ireko_e2e::slots::Vms;
 use ireko_e2e::{World, run};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// All that a container may not share with another, a line each.
@@ -217,6 +218,73 @@ fn a_template_that_is_not_as_it_was_made_is_made_anew() {
     fs::remove_file(left.join("template.json")).expect("its record");
     assert_eq!(templates.hi("template"), "hi");
     templates.the_one();
+}
+
+/// Whether a template in the making has content in this file.
+fn in_the_making(templates: &Path, name: &str) -> bool {
+    let entries = fs::read_dir(templates).into_iter().flatten().flatten();
+    let mut found = entries
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(".new-"))
+        .filter_map(|entry| fs::metadata(entry.path().join(name)).ok());
+    found.any(|meta| meta.blocks() > 0)
+}
+
+#[test]
+fn a_template_whose_maker_is_killed_is_not_there_and_the_next_one_is_whole() {
+    let templates = Templates::new("killed makers", Vms::One);
+    let folder = templates.cache.path().join("templates");
+    // While its kernel boots, and while it is saved.
+    for file in ["ram", "state"] {
+        let words = ["run", "--name", "box", "--start", "template", "base", "true"];
+        let mut command = templates.world.ireko(&words);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut started = command.spawn().expect("ireko runs");
+        let deadline = Instant::now() + Duration::from_secs(120);
+        while !in_the_making(&folder, file) {
+            assert!(Instant::now() < deadline, "no {file} comes");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let shim = templates.world.process("shim");
+        run(Command::new("kill").args(["-9", &shim.to_string()])).ok();
+        let ended = started.wait().expect("an end");
+        assert!(!ended.success(), "{file}: whoever waits for it is told");
+        templates.world.ok(&["rm", "-f", "box"]);
+        let made = templates.all().iter().any(|folder| folder.join("template.json").exists());
+        assert!(!made, "{file}: nothing is published");
+    }
+    assert_eq!(templates.hi("template"), "hi");
+    templates.the_one();
+}
+
+/// A file system in memory with less room than a guest takes; it goes with this value.
+struct Small(PathBuf);
+
+impl Small {
+    fn mount(at: &Path) -> Option<Self> {
+        let words = ["-t", "tmpfs", "-o", "size=24m", "tmpfs"];
+        let mounted = run(Command::new("mount").args(words).arg(at));
+        (mounted.code == 0).then(|| Self(at.to_owned()))
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        // Lazily: a process that was told to end may hold it a moment longer.
+        run(Command::new("umount").arg("-l").arg(&self.0));
+    }
+}
+
+#[test]
+fn where_the_disk_is_full_no_template_is_made_and_a_container_starts_cold() {
+    let templates = Templates::new("no room for templates", Vms::One);
+    let folder = templates.cache.path().join("templates");
+    fs::create_dir(&folder).expect("a folder");
+    let Some(_room) = Small::mount(&folder) else {
+        return eprintln!("skipped: mounting a tmpfs needs root");
+    };
+    templates.world.ok(&["run", "--name", "box", "base", "true"]);
+    assert_eq!(templates.world.inspect("box", "/State/Origin"), "cold");
+    assert!(templates.all().is_empty(), "nothing is left of it");
 }
 
 #[test]
