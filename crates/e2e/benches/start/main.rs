@@ -6,7 +6,7 @@
 //!   cargo bench -p ireko-e2e --bench start [-- SECTION…]       (or `make bench`)
 //! ```
 //! Prints medians, the slowest twentieth and ratios of one run; asserts nothing. Sections: `alone` (always),
-//! `dockerd`, `sizes`, `deep`, `neighbours`. `IREKO_BENCH_ROUNDS` sets how often each is measured (30),
+//! `dockerd`, `sizes`, `network`, `deep`, `neighbours`. `IREKO_BENCH_ROUNDS` sets how often each is measured (30),
 //! `IREKO_BENCH_NEIGHBOURS` among how many (8), `IREKO_BENCH_GIB` how much the large image holds (2).
 //! Docker's daemon takes part where this machine has one on its PATH, and needs root.
 
@@ -33,6 +33,9 @@ fn main() {
     }
     if wants("sizes") {
         bench.sizes();
+    }
+    if wants("network") {
+        bench.network();
     }
     if wants("deep") {
         bench.deep(&template, &pool);
@@ -103,6 +106,18 @@ impl Bench {
             large.print(&format!("{how}, of {gib} GiB"), Some(&small));
             huge.print(&format!("{how}, disk of 1 TiB"), Some(&small));
         }
+    }
+
+    /// What an own address, name and MAC cost.
+    fn network(&self) {
+        let words = ["run", "--rm", "--start", "template", "base", "echo", "hi"];
+        let alone = [&words[..2], &["--network", "none"], &words[2..]].concat();
+        let [without, with] = in_turn(
+            self.rounds,
+            [&|| timed(&mut self.world.ireko(&alone)), &|| timed(&mut self.world.ireko(&words))],
+        );
+        without.print("from a template, without a network", None);
+        with.print("from a template, on one", Some(&without));
     }
 
     fn deep(&self, template: &Times, pool: &Times) {
