@@ -4,6 +4,7 @@ use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use ireko_protocol::bounds::Shares;
 use rustix::fs::{Mode, OFlags};
 
 use crate::failure::{During, Result};
@@ -12,6 +13,9 @@ const TOP: &str = "/sys/fs/cgroup";
 /// The period of `cpu.max`, in microseconds: the kernel's default.
 const CPU_PERIOD: u64 = 100_000;
 
+/// The kernel's word in each of them.
+const NO_LIMIT: &str = "max";
+
 /// The control group every process of the container is born in.
 #[derive(Debug)]
 pub struct Workload {
@@ -19,8 +23,8 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// Makes the group and sets its limits: bytes of memory, thousandths of a CPU.
-    pub fn create(memory_max: Option<u64>, cpu_millis: Option<u64>) -> Result<Self> {
+    /// Makes the group and sets its limits.
+    pub fn create(shares: &Shares) -> Result<Self> {
         for controller in ["cpu", "memory", "pids", "io"] {
             // A kernel may lack one; a limit that needs it fails by name below.
             let _ =
@@ -33,13 +37,16 @@ impl Workload {
             }
             _ => {}
         }
-        if let Some(bytes) = memory_max {
-            workload.set("memory.max", &bytes.to_string())?;
-        }
-        if let Some(millis) = cpu_millis {
-            workload.set("cpu.max", &cpu_max(millis))?;
+        // What is not limited is not touched: a kernel may lack the controller.
+        for (knob, value) in knobs(shares).into_iter().filter(|(_, value)| value != NO_LIMIT) {
+            workload.set(knob, &value)?;
         }
         Ok(workload)
+    }
+
+    /// Changes its limits.
+    pub fn limit(&self, shares: &Shares) -> Result<()> {
+        knobs(shares).iter().try_for_each(|(knob, value)| self.set(knob, value))
     }
 
     /// Opens the group for `clone3`.
@@ -68,6 +75,15 @@ pub fn kill_workload() {
 pub fn workload_is_populated() -> bool {
     fs::read_to_string(Path::new(TOP).join("workload/cgroup.events"))
         .is_ok_and(|events| events.lines().any(|line| line == "populated 1"))
+}
+
+fn knobs(shares: &Shares) -> [(&'static str, String); 3] {
+    let or_none = |value: Option<String>| value.unwrap_or_else(|| NO_LIMIT.to_owned());
+    [
+        ("memory.max", or_none(shares.memory_max.map(|bytes| bytes.to_string()))),
+        ("cpu.max", or_none(shares.cpu_millis.map(cpu_max))),
+        ("pids.max", or_none(shares.pids_max.map(|count| count.to_string()))),
+    ]
 }
 
 fn cpu_max(millis: u64) -> String {

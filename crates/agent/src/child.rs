@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use rustix::io::{Errno, Result};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::CapabilitySet;
 use rustix::thread::{ThreadNameSpaceType, UnshareFlags};
 
 use crate::reaper;
@@ -31,6 +32,12 @@ pub struct Plan<'a> {
     pub gid: rustix::fs::Gid,
     /// Supplementary groups.
     pub groups: &'a [rustix::fs::Gid],
+    /// Capabilities that nothing it executes can have.
+    pub without: &'a [CapabilitySet],
+    /// Nothing it executes has more rights than it has.
+    pub no_new_privileges: bool,
+    /// What it may use.
+    pub limits: &'a [(Resource, Rlimit)],
     /// Working directory in the container.
     pub cwd: &'a CStr,
     /// The program's path in the container.
@@ -49,6 +56,8 @@ pub enum Place<'a> {
     New {
         /// The view's path in the agent's mount namespace.
         view: &'a CStr,
+        /// It may write to its control groups.
+        privileged: bool,
     },
     /// It joins those of the container's first process.
     Join {
@@ -67,6 +76,8 @@ pub enum Step {
     Enter,
     /// Mounting /proc and /sys/fs/cgroup.
     Mount,
+    /// Setting limits, and giving capabilities up.
+    Bounds,
     /// Setting up session, terminal and standard streams.
     Stdio,
     /// Becoming the user.
@@ -80,9 +91,10 @@ pub enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Enter,
         Self::Mount,
+        Self::Bounds,
         Self::Stdio,
         Self::Identity,
         Self::Cwd,
@@ -120,20 +132,20 @@ pub(crate) fn exit(code: i32) -> ! {
 fn follow(plan: &Plan<'_>) -> std::result::Result<Infallible, (Step, Errno)> {
     let at = |step| move |errno| (step, errno);
     match plan.place {
-        Place::New { view } => {
+        Place::New { view, privileged } => {
             enter_view(view).map_err(at(Step::Enter))?;
-            mount_own().map_err(at(Step::Mount))?;
+            mount_own(privileged).map_err(at(Step::Mount))?;
         }
         Place::Join { init } => join(init).map_err(at(Step::Enter))?,
         Place::Here => {}
     }
+    set_bounds(plan).map_err(at(Step::Bounds))?;
     take_stdio(plan).map_err(at(Step::Stdio))?;
     if plan.reaper {
         reaper::become_reaper(plan).map_err(at(Step::Reaper))?;
     }
     become_user(plan).map_err(at(Step::Identity))?;
     rustix::process::chdir(plan.cwd).map_err(at(Step::Cwd))?;
-    set_file_limit().map_err(at(Step::Identity))?;
     reset_signals();
     // SAFETY: the plan's strings outlive the call and both arrays end with a null pointer.
     unsafe { libc::execve(plan.program.as_ptr(), plan.argv.as_ptr(), plan.envp.as_ptr()) };
@@ -150,10 +162,11 @@ fn enter_view(view: &CStr) -> Result<()> {
     rustix::process::chdir(c"/")
 }
 
-fn mount_own() -> Result<()> {
+fn mount_own(privileged: bool) -> Result<()> {
     let quiet = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount(c"proc", c"/proc", c"proc", quiet, c"")?;
-    mount(c"cgroup", c"/sys/fs/cgroup", c"cgroup2", quiet | MountFlags::RDONLY, c"")
+    let access = if privileged { MountFlags::empty() } else { MountFlags::RDONLY };
+    mount(c"cgroup", c"/sys/fs/cgroup", c"cgroup2", quiet | access, c"")
 }
 
 fn join(init: BorrowedFd<'_>) -> Result<()> {
@@ -187,6 +200,26 @@ fn become_user(plan: &Plan<'_>) -> Result<()> {
     rustix::thread::set_thread_res_uid(plan.uid, plan.uid, plan.uid)?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     Ok(())
+}
+
+/// While it is root still: limits may be raised then, and capabilities taken from the bounding set, out of
+/// which `execve` gives root its own.
+fn set_bounds(plan: &Plan<'_>) -> Result<()> {
+    set_file_limit()?;
+    for (resource, limit) in plan.limits {
+        setrlimit(*resource, *limit)?;
+    }
+    for capability in plan.without {
+        match rustix::thread::remove_capability_from_bounding_set(*capability) {
+            // The kernel does not know it, so nobody can have it.
+            Ok(()) | Err(Errno::INVAL) => {}
+            failed => failed?,
+        }
+    }
+    match plan.no_new_privileges {
+        true => rustix::thread::set_no_new_privs(true),
+        false => Ok(()),
+    }
 }
 
 /// Programs that use `select`, or walk all file numbers, work with the traditional limit; the others

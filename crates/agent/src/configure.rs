@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use ireko_protocol::agent::{Configure, FailureKind, VERSION};
+use ireko_protocol::bounds::Bounds;
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{MountFlags, mount};
 
@@ -41,9 +43,19 @@ pub fn configure(mut wanted: Configure) -> Result<Machine> {
     rustix::system::sethostname(wanted.hostname.as_bytes()).during(|| "set the host name")?;
     network::raise_loopback()?;
     network::bring_all_up(&wanted.interfaces)?;
+    set_kernel_parameters(&wanted.bounds)?;
     let disk = mount_root(&wanted)?;
-    let workload = Workload::create(wanted.memory_max, wanted.cpu_millis)?;
+    let workload = Workload::create(&wanted.shares)?;
     Ok(Machine { configure: wanted, disk, workload })
+}
+
+fn set_kernel_parameters(bounds: &Bounds) -> Result<()> {
+    for (name, value) in &bounds.sysctls {
+        let file = name.file();
+        fs::write(Path::new("/proc/sys").join(&file), value)
+            .during(|| format!("set the kernel parameter {file} to {value:?}"))?;
+    }
+    Ok(())
 }
 
 fn mount_root(wanted: &Configure) -> Result<OwnedFd> {

@@ -53,7 +53,7 @@ pub fn work(
             check_writable(&root, &path)?;
             let owner = match owner {
                 Some(user) => {
-                    let identity = users::look_up(&root, &user)?;
+                    let identity = users::look_up(&root, &user, &[])?;
                     Some((identity.uid, identity.gid))
                 }
                 None => None,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ireko_protocol::agent::{ExitStatus, GuestMessage, ProcessId, Stdio, stream_of};
 use ireko_protocol::frame::{Frame, MAX_DATA};
 use rustix::buffer::spare_capacity;
-use rustix::event::PollFlags;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
 
@@ -328,10 +328,14 @@ impl Process {
         };
         let output = &mut self.outputs[index];
         let stream = stream_of(self.id, stdio);
+        let is_terminal = matches!(&self.state, State::Running { terminal: Some(_), .. });
         let mut bytes = Vec::with_capacity(output.outlet.allowance().min(MAX_DATA));
         match rustix::io::read(&*output.source, spare_capacity(&mut bytes)) {
-            Ok(count @ 1..) => {
-                output.outlet.sent(count);
+            Ok(1..) => {
+                if is_terminal && bytes.last() != Some(&b'\n') {
+                    read_line_end(&output.source, &mut bytes);
+                }
+                output.outlet.sent(bytes.len());
                 port.send(&Frame::data(stream, bytes));
             }
             Err(Errno::AGAIN | Errno::INTR) => {}
@@ -341,6 +345,17 @@ impl Process {
                 port.send(&Frame::eof(stream));
             }
         }
+    }
+}
+
+/// The kernel hands a line that is written to a terminal and its end over apart, a moment after each other:
+/// what was written at once goes to the host at once.
+fn read_line_end(source: &OwnedFd, bytes: &mut Vec<u8>) {
+    let mut ready = [PollFd::new(source, PollFlags::IN)];
+    let moment = Timespec { tv_sec: 0, tv_nsec: 2_000_000 };
+    if bytes.len() < bytes.capacity() && matches!(poll(&mut ready, Some(&moment)), Ok(1..)) {
+        // Whatever is wrong shows again at the next read.
+        let _ = rustix::io::read(source, spare_capacity(bytes));
     }
 }
 

@@ -48,6 +48,7 @@ pub fn rehearse(wanted: Configure) -> Result<()> {
         tty: None,
         stdin: false,
         init: false,
+        privileged: false,
     };
     let child = spawn::spawn(&process, &Target::First(Arc::clone(&machine)))?;
     if let Ends::Pipes { stdout, stderr, .. } = child.ends {

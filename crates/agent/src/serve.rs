@@ -263,6 +263,7 @@ impl Agent {
             }
             RequestBody::Pause => self.machine()?.workload.set_frozen(true)?,
             RequestBody::Unpause => self.machine()?.workload.set_frozen(false)?,
+            RequestBody::Limit(shares) => self.machine()?.workload.limit(&shares)?,
             RequestBody::ListProcesses => {
                 self.work(id, || Ok(Reply::Processes { processes: processes::list()? }));
                 return Ok(None);

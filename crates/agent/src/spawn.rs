@@ -16,10 +16,12 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 
 use ireko_protocol::agent::{FailureKind, Spawn};
+use ireko_protocol::bounds::{Bounds, Capability, Limited, ProcessLimit};
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
-use rustix::thread::ThreadNameSpaceType;
+use rustix::process::{Resource, Rlimit};
+use rustix::thread::{CapabilitySet, ThreadNameSpaceType};
 
 use crate::child::{self, Place, Plan, Step};
 use crate::configure::Machine;
@@ -104,7 +106,9 @@ pub fn spawn(wanted: &Spawn, target: &Target) -> Result<Child> {
         .first()
         .ok_or_else(|| Failure::new(FailureKind::BadInput, "a process needs a program to run"))?;
     let cwd = if wanted.cwd.starts_with('/') { &wanted.cwd } else { "/" };
-    let identity = users::look_up(&root, &wanted.user)?;
+    let none = Bounds::default();
+    let bounds = target.machine().map_or(&none, |machine| &machine.configure.bounds);
+    let identity = users::look_up(&root, &wanted.user, &bounds.groups)?;
     match target {
         Target::First(_) => root
             .ensure_folder(cwd.as_bytes())
@@ -116,7 +120,7 @@ pub fn spawn(wanted: &Spawn, target: &Target) -> Result<Child> {
     let program = program::find(&root, name, &wanted.env, cwd)?;
     let image = Image::new(wanted, target, &program, cwd, &identity)?;
     let (ends, stdio) = open_streams(wanted, &identity, target)?;
-    let started = image.start(wanted, target, &identity, &stdio)?;
+    let started = image.start(wanted, target, (&identity, bounds), &stdio)?;
     Ok(Child { pidfd: started.pidfd, pid: started.pid, container_pid: started.container_pid, ends })
 }
 
@@ -222,17 +226,21 @@ impl Image {
         &self,
         wanted: &Spawn,
         target: &Target,
-        identity: &Identity,
+        (identity, bounds): (&Identity, &Bounds),
         stdio: &ChildEnds,
     ) -> Result<Started> {
         let (report_end, report) =
             rustix::pipe::pipe_with(PipeFlags::CLOEXEC).during(|| "make a pipe")?;
         let view = c_string(VIEW)?;
         let groups: Vec<Gid> = identity.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+        let is_bound = !bounds.privileged && !wanted.privileged;
+        let without = if is_bound { bounds.without.as_slice() } else { &[] };
+        let without: Vec<_> = without.iter().map(|one| capability(*one)).collect();
+        let limits: Vec<_> = bounds.limits.iter().map(process_limit).collect();
         let [argv, envp] = [pointers(&self.argv), pointers(&self.env)];
         let plan = Plan {
             place: match target {
-                Target::First(_) => Place::New { view: &view },
+                Target::First(_) => Place::New { view: &view, privileged: bounds.privileged },
                 Target::Beside { pidfd, .. } => Place::Join { init: pidfd.as_fd() },
                 Target::System => Place::Here,
             },
@@ -242,6 +250,9 @@ impl Image {
             uid: Uid::from_raw(identity.uid),
             gid: Gid::from_raw(identity.gid),
             groups: &groups,
+            without: &without,
+            no_new_privileges: bounds.no_new_privileges && !wanted.privileged,
+            limits: &limits,
             cwd: &self.cwd,
             program: &self.program,
             argv: &argv,
@@ -278,6 +289,7 @@ impl Image {
         let what = match step {
             Step::Enter => "enter the container",
             Step::Mount => "mount /proc and /sys/fs/cgroup in the container",
+            Step::Bounds => "set the process's limits and give capabilities up",
             Step::Stdio => "set the process's standard streams up",
             Step::Identity => "become the process's user",
             Step::Cwd => {
@@ -291,6 +303,31 @@ impl Image {
         };
         Failure::of(what, errno)
     }
+}
+
+fn capability(one: Capability) -> CapabilitySet {
+    CapabilitySet::from_bits_retain(1 << one.number())
+}
+
+fn process_limit(limit: &ProcessLimit) -> (Resource, Rlimit) {
+    let resource = match limit.of {
+        Limited::Core => Resource::Core,
+        Limited::Cpu => Resource::Cpu,
+        Limited::Data => Resource::Data,
+        Limited::Fsize => Resource::Fsize,
+        Limited::Locks => Resource::Locks,
+        Limited::Memlock => Resource::Memlock,
+        Limited::Msgqueue => Resource::Msgqueue,
+        Limited::Nice => Resource::Nice,
+        Limited::Nofile => Resource::Nofile,
+        Limited::Nproc => Resource::Nproc,
+        Limited::Rss => Resource::Rss,
+        Limited::Rtprio => Resource::Rtprio,
+        Limited::Rttime => Resource::Rttime,
+        Limited::Sigpending => Resource::Sigpending,
+        Limited::Stack => Resource::Stack,
+    };
+    (resource, Rlimit { current: limit.soft, maximum: limit.hard })
 }
 
 fn c_string(text: &str) -> Result<CString> {

@@ -29,10 +29,25 @@ pub struct Identity {
 }
 
 /// Looks a `user[:group]` up in the files of the root.
-pub fn look_up(root: &Root, wanted: &str) -> Result<Identity> {
+///
+/// `further` are names or numbers of more supplementary groups.
+pub fn look_up(root: &Root, wanted: &str, further: &[String]) -> Result<Identity> {
     let passwd = root.read_text("/etc/passwd", FILE_LIMIT).unwrap_or_default();
     let group = root.read_text("/etc/group", FILE_LIMIT).unwrap_or_default();
-    resolve(wanted, &passwd, &group)
+    let mut identity = resolve(wanted, &passwd, &group)?;
+    for name in further {
+        let gid = group_number(name, &group)?;
+        if !identity.groups.contains(&gid) {
+            identity.groups.push(gid);
+        }
+    }
+    Ok(identity)
+}
+
+fn group_number(name: &str, group: &str) -> Result<u32> {
+    let named = || group.lines().filter_map(Group::parse).find(|group| group.name == name);
+    let number = id_number(name).or_else(|| named().map(|group| group.gid));
+    number.ok_or_else(|| no_such("group", name, "group"))
 }
 
 fn resolve(wanted: &str, passwd: &str, group: &str) -> Result<Identity> {
@@ -53,19 +68,12 @@ fn resolve(wanted: &str, passwd: &str, group: &str) -> Result<Identity> {
         (None, Some(uid)) => Identity { uid, gid: 0, groups: Vec::new(), home: "/".into() },
         (None, None) => return Err(no_such("user", user_part, "passwd")),
     };
-    let mut groups = group.lines().filter_map(Group::parse);
-    if group_part.is_empty() {
-        if let Some(user) = user {
-            identity.groups =
-                groups.filter(|group| group.has_member(user.name)).map(|group| group.gid).collect();
-        }
-    } else if let Some(gid) = id_number(group_part) {
-        identity.gid = gid;
-    } else {
-        identity.gid = groups
-            .find(|group| group.name == group_part)
-            .ok_or_else(|| no_such("group", group_part, "group"))?
-            .gid;
+    if !group_part.is_empty() {
+        identity.gid = group_number(group_part, group)?;
+    } else if let Some(user) = user {
+        let groups = group.lines().filter_map(Group::parse);
+        identity.groups =
+            groups.filter(|group| group.has_member(user.name)).map(|group| group.gid).collect();
     }
     Ok(identity)
 }
@@ -159,6 +167,13 @@ mod tests {
         let unknown = Identity { uid: 0, gid: 0, groups: vec![], home: "/".into() };
         assert_eq!(resolve("", "", ""), Ok(unknown));
         assert_eq!(resolve("5:6", "", "").unwrap().gid, 6);
+    }
+
+    #[test]
+    fn a_further_group_is_a_number_or_a_name() {
+        assert_eq!(group_number("1000", GROUP), Ok(1000));
+        assert_eq!(group_number("audio", GROUP), Ok(29));
+        assert!(group_number("staff", GROUP).is_err());
     }
 
     #[test]

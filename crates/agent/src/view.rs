@@ -14,9 +14,12 @@
 use std::fs;
 use std::io::Write;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 use ireko_protocol::agent::{DiskSerial, FailureKind, GuestFile};
+use ireko_protocol::bounds::Bounds;
 use rustix::fs::{FileType, Mode, OFlags, makedev, mknodat, symlinkat};
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount, mount_bind, mount_remount};
 
 use crate::configure::{DISK, Machine};
@@ -28,6 +31,9 @@ use crate::rooted::{Root, by_descriptor};
 pub const VIEW: &str = "/run/view";
 /// Where the host's files are kept; the agent's /run is a tmpfs.
 const FILES: &str = "/run/files";
+
+/// The size of /dev/shm where none is asked for: docker's.
+const SHM_BYTES: u64 = 64 << 20;
 
 const NODES: [(&str, u32, u32); 6] = [
     ("null", 1, 3),
@@ -51,9 +57,11 @@ pub fn build(machine: &Machine) -> Result<()> {
     fs::create_dir_all(VIEW).during(|| "make the view's mount point")?;
     mount_bind(DISK, VIEW).during(|| "bind the root disk")?;
     let root = Root::open(VIEW).during(|| "open the view")?;
-    mount_devices(&root)?;
+    let bounds = &machine.configure.bounds;
+    mount_devices(&root, bounds)?;
     show_disks(&root, &machine.configure.disks)?;
-    mount_in(&root, "/sys", "sysfs", MountFlags::RDONLY | NOTHING_SPECIAL, "")?;
+    let access = if bounds.privileged { MountFlags::empty() } else { MountFlags::RDONLY };
+    mount_in(&root, "/sys", "sysfs", access | NOTHING_SPECIAL, "")?;
     ensure_folder(&root, "/proc")?;
     for (path, options) in &machine.configure.tmpfs {
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
@@ -72,7 +80,7 @@ pub fn build(machine: &Machine) -> Result<()> {
 const NOTHING_SPECIAL: MountFlags =
     MountFlags::NOSUID.union(MountFlags::NODEV).union(MountFlags::NOEXEC);
 
-fn mount_devices(root: &Root) -> Result<()> {
+fn mount_devices(root: &Root, bounds: &Bounds) -> Result<()> {
     mount_in(root, "/dev", "tmpfs", MountFlags::NOSUID, "mode=755,size=65536k")?;
     let open = OFlags::PATH | OFlags::DIRECTORY;
     let dev = root.open_at(b"/dev", open).during(|| "open the container's /dev")?;
@@ -84,10 +92,33 @@ fn mount_devices(root: &Root) -> Result<()> {
     for (name, target) in LINKS {
         symlinkat(target, &dev, name).during(|| format!("make /dev/{name}"))?;
     }
+    if bounds.privileged {
+        show_devices(&dev)?;
+    }
     let no_exec = MountFlags::NOSUID | MountFlags::NOEXEC;
     mount_in(root, "/dev/pts", "devpts", no_exec, "newinstance,ptmxmode=0666,mode=0620,gid=5")?;
-    mount_in(root, "/dev/shm", "tmpfs", NOTHING_SPECIAL, "mode=1777,size=65536k")?;
+    let shm = format!("mode=1777,size={}", bounds.shm_bytes.unwrap_or(SHM_BYTES));
+    mount_in(root, "/dev/shm", "tmpfs", NOTHING_SPECIAL, &shm)?;
     mount_in(root, "/dev/mqueue", "mqueue", NOTHING_SPECIAL, "")
+}
+
+/// Shows the machine's devices, those at the top of its own /dev, that the container does not have yet.
+fn show_devices(dev: &OwnedFd) -> Result<()> {
+    let all = fs::read_dir("/dev").during(|| "read the machine's /dev")?;
+    for entry in all.flatten() {
+        let Ok(found) = entry.metadata() else { continue };
+        let kind = match found.file_type() {
+            kind if kind.is_char_device() => FileType::CharacterDevice,
+            kind if kind.is_block_device() => FileType::BlockDevice,
+            _ => continue,
+        };
+        let mode = Mode::from_raw_mode(found.mode() & 0o777);
+        match mknodat(dev, entry.file_name(), kind, mode, found.rdev()) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(cause) => return Err(cause).during(|| format!("show {}", entry.path().display())),
+        }
+    }
+    Ok(())
 }
 
 /// Shows the container's further disks as a Linux machine does: by the kernel's name, and by serial.
@@ -104,7 +135,10 @@ fn show_disks(root: &Root, disks: &[DiskSerial]) -> Result<()> {
         let device = rustix::fs::stat(&node).during(showing)?.st_rdev;
         let name = node.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let mode = Mode::from_raw_mode(0o660);
-        mknodat(&dev, name, FileType::BlockDevice, mode, device).during(showing)?;
+        match mknodat(&dev, name, FileType::BlockDevice, mode, device) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            failed => failed.during(showing)?,
+        }
         symlinkat(format!("../../{name}"), &by_id, format!("virtio-{}", serial.0))
             .during(showing)?;
     }

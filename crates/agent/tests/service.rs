@@ -105,6 +105,7 @@ fn sh(script: &str) -> Spawn {
         tty: None,
         stdin: false,
         init: false,
+        privileged: false,
     }
 }
 

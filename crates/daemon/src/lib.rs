@@ -8,7 +8,7 @@
 //!
 //! Handlers are thin: convert, one call of the engine, convert. Docker's JSON lives in `api` only.
 //! Read in this order: this file (from options to exit), `server`, `dispatch`, `api`.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 // Docker's objects have many fields, and `json!` recurses over each.
 #![recursion_limit = "256"]
 
@@ -19,6 +19,7 @@ mod options;
 mod root_lock;
 mod server;
 mod socket;
+mod unread;
 
 pub use options::Options;
 

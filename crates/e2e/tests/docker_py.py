@@ -181,12 +181,15 @@ def statistics_and_events_stream(client):
 
 
 def networks_join_containers(client):
-    pool = docker.types.IPAMPool(subnet="10.77.0.0/24", gateway="10.77.0.1")
+    pool = docker.types.IPAMPool(subnet="10.77.0.0/24", gateway="10.77.0.1", aux_addresses={"nas": "10.77.0.2"})
     network = client.networks.create("py-net", driver="bridge", ipam=docker.types.IPAMConfig(pool_configs=[pool]),
                                      labels={"a": "b"})
     box = client.containers.run(IMAGE, ["sleep", "300"], detach=True, network="py-net", name="py-one")
     network.reload()
     assert network.containers == [box], network.attrs
+    assert network.attrs["IPAM"]["Config"][0]["AuxiliaryAddresses"] == {"nas": "10.77.0.2"}, network.attrs
+    box.reload()
+    assert box.attrs["NetworkSettings"]["Networks"]["py-net"]["IPAddress"] == "10.77.0.3"
     said = client.containers.run(IMAGE, "ping -c 1 -W 30 py-one", network="py-net", remove=True)
     assert b"1 packets received" in said, said
     network.disconnect(box)
@@ -243,6 +246,50 @@ def limits_and_policies_are_kept(client):
     box.start()
     assert box.wait()["StatusCode"] == 0
     box.remove()
+
+
+def bounds_hold_for_each_process_and_change_while_it_runs(client):
+    limits = [docker.types.Ulimit(name="nofile", soft=100, hard=200)]
+    box = client.containers.run(
+        IMAGE, ["sleep", "300"], detach=True, mem_limit="400m", cap_drop=["ALL"], cap_add=["NET_ADMIN"],
+        security_opt=["no-new-privileges"], ulimits=limits, group_add=["1234"], pids_limit=50, shm_size="8m",
+        sysctls={"net.ipv4.ip_forward": "1"}, pid_mode="host", cpu_shares=512,
+    )
+    asked = "; ".join([
+        "grep -E '^(CapBnd|CapEff|NoNewPrivs):' /proc/self/status | cut -f2", "ulimit -Sn", "ulimit -Hn",
+        "id -G", "cat /proc/sys/net/ipv4/ip_forward /sys/fs/cgroup/pids.max /sys/fs/cgroup/memory.max",
+        "df -k /dev/shm | tail -n 1 | awk '{print $2}'",
+    ])
+    of_root = "0000000000001000"
+    expected = [of_root, of_root, "1", "100", "200", "0 1234", "1", "50", str(400 << 20), "8192"]
+    said = box.exec_run(["sh", "-c", asked]).output.decode().splitlines()
+    assert said == expected, said
+    whole = box.exec_run(["grep", "CapBnd", "/proc/self/status"], privileged=True).output
+    assert whole.split()[1] != of_root.encode(), whole
+    host = box.attrs["HostConfig"]
+    assert (host["PidMode"], host["CpuShares"], host["CapAdd"]) == ("host", 512, ["NET_ADMIN"]), host
+    assert box.update(mem_limit="300m", cpu_shares=3)["Warnings"]
+    said = box.exec_run("cat /sys/fs/cgroup/memory.max").output.split()
+    assert said == [str(300 << 20).encode()], said
+    box.reload()
+    assert (box.attrs["HostConfig"]["Memory"], box.attrs["HostConfig"]["CpuShares"]) == (300 << 20, 3)
+    try:
+        box.update(mem_limit="2g", memswap_limit="2g")
+        raise AssertionError("a virtual machine grew")
+    except docker.errors.APIError as error:
+        assert error.status_code == 409, error
+    titles = box.top(ps_args="-o pid,comm")["Titles"]
+    assert titles == ["PID", "COMMAND"], titles
+    box.remove(force=True)
+
+
+def the_answer_has_frames_as_the_start_of_an_exec_says(client):
+    box = client.containers.run(IMAGE, ["sleep", "300"], detach=True)
+    made = client.api.exec_create(box.id, ["echo", "framed"], tty=True)
+    assert client.api.exec_start(made["Id"]) == b"framed\r\n"
+    made = client.api.exec_create(box.id, ["echo", "bare"], tty=True)
+    assert client.api.exec_start(made["Id"], tty=True) == b"bare\r\n"
+    box.remove(force=True)
 
 
 def a_health_check_is_carried_out(client):

@@ -134,6 +134,7 @@ impl Engine {
             },
             machine: None,
             generalized: false,
+            container: None,
             name: Some(Name::parse(NAME)?),
             comment: "Ireko's built-in base image: Debian's busybox".into(),
             author: String::new(),

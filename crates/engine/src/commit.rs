@@ -164,6 +164,7 @@ impl Engine {
             config,
             machine: record.machine,
             generalized: false,
+            container: Some((record.id.clone(), record.spec.image.clone())),
             name,
             comment: options.comment.clone(),
             author: options.author.clone(),

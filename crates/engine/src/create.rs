@@ -147,6 +147,7 @@ impl Engine {
             stopped_by_user: false,
             endpoints,
             published: Vec::new(),
+            vm_resources: Resources::default(),
         };
         blocking(move || {
             DirBuilder::new()
@@ -232,7 +233,7 @@ fn resolve_process(spec: &ContainerSpec, image: &RunConfig) -> Result<ProcessRec
     Ok(ProcessRecord {
         entrypoint,
         command,
-        env: merge_env(&image.env, &spec.env),
+        env: configured_env(&image.env, &spec.env),
         working_dir,
         user: or_images(&spec.user, &image.user),
         stop_signal: match or_images(&spec.stop_signal, &image.stop_signal) {
@@ -240,6 +241,14 @@ fn resolve_process(spec: &ContainerSpec, image: &RunConfig) -> Result<ProcessRec
             signal => signal,
         },
     })
+}
+
+/// What a container's configuration says: as docker's, it still has the names of variables that there are
+/// to be none of.
+fn configured_env(image: &[String], own: &[String]) -> Vec<String> {
+    let mut env = merge_env(image, own);
+    env.extend(own.iter().filter(|entry| !entry.contains('=')).cloned());
+    env
 }
 
 /// `base` with `over` on top: same names are replaced in place, a name without `=` is taken out.
@@ -313,7 +322,9 @@ mod tests {
 
     #[test]
     fn more_than_the_machine_has_is_refused() {
-        let check = |memory, cpu_millis| check_resources(&Resources { memory, cpu_millis });
+        let check = |memory, cpu_millis| {
+            check_resources(&Resources { memory, cpu_millis, ..Resources::default() })
+        };
         assert!(check(None, None).is_ok());
         assert!(check(Some(LEAST_MEMORY - 1), None).is_err());
         assert!(check(None, Some(1_000_000)).is_err());

@@ -49,6 +49,8 @@ pub struct ExecSpec {
     pub stdout: bool,
     /// Its standard error is wanted.
     pub stderr: bool,
+    /// It has the rights that the container's other processes lack.
+    pub privileged: bool,
     /// What the client wants to type to leave; only shown.
     pub detach_keys: String,
 }
@@ -320,5 +322,6 @@ fn spawn_of(spec: &ExecSpec, record: &ContainerRecord, size: (u16, u16)) -> Spaw
         tty: terminal(spec.tty, size),
         stdin: spec.stdin,
         init: false,
+        privileged: spec.privileged,
     }
 }

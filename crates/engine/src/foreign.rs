@@ -100,5 +100,6 @@ fn record_of(store: &Store, folder: &Path) -> Result<Option<ContainerRecord>> {
         stopped_by_user: false,
         endpoints: Vec::new(),
         published: Vec::new(),
+        vm_resources: Default::default(),
     }))
 }

@@ -132,6 +132,7 @@ impl Engine {
             config: document.config.clone(),
             machine: document.machine,
             generalized,
+            container: None,
             name: Some(name),
             comment: word.to_owned(),
             author: document.author.clone(),

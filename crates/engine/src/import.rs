@@ -126,6 +126,7 @@ fn new_image(options: &ImportOptions) -> Result<NewImage> {
         config,
         machine: None,
         generalized: false,
+        container: None,
         name: options.name.as_deref().map(Name::parse).transpose()?,
         comment: comment.to_owned(),
         author: String::new(),

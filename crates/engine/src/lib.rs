@@ -111,7 +111,9 @@ pub use ireko_images::{
     Garbage, ImageUsage, ImageUser, Layers, MergeFiles, Merged, ParentCheck, Relinked, Repaired,
     Sources, Usage, Verified,
 };
-pub use ireko_protocol::agent::{GuestAddress, GuestInterface, Traffic, Usage as ProcessUsage};
+pub use ireko_protocol::agent::{
+    GuestAddress, GuestInterface, ProcessInfo, Traffic, Usage as ProcessUsage,
+};
 pub use ireko_protocol::files::PathStat;
 pub use ireko_protocol::network::{MacAddress, Mode, Protocol, Publish, Published};
 pub use load::{LoadStep, Loaded};

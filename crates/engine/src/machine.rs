@@ -60,6 +60,9 @@ pub(crate) fn check(spec: &ContainerSpec) -> Result<()> {
         (!spec.tmpfs.is_empty(), "mounts its file systems itself"),
         (!spec.extra_hosts.is_empty(), "has an /etc/hosts of its own"),
         (spec.dns != Default::default(), "has name servers of its own"),
+        (spec.domain_name.is_some(), "has a domain name of its own"),
+        (!spec.bounds.is_none(), "gives its processes their rights and limits itself"),
+        (spec.resources.pids_max.is_some(), "counts its processes itself"),
     ];
     match wishes.iter().find(|(is_wished, _)| *is_wished) {
         None => check_cpus(&spec.image, &spec.resources).and_then(|()| check_first_boot(spec)),
@@ -211,7 +214,7 @@ mod tests {
         refused(ContainerSpec { command: Some(words()), ..Default::default() }, "no command");
         refused(ContainerSpec { working_dir: Some("/".into()), ..Default::default() }, "working");
         refused(ContainerSpec { read_only: true, ..Default::default() }, "write");
-        let resources = Resources { memory: None, cpu_millis: Some(1500) };
+        let resources = Resources { cpu_millis: Some(1500), ..Resources::default() };
         refused(ContainerSpec { resources, ..Default::default() }, "whole CPUs");
     }
 

@@ -9,6 +9,7 @@ use crate::spec::ContainerSpec;
 use crate::state::ContainerRecord;
 use ireko_images::Held;
 use ireko_protocol::agent::{self, Configure, DiskSerial, GuestFile, ProcessId, Spawn};
+use ireko_protocol::bounds::{Bounds, Shares, Sysctl};
 use ireko_protocol::plan::{PlanDisk, VERSION, VmPlan, Work};
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -85,12 +86,20 @@ fn plan(
             interfaces: wires.iter().map(|wire| wire.interface.clone()).collect(),
             tmpfs: spec.tmpfs.clone().into_iter().collect(),
             read_only: spec.read_only,
-            memory_max,
-            cpu_millis,
+            shares: Shares { memory_max, cpu_millis, pids_max: spec.resources.pids_max },
+            bounds: bounds(spec),
             ..bare_guest(hostname(record))
         },
         work,
     }
+}
+
+fn bounds(spec: &ContainerSpec) -> Bounds {
+    let mut bounds = spec.bounds.clone();
+    if let Some(domain) = &spec.domain_name {
+        bounds.sysctls.push((Sysctl::domain_name(), domain.clone()));
+    }
+    bounds
 }
 
 /// A guest with a root disk and nothing else. The shim fills in seed and clock.
@@ -107,8 +116,8 @@ pub(crate) fn bare_guest(hostname: String) -> Configure {
         files: Vec::new(),
         tmpfs: Vec::new(),
         interfaces: Vec::new(),
-        memory_max: None,
-        cpu_millis: None,
+        shares: Shares::default(),
+        bounds: Bounds::default(),
     }
 }
 
@@ -145,6 +154,8 @@ fn first_process(record: &ContainerRecord) -> Spawn {
         tty: terminal(stdio.tty, stdio.console_size),
         stdin: stdio.open_stdin,
         init: *init,
+        // A container's own privileges are in its bounds.
+        privileged: false,
     }
 }
 
@@ -175,12 +186,17 @@ fn hosts(record: &ContainerRecord, wires: &[Wire]) -> String {
             let _ = writeln!(text, "{gateway}\t{name}");
         }
     }
+    let name = hostname(record);
+    let names = match &record.spec.domain_name {
+        Some(domain) => format!("{name}.{domain} {name}"),
+        None => name,
+    };
     for wire in wires {
-        let _ = writeln!(text, "{}\t{}", wire.interface.address, hostname(record));
+        let _ = writeln!(text, "{}\t{names}", wire.interface.address);
     }
     if wires.is_empty() {
         // Without a network the container's name is an address of the loopback interface.
-        let _ = writeln!(text, "127.0.1.1\t{}", hostname(record));
+        let _ = writeln!(text, "127.0.1.1\t{names}");
     }
     text
 }
@@ -254,7 +270,8 @@ mod tests {
     #[test]
     fn a_plan_says_all_that_a_shim_needs() {
         let mut record = sample();
-        record.spec.resources = Resources { memory: Some(64 << 20), cpu_millis: Some(1500) };
+        record.spec.resources =
+            Resources { memory: Some(64 << 20), cpu_millis: Some(1500), pids_max: Some(9) };
         record.spec.stdio.tty = true;
         let plan = plan(
             &settings(),
@@ -265,8 +282,8 @@ mod tests {
             Work::Container { process: Box::new(first_process(&record)), log: None },
         );
         assert!(plan.runtime_dir.ends_with("0123456789ab"));
-        assert_eq!((plan.memory_mib, plan.configure.memory_max), (128, Some(64 << 20)));
-        assert_eq!((plan.vcpus, plan.configure.cpu_millis), (2, Some(1500)));
+        assert_eq!((plan.memory_mib, plan.configure.shares.memory_max), (128, Some(64 << 20)));
+        assert_eq!((plan.vcpus, plan.configure.shares.cpu_millis), (2, Some(1500)));
         let Work::Container { process, .. } = plan.work else { panic!("another work") };
         assert_eq!(process.argv, ["sh"]);
         assert_eq!(process.tty, Some(DEFAULT_TERMINAL));
@@ -286,6 +303,8 @@ mod tests {
         };
         let hosts = hosts(&record, &[]);
         assert!(hosts.contains("10.0.0.2\tdb\n") && hosts.ends_with("127.0.1.1\tweb\n"));
+        record.spec.domain_name = Some("example.org".into());
+        assert!(super::hosts(&record, &[]).ends_with("127.0.1.1\tweb.example.org web\n"));
         assert_eq!(
             resolv_conf(&record.spec, &[], Vec::new),
             "nameserver 1.1.1.1\nsearch a.org b.org\noptions ndots:2\n"

@@ -361,7 +361,9 @@ mod tests {
 
     #[test]
     fn containers_that_differ_in_their_limits_only_have_one_shape() {
-        let shape = |memory, cpu_millis| Shape::of(&Resources { memory, cpu_millis }, 1);
+        let shape = |memory, cpu_millis| {
+            Shape::of(&Resources { memory, cpu_millis, ..Resources::default() }, 1)
+        };
         let usual = Shape { memory_mib: 512, vcpus: 1, nics: 1 };
         assert_eq!(shape(None, None), usual);
         assert_eq!(shape(Some(300 << 20), Some(500)), usual);

@@ -181,6 +181,7 @@ fn request_word(request: &Request) -> &'static str {
         Request::PowerOff => "power the VM off",
         Request::Pause => "pause",
         Request::Unpause => "unpause",
+        Request::Limit(_) => "change the limits",
         Request::ListProcesses => "list the processes",
         Request::Screenshot { .. } => "take a picture of the machine's screen",
         Request::SendKeys { .. } => "type on the machine's keyboard",

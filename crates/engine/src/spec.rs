@@ -4,6 +4,7 @@
 //! added with a `serde(default)` but not renamed.
 
 use crate::store::oci::{Firmware, Hardware, Healthcheck};
+use ireko_protocol::bounds::{Bounds, Shares};
 use ireko_protocol::network::Publish;
 pub use ireko_protocol::plan::StartChoice;
 use serde::{Deserialize, Serialize};
@@ -41,6 +42,9 @@ pub struct ContainerSpec {
     pub user: Option<String>,
     /// Host name; `None` is the first 12 digits of the id.
     pub hostname: Option<String>,
+    /// The domain of that name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub domain_name: Option<String>,
     /// On top of the image's.
     pub labels: BTreeMap<String, String>,
     /// `80/tcp`: what the program listens on; says nothing about publishing.
@@ -53,6 +57,13 @@ pub struct ContainerSpec {
     pub stdio: StdioSpec,
     /// What the VM is given.
     pub resources: Resources,
+    /// What its processes may do.
+    #[serde(skip_serializing_if = "Bounds::is_none")]
+    pub bounds: Bounds,
+    /// What was asked for in words that this room does not read, each with its name there: it is only
+    /// shown. Either it says what other fields here say too, or it has no effect.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub noted: BTreeMap<String, serde_json::Value>,
     /// The container is removed when it has ended.
     pub auto_remove: bool,
     /// What happens when its process ends by itself.
@@ -151,9 +162,16 @@ pub struct Resources {
     pub memory: Option<u64>,
     /// Thousandths of a CPU; `None` is one whole virtual CPU.
     pub cpu_millis: Option<u64>,
+    /// Processes and threads; `None` is what the guest's kernel allows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pids_max: Option<u64>,
 }
 
 impl Resources {
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// The VM's RAM in MiB and, where that is more than was asked for, the guest's own limit in bytes.
     pub fn vm_memory(&self) -> (u64, Option<u64>) {
         let memory = self.memory.unwrap_or(DEFAULT_MEMORY);
@@ -162,6 +180,20 @@ impl Resources {
             false => memory.next_power_of_two().max(LEAST_VM_MEMORY),
         };
         (of_vm / MIB, (of_vm > memory).then_some(memory))
+    }
+
+    /// What the guest's own limits keep the container to, in a VM made for `of_vm`; `None` where that VM
+    /// has less than this.
+    pub fn shares_in(&self, of_vm: &Resources) -> Option<Shares> {
+        let ((wanted_mib, _), (vm_mib, _)) = (self.vm_memory(), of_vm.vm_memory());
+        let ((wanted_cpus, _), (vm_cpus, _)) = (self.vm_cpus(), of_vm.vm_cpus());
+        let memory = self.memory.unwrap_or(DEFAULT_MEMORY);
+        let millis = self.cpu_millis.unwrap_or(1000);
+        (wanted_mib <= vm_mib && wanted_cpus <= vm_cpus).then(|| Shares {
+            memory_max: (memory < vm_mib.saturating_mul(MIB)).then_some(memory),
+            cpu_millis: (millis < u64::from(vm_cpus).saturating_mul(1000)).then_some(millis),
+            pids_max: self.pids_max,
+        })
     }
 
     /// The RAM in MiB of a VM that boots a whole operating system.
@@ -223,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_vm_has_a_size_of_a_few_and_the_guest_keeps_to_the_limit() {
-        let memory = |bytes| Resources { memory: bytes, cpu_millis: None }.vm_memory();
+        let memory = |bytes| Resources { memory: bytes, ..Resources::default() }.vm_memory();
         assert_eq!(memory(None), (512, None));
         assert_eq!(memory(Some(64 * MIB)), (128, Some(64 * MIB)));
         assert_eq!(memory(Some(128 * MIB)), (128, None));
@@ -233,8 +265,25 @@ mod tests {
     }
 
     #[test]
+    fn a_vm_that_runs_can_keep_to_less_and_to_no_more_than_it_was_made_for() {
+        let of = |mib: u64, cpu_millis| Resources {
+            memory: Some(mib * MIB),
+            cpu_millis: Some(cpu_millis),
+            pids_max: Some(9),
+        };
+        let made = of(400, 1500);
+        let shares = |memory_max, cpu_millis| Shares { memory_max, cpu_millis, pids_max: Some(9) };
+        let less = shares(Some(300 * MIB), Some(500));
+        assert_eq!(of(300, 500).shares_in(&made), Some(less));
+        // The VM has 512 MiB and two CPUs: nothing inside has to keep to that.
+        assert_eq!(of(512, 2000).shares_in(&made), Some(shares(None, None)));
+        assert_eq!(of(513, 500).shares_in(&made), None);
+        assert_eq!(of(300, 2500).shares_in(&made), None);
+    }
+
+    #[test]
     fn a_fraction_of_a_cpu_is_a_whole_one_with_a_limit() {
-        let cpus = |millis| Resources { memory: None, cpu_millis: millis }.vm_cpus();
+        let cpus = |millis| Resources { cpu_millis: millis, ..Resources::default() }.vm_cpus();
         assert_eq!(cpus(None), (1, None));
         assert_eq!(cpus(Some(1500)), (2, Some(1500)));
         assert_eq!(cpus(Some(2000)), (2, None));

@@ -81,6 +81,7 @@ impl Engine {
         container
             .update(move |record| {
                 record.state = state;
+                record.vm_resources = record.spec.resources.clone();
                 record.stopped_by_user = false;
                 record.set_health(HealthStatus::Starting);
                 if cause == Cause::User {

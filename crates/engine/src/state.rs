@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::networks::state::EndpointRecord;
-use crate::spec::ContainerSpec;
+use crate::spec::{ContainerSpec, Resources};
 use crate::store::oci::{Healthcheck, MachineConfig};
 use ireko_protocol::network::Published;
 pub use ireko_protocol::shim::Origin;
@@ -63,6 +63,9 @@ pub struct ContainerRecord {
     /// Where the host listens for it, while it runs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub published: Vec<Published>,
+    /// What its VM was made for, this time or the last.
+    #[serde(default, skip_serializing_if = "Resources::is_default")]
+    pub vm_resources: Resources,
 }
 
 /// A data disk of a container.
@@ -307,6 +310,7 @@ pub(crate) mod tests {
             stopped_by_user: false,
             endpoints: Vec::new(),
             published: Vec::new(),
+            vm_resources: Resources::default(),
         }
     }
 

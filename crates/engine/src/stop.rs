@@ -75,7 +75,8 @@ impl Engine {
 
     /// Sends a signal (SIGKILL where none is given) to a container's process.
     ///
-    /// Errors where it does not run. A SIGKILL that the guest does not answer switches the VM off.
+    /// Errors where it does not run. After a SIGKILL it does not run any more when this returns; one that
+    /// the guest does not answer switches the VM off.
     pub async fn kill(&self, reference: &str, signal: Option<&str>) -> Result<()> {
         let container = self.find(reference)?;
         let signal = signal.map(parse_signal).transpose()?.unwrap_or(KILL);
@@ -155,13 +156,12 @@ impl Engine {
         if is_end {
             stopped_by_user(container).await;
         }
-        match send(&target.shim, signal).await {
-            Delivery::Silent(error) if signal == KILL => {
-                tracing::warn!(error = error.chain(), "the guest takes no signal");
-                self.switch_off(container, &target).await?;
-            }
-            Delivery::Silent(error) => return Err(error),
-            Delivery::Delivered | Delivery::NoProcess => {}
+        if signal == KILL {
+            self.emit(&record, "kill", &[("signal", signal.to_string())]);
+            return self.end_by_force(container, &target).await;
+        }
+        if let Delivery::Silent(error) = send(&target.shim, signal).await {
+            return Err(error);
         }
         self.emit(&record, "kill", &[("signal", signal.to_string())]);
         Ok(())

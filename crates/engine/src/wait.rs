@@ -10,7 +10,8 @@ use tokio::sync::watch;
 /// What is waited for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WaitFor {
-    /// That it does not run; at once where that is so.
+    /// That it does not run; at once where that is so. One that will be started again does not run when
+    /// its run has ended.
     #[default]
     NotRunning,
     /// The end of a run that has not ended yet.
@@ -77,10 +78,13 @@ fn is_reached(moment: &Moment, condition: WaitFor, ended_runs: u64) -> bool {
     match condition {
         WaitFor::Removed => false,
         WaitFor::NextExit => moment.record.ended_runs > ended_runs,
-        WaitFor::NotRunning => !matches!(
-            moment.record.state,
-            RunState::Starting { .. } | RunState::Running { .. } | RunState::Restarting
-        ),
+        WaitFor::NotRunning => {
+            let runs = matches!(
+                moment.record.state,
+                RunState::Starting { .. } | RunState::Running { .. } | RunState::Restarting
+            );
+            !runs || moment.record.ended_runs > ended_runs
+        }
     }
 }
 
@@ -97,6 +101,8 @@ mod tests {
         let not_running = Waiting::new(&container, WaitFor::NotRunning).ending().await;
         assert_eq!(not_running.exit_code, 0);
 
+        container.update(|record| record.state = RunState::Restarting).await.unwrap();
+        let run = tokio::spawn(Waiting::new(&container, WaitFor::NotRunning).ending());
         let next_exit = tokio::spawn(Waiting::new(&container, WaitFor::NextExit).ending());
         let removed = tokio::spawn(Waiting::new(&container, WaitFor::Removed).ending());
         let ended = LastRun {
@@ -107,13 +113,15 @@ mod tests {
         };
         container
             .update(move |record| {
-                record.state = RunState::Exited;
+                // It will be started again, and still a run has ended.
+                record.state = RunState::Restarting;
                 record.last_run = Some(ended);
                 record.ended_runs = 1;
             })
             .await
             .unwrap();
         let ending = Ending { exit_code: 42, error: Some("why".into()) };
+        assert_eq!(run.await.unwrap(), ending);
         assert_eq!(next_exit.await.unwrap(), ending);
         container.set_removed();
         assert_eq!(removed.await.unwrap(), ending);

@@ -14,6 +14,8 @@ use ireko_oci::{
     ConfigDocument, Digest, HistoryEntry, ImageConfig, MachineConfig, RootFs, RunConfig,
 };
 use jiff::Timestamp;
+use serde_json::json;
+use std::collections::BTreeMap;
 
 /// The field of our own configurations that carries the file's GUID. With the nanosecond of
 /// creation it makes equal commits differ, as docker's do.
@@ -28,6 +30,8 @@ pub struct NewImage {
     pub machine: Option<MachineConfig>,
     /// A whole operating system without an identity of its own.
     pub generalized: bool,
+    /// The id of the container it was made of, and what the image of that was called.
+    pub container: Option<(String, String)>,
     /// The name it gets, if any; an image that had the name loses it.
     pub name: Option<Name>,
     /// What was said about it.
@@ -68,6 +72,12 @@ pub(crate) fn compose(
         comment: new.comment.clone(),
         empty_layer: false,
     });
+    // The parent's other fields speak of the parent (its build, its container).
+    let mut extra = BTreeMap::from([(GUID_FIELD.to_owned(), guid.to_string().into())]);
+    if let Some((id, image)) = &new.container {
+        extra.insert("container".to_owned(), id.clone().into());
+        extra.insert("container_config".to_owned(), json!({ "Image": image }));
+    }
     let document = ConfigDocument {
         created: Some(new.created),
         author: new.author.clone(),
@@ -77,8 +87,7 @@ pub(crate) fn compose(
         history,
         machine: new.machine.or(base.machine),
         generalized: new.generalized,
-        // The parent's other fields speak of the parent (its build, its container).
-        extra: [(GUID_FIELD.to_owned(), guid.to_string().into())].into(),
+        extra,
         architecture: base.architecture,
         variant: base.variant,
         os: base.os,
@@ -135,6 +144,7 @@ mod tests {
             config: RunConfig { cmd: vec!["sh".into()], ..RunConfig::default() },
             machine: None,
             generalized: false,
+            container: None,
             name: None,
             comment: "c".into(),
             author: "a".into(),

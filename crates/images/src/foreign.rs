@@ -86,6 +86,7 @@ fn make_sidecar(store: &Store, file: &str, slug: &str, guid: LayerGuid) -> Resul
         // Its parent may come later: guessed when somebody makes a container of it.
         machine: None,
         generalized: false,
+        container: None,
         name: None,
         comment: String::new(),
         author: String::new(),

@@ -140,6 +140,7 @@ impl Store {
                 config: place.config(),
                 machine: place.machine(&chain)?,
                 generalized: false,
+                container: None,
                 name: Some(pending.name.clone()),
                 comment: comment.to_owned(),
                 author: String::new(),

@@ -450,6 +450,7 @@ fn new_image(index: &Index, top: ImageRef<'_>, files: usize, request: &MergeRequ
         config: document.config.clone(),
         machine: document.machine,
         generalized: document.generalized,
+        container: None,
         name: Some(request.name.clone()),
         comment: format!("merged {}", labels.join(", ")),
         author: document.author.clone(),

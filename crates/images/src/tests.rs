@@ -171,6 +171,7 @@ pub(super) fn new_image(name: Option<&str>) -> NewImage {
         config: RunConfig { cmd: vec!["sh".into()], ..RunConfig::default() },
         machine: None,
         generalized: false,
+        container: None,
         name: name.map(named),
         comment: String::new(),
         author: String::new(),

@@ -20,6 +20,7 @@
 //! is asked with [`RequestBody::Hail`] first, there is no `Configure` and no process 1, and programs run
 //! in that system as it is. Which requests it takes is said with each.
 
+use crate::bounds::{Bounds, Shares};
 use crate::files::{FileAnswer, FileJob};
 use crate::network::MacAddress;
 use serde::{Deserialize, Serialize};
@@ -141,6 +142,8 @@ pub enum RequestBody {
     Pause,
     /// Lets them run again. Reply: `Done`.
     Unpause,
+    /// Changes the limits of the workload's cgroup. Reply: `Done`.
+    Limit(Shares),
     /// Brings network devices up as [`Configure::interfaces`] does, those that are up already anew, and
     /// replaces the content of files that [`Configure::files`] gave. Reply: `Done`.
     Rewire {
@@ -239,10 +242,10 @@ pub struct Configure {
     /// Network devices that are brought up with an address; others are left alone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub interfaces: Vec<Interface>,
-    /// The workload's cgroup `memory.max` in bytes; `None` is unlimited.
-    pub memory_max: Option<u64>,
-    /// The workload's cgroup `cpu.max` in thousandths of a CPU; `None` is unlimited.
-    pub cpu_millis: Option<u64>,
+    /// The limits of the workload's cgroup.
+    pub shares: Shares,
+    /// What its processes may do.
+    pub bounds: Bounds,
 }
 
 /// A network device and the address it gets.
@@ -323,6 +326,9 @@ pub struct Spawn {
     pub stdin: bool,
     /// Runs under a minimal init that reaps orphans and forwards signals (docker's `--init`).
     pub init: bool,
+    /// [`Bounds::without`] and [`Bounds::no_new_privileges`] are not for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub privileged: bool,
 }
 
 /// What the guest says.
@@ -448,6 +454,24 @@ pub struct ProcessInfo {
     pub cpu_millis: u64,
     /// Its command line, arguments joined by spaces.
     pub command: String,
+    /// What the kernel calls it: the program's name, cut.
+    #[serde(default)]
+    pub program: String,
+    /// For how long it has been there.
+    #[serde(default)]
+    pub age_seconds: u64,
+    /// The number of its terminal, /dev/pts/N.
+    #[serde(default)]
+    pub terminal: Option<u32>,
+    /// The kernel's letter for what it is doing.
+    #[serde(default)]
+    pub state: String,
+    /// Its address space.
+    #[serde(default)]
+    pub virtual_bytes: u64,
+    /// What of that is in memory.
+    #[serde(default)]
+    pub resident_bytes: u64,
 }
 
 /// What the container's processes use, and have used since their start. What the kernel does not tell

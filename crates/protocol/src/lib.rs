@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
+pub mod bounds;
 pub mod confine;
 pub mod disks;
 pub mod export;

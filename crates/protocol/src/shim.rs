@@ -10,6 +10,7 @@ use crate::agent::{
     DiskSerial, ExitStatus, FailureKind, GuestFile, GuestInterface, Interface, ProcessId,
     ProcessInfo, Spawn, Usage,
 };
+use crate::bounds::Shares;
 use crate::files::{FileAnswer, FileJob};
 use crate::plan::{ExitRecord, Nic};
 use serde::{Deserialize, Serialize};
@@ -98,6 +99,8 @@ pub enum Request {
     Pause,
     /// Lets them run again. Answer: `Done`.
     Unpause,
+    /// Changes how much the container's processes may use together. Answer: `Done`.
+    Limit(Shares),
     /// Lists the container's processes. Answer: `Processes`.
     ListProcesses,
     /// Tells what the container's processes use. Answer: `Usage`.

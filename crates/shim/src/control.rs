@@ -257,6 +257,7 @@ fn ask_agent(shared: &Shared, request: Request) -> Result<Answer, Answer> {
             shared.progress.enter(Phase::Running);
             Ok(answer)
         }
+        Request::Limit(shares) => order(shared, RequestBody::Limit(shares)),
         Request::Usage => match running_guest(shared)?.call(RequestBody::Usage, ORDINARY) {
             Ok(Reply::Usage(usage)) => Ok(Answer::Usage(usage)),
             Ok(_) => Err(guest_failed(GuestError::Confused)),

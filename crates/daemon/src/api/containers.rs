@@ -3,10 +3,8 @@
 use crate::api::App;
 use crate::api::error::{ApiError, ApiResult};
 use crate::api::query::Params;
-use axum::Json;
 use axum::extract::{Path, State};
 use hyper::StatusCode;
-use serde_json::{Value, json};
 
 const DONE: ApiResult<StatusCode> = Ok(StatusCode::NO_CONTENT);
 
@@ -96,32 +94,4 @@ pub(crate) fn size(params: &Params) -> ApiResult<(u16, u16)> {
         (Some(rows), Some(columns)) => Ok((rows, columns)),
         _ => Err(ApiError::bad_request("h and w are needed")),
     }
-}
-
-pub(crate) async fn top(
-    State(app): State<App>,
-    Path(id): Path<String>,
-    params: Params,
-) -> ApiResult<Json<Value>> {
-    match params.get("ps_args") {
-        None | Some("-ef") => {}
-        Some(_) => return Err(ApiError::not_yet("options of ps")),
-    }
-    let processes = app.engine.top(&id).await?;
-    let rows: Vec<_> = processes
-        .into_iter()
-        .map(|one| {
-            let seconds = one.cpu_millis / 1000;
-            let time =
-                format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
-            json!([
-                one.uid.to_string(),
-                one.pid.to_string(),
-                one.parent.to_string(),
-                time,
-                one.command
-            ])
-        })
-        .collect();
-    Ok(Json(json!({ "Titles": ["UID", "PID", "PPID", "TIME", "CMD"], "Processes": rows })))
 }

@@ -1,7 +1,8 @@
 //! `POST /containers/create`: from Docker's JSON to a spec.
 
 use crate::api::App;
-use crate::api::create_fields;
+use crate::api::bounds::{bounds, pids_max};
+use crate::api::create_fields::{self, Accepted};
 use crate::api::endpoints;
 use crate::api::error::{ApiError, ApiResult};
 use crate::api::query::{Params, read_json};
@@ -21,6 +22,8 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+/// What the names of annotations begin with that say something to us.
+pub(crate) const OURS: &str = "ireko.";
 /// The annotation that is a machine's user data for cloud-init.
 pub(crate) const USER_DATA: &str = "ireko.user-data";
 /// The annotation with the public keys that a machine lets in, one a line.
@@ -40,19 +43,34 @@ pub(crate) async fn create(
     body: Body,
 ) -> ApiResult<Response> {
     check_platform(params.get("platform"))?;
-    let body: Map<String, Value> = read_json(body).await?;
+    let mut body: Map<String, Value> = read_json(body).await?;
+    take_runtime(&mut body);
     if body.is_empty() {
         return Err(ApiError::bad_request("config cannot be empty in order to create a container"));
     }
-    let mut warnings = create_fields::check(&body)?;
+    let Accepted { mut warnings, mut noted } = create_fields::check(&body)?;
     let mut body: ContainerCreate = serde_json::from_value(Value::Object(body))
         .map_err(|error| ApiError::bad_request(format!("invalid JSON: {error}")))?;
     let name = params.get("name").map(str::to_owned);
     let wishes = wishes(&mut body)?;
-    let id = app.engine.create(name, spec(body)?, wishes).await?;
+    if let Some(host) = &body.host_config {
+        warnings.extend(swap_warning(host));
+        warnings.extend(note_log(host.log_config.as_ref(), &mut noted)?);
+    }
+    let spec = ContainerSpec { noted, ..spec(body)? };
+    let id = app.engine.create(name, spec, wishes).await?;
     warnings.extend(app.engine.twins(&id).await?);
     let answer = Json(json!({ "Id": id, "Warnings": warnings }));
     Ok((StatusCode::CREATED, answer).into_response())
+}
+
+/// docker-py says it beside `HostConfig`.
+fn take_runtime(body: &mut Map<String, Value>) {
+    let Some(runtime) = body.remove("Runtime") else { return };
+    let host = body.entry("HostConfig").or_insert_with(|| json!({}));
+    if let Some(host) = host.as_object_mut() {
+        host.entry("Runtime").or_insert(runtime);
+    }
 }
 
 /// The container's wishes for networks. A MAC address of its own is that of the main one.
@@ -97,6 +115,7 @@ fn spec(body: ContainerCreate) -> ApiResult<ContainerSpec> {
     let image = body.image.filter(|image| !image.is_empty());
     let image = image.ok_or_else(|| ApiError::bad_request("no image was named"))?;
     let host = body.host_config.unwrap_or_default();
+    check_swap(&host)?;
     let (gateway_hosts, extra_hosts) = extra_hosts(host.extra_hosts.clone().unwrap_or_default())?;
     let attached = [body.attach_stdin, body.attach_stdout, body.attach_stderr];
     let stdio = StdioSpec {
@@ -124,12 +143,19 @@ fn spec(body: ContainerCreate) -> ApiResult<ContainerSpec> {
         working_dir: body.working_dir,
         user: body.user,
         hostname: body.hostname.map(check_hostname).transpose()?,
+        domain_name: body
+            .domainname
+            .filter(|name| !name.is_empty())
+            .map(check_hostname)
+            .transpose()?,
         labels: body.labels.unwrap_or_default(),
         exposed_ports: body.exposed_ports.unwrap_or_default().into_keys().collect(),
         stop_signal: body.stop_signal.filter(|signal| !signal.is_empty()),
         stop_timeout: body.stop_timeout,
         stdio,
-        resources: resources(&host)?,
+        resources: Resources { pids_max: pids_max(&host).flatten(), ..resources(&host)? },
+        bounds: bounds(&host)?,
+        noted: BTreeMap::new(),
         auto_remove: host.auto_remove.unwrap_or_default(),
         restart: restart(host.restart_policy.as_ref(), host.auto_remove)?,
         read_only: host.readonly_rootfs.unwrap_or_default(),
@@ -184,9 +210,11 @@ fn own(annotations: Option<&BTreeMap<String, String>>) -> ApiResult<Own> {
                 let lines = value.lines().map(str::trim).filter(|line| !line.is_empty());
                 own.ssh_keys = lines.map(str::to_owned).collect();
             }
+            // Notes for runtimes that know them.
+            _ if !name.starts_with(OURS) => {}
             _ => {
                 return Err(ApiError::not_yet(&format!(
-                    "annotations other than {FIRMWARE}, {HARDWARE}, {NESTED}, {START}, {DISKS}, \
+                    "annotations of its own other than {FIRMWARE}, {HARDWARE}, {NESTED}, {START}, {DISKS}, \
                      {USER_DATA} and {SSH_KEYS}"
                 )));
             }
@@ -224,18 +252,33 @@ fn check_hostname(name: String) -> ApiResult<String> {
     }
 }
 
+fn check_swap(host: &HostConfig) -> ApiResult<()> {
+    let given = |value: Option<i64>| value.filter(|value| *value > 0);
+    let refusal = match (given(host.memory_swap), given(host.memory)) {
+        (Some(_), None) => {
+            "You should always set the Memory limit when using Memoryswap limit, see usage"
+        }
+        (Some(swap), Some(memory)) if swap < memory => {
+            "Minimum memoryswap limit should be larger than memory limit, see usage"
+        }
+        _ => return Ok(()),
+    };
+    Err(ApiError::bad_request(refusal))
+}
+
+/// The guest has no swap, whatever it may use of it.
+pub(crate) fn swap_warning(host: &HostConfig) -> Option<String> {
+    let swap = host.memory_swap.filter(|swap| *swap > 0)?;
+    let words = "The guest has no swap: it has the memory of Memory and no more.";
+    (Some(swap) != host.memory).then(|| words.to_owned())
+}
+
 pub(crate) fn resources(host: &HostConfig) -> ApiResult<Resources> {
     let given = |value: Option<i64>| value.filter(|value| *value != 0);
     let memory = given(host.memory)
         .map(u64::try_from)
         .transpose()
         .map_err(|_| ApiError::bad_request("invalid memory limit"))?;
-    match (given(host.memory_swap), given(host.memory)) {
-        // As much swap as there is, that is none; or expressly none.
-        (None | Some(-1), _) => {}
-        (Some(swap), Some(memory)) if swap == memory => {}
-        _ => return Err(ApiError::not_yet("swap (MemorySwap)")),
-    }
     let nano = given(host.nano_cpus).map(|nano| nano / 1_000_000);
     let quota = given(host.cpu_quota)
         .filter(|quota| *quota > 0)
@@ -247,7 +290,7 @@ pub(crate) fn resources(host: &HostConfig) -> ApiResult<Resources> {
     }
     // Out of range is refused by the engine, which knows the range.
     let cpu_millis = nano.or(quota).map(|millis| u64::try_from(millis).unwrap_or(0));
-    Ok(Resources { memory, cpu_millis })
+    Ok(Resources { memory, cpu_millis, pids_max: None })
 }
 
 pub(crate) fn restart(
@@ -336,10 +379,40 @@ fn name_servers(texts: Vec<String>) -> ApiResult<Vec<IpAddr>> {
         .collect()
 }
 
-fn keep_log(log: LogConfig) -> ApiResult<bool> {
-    if log.config.is_some_and(|options| !options.is_empty()) {
-        return Err(ApiError::not_yet("options of log drivers (LogConfig.Config)"));
+/// Options that docker's own log drivers know.
+const LOG_OPTIONS: &[&str] = &[
+    "compress",
+    "env",
+    "env-regex",
+    "labels",
+    "labels-regex",
+    "max-buffer-size",
+    "max-file",
+    "max-size",
+    "mode",
+    "tag",
+];
+
+/// Notes which log driver was asked for, and its options; warns of those.
+fn note_log(
+    log: Option<&LogConfig>,
+    noted: &mut BTreeMap<String, Value>,
+) -> ApiResult<Option<String>> {
+    let Some(LogConfig { r#type: driver, config }) = log else { return Ok(None) };
+    let driver = driver.as_deref().filter(|name| !name.is_empty()).unwrap_or("json-file");
+    let options = config.clone().unwrap_or_default();
+    if let Some(name) = options.keys().find(|name| !LOG_OPTIONS.contains(&name.as_str())) {
+        return Err(ApiError::bad_request(format!(
+            "unknown log opt '{name}' for {driver} log driver"
+        )));
     }
+    let warning = "All output is kept, plainly: options of log drivers have no effect.";
+    let warning = (!options.is_empty()).then(|| warning.to_owned());
+    noted.insert("LogConfig".to_owned(), json!({ "Type": driver, "Config": options }));
+    Ok(warning)
+}
+
+fn keep_log(log: LogConfig) -> ApiResult<bool> {
     match log.r#type.as_deref().unwrap_or_default() {
         "" | "json-file" | "local" => Ok(true),
         "none" => Ok(false),
@@ -386,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_is_chosen_by_annotations_and_no_other_is_taken() {
+    fn a_machine_is_chosen_by_annotations_of_ours() {
         let with = |name: &str, value: &str| {
             specified(json!({ "Image": "x", "HostConfig": { "Annotations": { name: value } } }))
         };
@@ -396,7 +469,8 @@ mod tests {
         assert_eq!(with(USER_DATA, "#!/bin/sh").unwrap().user_data.as_deref(), Some("#!/bin/sh"));
         assert_eq!(with(SSH_KEYS, "a b\n\nc d\n").unwrap().ssh_keys, ["a b", "c d"]);
         assert!(with(FIRMWARE, "efi").unwrap_err().to_string().contains("use bios, uefi"));
-        assert!(with("com.example", "x").unwrap_err().to_string().contains("annotations"));
+        assert!(with("ireko.x", "y").unwrap_err().to_string().contains("annotations"));
+        assert!(with("com.example", "x").is_ok());
     }
 
     #[test]
@@ -405,7 +479,7 @@ mod tests {
         let policy = json!({ "Name": "always", "MaximumRetryCount": 0 });
         assert!(with(json!({ "AutoRemove": true, "RestartPolicy": policy })).is_err());
         assert!(with(json!({ "NanoCpus": 1_000_000_000, "CpuQuota": 50_000 })).is_err());
-        assert!(with(json!({ "Memory": 1 << 30, "MemorySwap": 2_i64 << 30 })).is_err());
+        assert!(with(json!({ "Memory": 2_i64 << 30, "MemorySwap": 1 << 30 })).is_err());
         assert!(with(json!({ "Mounts": [{ "Type": "bind", "Target": "/x" }] })).is_err());
         assert!(with(json!({ "LogConfig": { "Type": "syslog" } })).is_err());
         assert_eq!(with(json!({ "CpuQuota": 50_000 })).unwrap().resources.cpu_millis, Some(500));

@@ -3,26 +3,33 @@
 //!
 //! The values are those that docker 28.2.2, docker-compose 1.29.2 and docker-py send. `null`, `""`,
 //! `0`, `false`, `[]` and `{}` mean nothing in every field; the table has what means nothing beside.
+//! What is accepted of `HostConfig` and cannot be shown from what was understood is noted, so that it can be
+//! shown again as it was said.
 
 use crate::api::error::{ApiError, ApiResult};
 use serde_json::{Map, Value};
+use std::collections::BTreeMap;
 
 /// What becomes of a field that says something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Effect {
-    /// It is understood, in [`crate::api::create`].
+    /// It is understood, and shown from what was understood.
     Taken,
+    /// It is understood, and shown as it was said.
+    Shown,
     /// It is so for every Ireko container, or only the client's own note.
     SoAnyway,
     /// It is accepted, and the answer's `Warnings` says this.
     Warned(&'static str),
+    /// Some values, as JSON, are accepted with this warning; any other is refused in these words.
+    Partly(&'static [&'static str], &'static str, &'static str),
     /// It is refused: `Ireko does not support <this> yet`.
     Refused(&'static str),
     /// It is refused as a wrong request, in these words.
     Impossible(&'static str),
 }
 
-use Effect::{Impossible, Refused, SoAnyway, Taken, Warned};
+use Effect::{Impossible, Partly, Refused, Shown, SoAnyway, Taken, Warned};
 
 /// One documented field, values that mean nothing (as JSON), and its effect.
 type Field = (&'static str, &'static [&'static str], Effect);
@@ -30,7 +37,7 @@ type Field = (&'static str, &'static [&'static str], Effect);
 /// The top level, docker's `ContainerConfig`.
 const CONFIG: &[Field] = &[
     ("Hostname", &[], Taken),
-    ("Domainname", &[], Refused("domain names (Domainname)")),
+    ("Domainname", &[], Taken),
     ("User", &[], Taken),
     ("AttachStdin", &[], Taken),
     ("AttachStdout", &[], Taken),
@@ -58,46 +65,94 @@ const CONFIG: &[Field] = &[
     ("NetworkingConfig", &[], Taken),
 ];
 
+/// The mode that is the host's.
+const HOST: &[&str] = &["\"host\""];
+
 /// `HostConfig`.
 const HOST_CONFIG: &[Field] = &[
-    ("Annotations", &[], Taken),
+    ("Annotations", &[], Shown),
     ("AutoRemove", &[], Taken),
     ("Binds", &[], Refused("bind mounts and volumes (Binds)")),
     ("BlkioDeviceReadBps", &[], Refused("disk throttling (BlkioDeviceReadBps)")),
     ("BlkioDeviceReadIOps", &[], Refused("disk throttling (BlkioDeviceReadIOps)")),
     ("BlkioDeviceWriteBps", &[], Refused("disk throttling (BlkioDeviceWriteBps)")),
     ("BlkioDeviceWriteIOps", &[], Refused("disk throttling (BlkioDeviceWriteIOps)")),
-    ("BlkioWeight", &[], Refused("disk weights (BlkioWeight)")),
-    ("BlkioWeightDevice", &[], Refused("disk weights (BlkioWeightDevice)")),
-    ("CapAdd", &[], Refused("a choice of capabilities (CapAdd)")),
-    ("CapDrop", &[], Refused("a choice of capabilities (CapDrop)")),
+    (
+        "BlkioWeight",
+        &[],
+        Warned("A virtual machine's disks have no weight: BlkioWeight has no effect."),
+    ),
+    (
+        "BlkioWeightDevice",
+        &[],
+        Warned("A virtual machine's disks have no weight: BlkioWeightDevice has no effect."),
+    ),
+    ("CapAdd", &[], Shown),
+    ("CapDrop", &[], Shown),
     ("Cgroup", &[], Refused("a choice of cgroup (Cgroup)")),
-    ("CgroupParent", &[], Refused("a choice of cgroup (CgroupParent)")),
+    (
+        "CgroupParent",
+        &[],
+        Warned(
+            "Each container has a kernel of its own, and so a cgroup tree: CgroupParent has no effect.",
+        ),
+    ),
     // Each container has a kernel of its own, and so a cgroup tree.
-    ("CgroupnsMode", &["\"private\""], Refused("the host's cgroup namespace (CgroupnsMode)")),
+    (
+        "CgroupnsMode",
+        &["\"private\""],
+        Partly(
+            HOST,
+            "A container's host is its own virtual machine: CgroupnsMode host is as private.",
+            "the host's cgroup namespace (CgroupnsMode)",
+        ),
+    ),
     ("ConsoleSize", &["[0,0]"], Taken),
     ("ContainerIDFile", &[], SoAnyway),
     ("CpuCount", &[], Refused("Windows containers (CpuCount)")),
     ("CpuPercent", &[], Refused("Windows containers (CpuPercent)")),
-    ("CpuPeriod", &[], Taken),
-    ("CpuQuota", &[], Taken),
+    ("CpuPeriod", &[], Shown),
+    ("CpuQuota", &[], Shown),
     ("CpuRealtimePeriod", &[], Refused("real-time scheduling (CpuRealtimePeriod)")),
     ("CpuRealtimeRuntime", &[], Refused("real-time scheduling (CpuRealtimeRuntime)")),
-    ("CpuShares", &[], Refused("CPU weights (CpuShares): use --cpus")),
-    ("CpusetCpus", &[], Refused("a choice of CPUs (CpusetCpus): use --cpus")),
-    ("CpusetMems", &[], Refused("a choice of memory nodes (CpusetMems)")),
-    ("DeviceCgroupRules", &[], Refused("host devices (DeviceCgroupRules)")),
+    (
+        "CpuShares",
+        &[],
+        Warned("A virtual machine's CPUs are its own: CpuShares has no effect; --cpus has."),
+    ),
+    (
+        "CpusetCpus",
+        &[],
+        Warned("A virtual machine's CPUs are its own: CpusetCpus has no effect; --cpus has."),
+    ),
+    ("CpusetMems", &[], Warned("A virtual machine has one memory node: CpusetMems has no effect.")),
+    (
+        "DeviceCgroupRules",
+        &[],
+        Warned(
+            "A virtual machine has none of the host's devices: DeviceCgroupRules has no effect.",
+        ),
+    ),
     ("DeviceRequests", &[], Refused("host devices (DeviceRequests)")),
     ("Devices", &[], Refused("host devices (Devices)")),
     ("Dns", &[], Taken),
     ("DnsOptions", &[], Taken),
     ("DnsSearch", &[], Taken),
     ("ExtraHosts", &[], Taken),
-    ("GroupAdd", &[], Refused("further groups (GroupAdd)")),
+    ("GroupAdd", &[], Shown),
     ("IOMaximumBandwidth", &[], Refused("Windows containers (IOMaximumBandwidth)")),
     ("IOMaximumIOps", &[], Refused("Windows containers (IOMaximumIOps)")),
     ("Init", &[], Taken),
-    ("IpcMode", &["\"private\"", "\"none\""], Refused("sharing of namespaces (IpcMode)")),
+    // Whatever is shareable, nobody shares it.
+    (
+        "IpcMode",
+        &["\"private\"", "\"none\"", "\"shareable\""],
+        Partly(
+            HOST,
+            "A container's host is its own virtual machine: IpcMode host is as private.",
+            "sharing of namespaces (IpcMode)",
+        ),
+    ),
     (
         "Isolation",
         &["\"default\"", "\"hyperv\""],
@@ -111,86 +166,140 @@ const HOST_CONFIG: &[Field] = &[
     ("LogConfig", &[], Taken),
     ("MaskedPaths", &[], Refused("a choice of masked paths (MaskedPaths)")),
     ("Memory", &[], Taken),
-    ("MemoryReservation", &[], Refused("soft memory limits (MemoryReservation)")),
-    ("MemorySwap", &[], Taken),
+    (
+        "MemoryReservation",
+        &[],
+        Warned("A virtual machine's memory is its own: MemoryReservation has no effect."),
+    ),
+    ("MemorySwap", &["-1"], Shown),
     ("MemorySwappiness", &["-1"], Warned("The guest has no swap: MemorySwappiness has no effect.")),
     ("Mounts", &[], Taken),
     ("NanoCpus", &[], Taken),
     ("NetworkMode", &[], Taken),
-    ("OomKillDisable", &[], Refused("a disabled OOM killer (OomKillDisable)")),
-    ("OomScoreAdj", &[], Refused("OOM scores (OomScoreAdj)")),
-    ("PidMode", &["\"private\""], Refused("sharing of namespaces (PidMode)")),
-    ("PidsLimit", &["-1"], Refused("limits of processes (PidsLimit)")),
+    (
+        "OomKillDisable",
+        &[],
+        Warned("The guest's kernel does not support OomKillDisable. OomKillDisable discarded."),
+    ),
+    (
+        "OomScoreAdj",
+        &[],
+        Warned("A virtual machine's memory is its own: OomScoreAdj has no effect."),
+    ),
+    (
+        "PidMode",
+        &["\"private\""],
+        Partly(
+            HOST,
+            "A container's host is its own virtual machine: PidMode host is as private.",
+            "sharing of namespaces (PidMode)",
+        ),
+    ),
+    ("PidsLimit", &["-1"], Shown),
     ("PortBindings", &[], Taken),
-    ("Privileged", &[], Refused("privileged containers (Privileged)")),
+    ("Privileged", &[], Shown),
     ("PublishAllPorts", &[], Taken),
     ("ReadonlyPaths", &[], Refused("a choice of read-only paths (ReadonlyPaths)")),
     ("ReadonlyRootfs", &[], Taken),
     ("RestartPolicy", &[], Taken),
-    ("Runtime", &["\"ireko\""], Refused("other runtimes (Runtime)")),
-    ("SecurityOpt", &[], Refused("security options (SecurityOpt)")),
-    // Docker's own default, written out by some clients.
-    ("ShmSize", &["67108864"], Refused("the size of /dev/shm (ShmSize)")),
+    (
+        "Runtime",
+        &["\"ireko\""],
+        Partly(
+            &["\"runc\"", "\"io.containerd.runc.v2\""],
+            "Every Ireko container is a virtual machine, whichever the Runtime.",
+            "other runtimes (Runtime)",
+        ),
+    ),
+    ("SecurityOpt", &[], Shown),
+    ("ShmSize", &[], Shown),
     ("StorageOpt", &[], Refused("storage options (StorageOpt)")),
-    ("Sysctls", &[], Refused("kernel parameters (Sysctls)")),
+    ("Sysctls", &[], Shown),
     ("Tmpfs", &[], Taken),
-    ("UTSMode", &["\"private\""], Refused("sharing of namespaces (UTSMode)")),
-    ("Ulimits", &[], Refused("limits of processes (Ulimits)")),
-    ("UsernsMode", &[], Refused("user namespaces (UsernsMode)")),
-    ("VolumeDriver", &["\"local\""], Refused("volumes (VolumeDriver)")),
+    (
+        "UTSMode",
+        &["\"private\""],
+        Partly(
+            HOST,
+            "A container's host is its own virtual machine: UTSMode host is as private.",
+            "sharing of namespaces (UTSMode)",
+        ),
+    ),
+    ("Ulimits", &[], Shown),
+    ("UsernsMode", &["\"host\""], Refused("user namespaces (UsernsMode)")),
+    ("VolumeDriver", &["\"local\""], Warned("There are no volumes: VolumeDriver has no effect.")),
     ("VolumesFrom", &[], Refused("volumes (VolumesFrom)")),
 ];
 
-/// Goes through a create request's body; returns the warnings it gives cause for.
+/// What became of a request that was accepted.
+#[derive(Debug, Default)]
+pub(crate) struct Accepted {
+    /// For the answer.
+    pub(crate) warnings: Vec<String>,
+    /// What is shown of the container's `HostConfig` as it was said.
+    pub(crate) noted: BTreeMap<String, Value>,
+}
+
+/// Goes through a create request's body.
 ///
 /// Errors at the first field that asks for something Ireko does not do. Fields that are not
 /// documented are nobody's wish.
-pub(crate) fn check(body: &Map<String, Value>) -> ApiResult<Vec<String>> {
-    let mut warnings = Vec::new();
-    check_fields(body, CONFIG, &mut warnings)?;
+pub(crate) fn check(body: &Map<String, Value>) -> ApiResult<Accepted> {
+    let mut of_config = Accepted::default();
+    check_fields(body, CONFIG, &mut of_config)?;
     let empty = Map::new();
     let host_config = body.get("HostConfig").and_then(Value::as_object).unwrap_or(&empty);
-    check_fields(host_config, HOST_CONFIG, &mut warnings)?;
-    Ok(warnings)
+    let mut accepted = check_host_config(host_config)?;
+    accepted.warnings.splice(..0, of_config.warnings);
+    Ok(accepted)
 }
 
 /// The same for what is a `HostConfig` by itself, or a part of one.
-pub(crate) fn check_host_config(body: &Map<String, Value>) -> ApiResult<Vec<String>> {
-    let mut warnings = Vec::new();
-    check_fields(body, HOST_CONFIG, &mut warnings)?;
-    Ok(warnings)
+pub(crate) fn check_host_config(body: &Map<String, Value>) -> ApiResult<Accepted> {
+    let mut accepted = Accepted::default();
+    check_fields(body, HOST_CONFIG, &mut accepted)?;
+    Ok(accepted)
 }
 
 fn check_fields(
     object: &Map<String, Value>,
     fields: &[Field],
-    warnings: &mut Vec<String>,
+    accepted: &mut Accepted,
 ) -> ApiResult<()> {
     for (name, nothing, effect) in fields {
-        let Some(value) = object.get(*name) else { continue };
-        if says_nothing(value, nothing) {
+        let Some(value) = object.get(*name).filter(|value| !is_empty(value)) else { continue };
+        let text = value.to_string();
+        let says_nothing = nothing.contains(&text.as_str());
+        if says_nothing && value.is_number() {
             continue;
         }
-        match effect {
-            Taken | SoAnyway => {}
-            Warned(words) => warnings.push((*words).to_owned()),
-            Refused(what) => return Err(ApiError::not_yet(what)),
-            Impossible(what) => return Err(ApiError::bad_request(*what)),
+        if !says_nothing {
+            match effect {
+                Taken | Shown | SoAnyway => {}
+                Warned(words) => accepted.warnings.push((*words).to_owned()),
+                Partly(values, words, _) if values.contains(&text.as_str()) => {
+                    accepted.warnings.push((*words).to_owned());
+                }
+                Refused(what) | Partly(_, _, what) => return Err(ApiError::not_yet(what)),
+                Impossible(what) => return Err(ApiError::bad_request(*what)),
+            }
+        }
+        if *effect != Taken {
+            accepted.noted.insert((*name).to_owned(), value.clone());
         }
     }
     Ok(())
 }
 
-fn says_nothing(value: &Value, nothing: &[&str]) -> bool {
-    let is_empty = match value {
+fn is_empty(value: &Value) -> bool {
+    match value {
         Value::Null => true,
         Value::Bool(flag) => !flag,
         Value::Number(number) => number.as_f64() == Some(0.0),
         Value::String(text) => text.is_empty(),
         Value::Array(list) => list.is_empty(),
         Value::Object(map) => map.is_empty(),
-    };
-    is_empty || nothing.contains(&value.to_string().as_str())
+    }
 }
 
 #[cfg(test)]
@@ -198,7 +307,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn checked(body: Value) -> ApiResult<Vec<String>> {
+    fn checked(body: Value) -> ApiResult<Accepted> {
         check(body.as_object().unwrap())
     }
 
@@ -214,8 +323,8 @@ mod tests {
             include_str!("../../tests/golden/run-docker-28.json"),
             include_str!("../../tests/golden/run-detached-bridge-docker-28.json"),
         ] {
-            let warnings = checked(serde_json::from_str(body).unwrap()).unwrap();
-            assert_eq!(warnings, [] as [String; 0]);
+            let accepted = checked(serde_json::from_str(body).unwrap()).unwrap();
+            assert_eq!(accepted.warnings, [] as [String; 0]);
         }
     }
 
@@ -224,6 +333,16 @@ mod tests {
         refused(json!({ "HostConfig": { "Binds": ["/a:/b"] } }), "bind mounts");
         refused(json!({ "HostConfig": { "Isolation": "process" } }), "virtual machine");
         refused(json!({ "Volumes": { "/x": {} } }), "volumes");
+    }
+
+    #[test]
+    fn what_has_no_effect_is_warned_about_and_shown_again() {
+        let host = json!({ "CpuShares": 512, "PidMode": "host", "Isolation": "default" });
+        let accepted = checked(json!({ "HostConfig": host })).unwrap();
+        assert_eq!(accepted.warnings.len(), 2, "{:?}", accepted.warnings);
+        assert_eq!(json!(accepted.noted), host);
+        refused(json!({ "HostConfig": { "PidMode": "container:web" } }), "PidMode");
+        refused(json!({ "HostConfig": { "Runtime": "kata" } }), "runtimes");
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub(crate) fn wish(network: &str, settings: &Value) -> ApiResult<EndpointSpec> {
             "MacAddress" => wish.mac = Some(parse(name, value)?),
             "Links" => return Err(ApiError::not_yet("links between containers (Links)")),
             "GwPriority" => return Err(ApiError::not_yet("a choice of gateway (GwPriority)")),
-            "DriverOpts" => return Err(ApiError::not_yet("driver options of endpoints")),
+            "DriverOpts" => wish.driver_options = driver_options(value)?,
             // Compose writes the network's own id beside its name.
             "NetworkID" | "DNSNames" => {}
             _ => return Err(ApiError::bad_request(format!("{name} cannot be chosen"))),
@@ -65,6 +65,17 @@ fn parse<T: FromStr>(name: &str, value: &Value) -> ApiResult<T> {
 fn texts(name: &str, value: &Value) -> ApiResult<Vec<String>> {
     serde_json::from_value(value.clone())
         .map_err(|error| ApiError::bad_request(format!("invalid {name}: {error}")))
+}
+
+/// Docker's own drivers pass over what they do not know, and so do ours; what docker's would act upon
+/// is refused.
+fn driver_options(value: &Value) -> ApiResult<BTreeMap<String, String>> {
+    let options: BTreeMap<String, String> = serde_json::from_value(value.clone())
+        .map_err(|error| ApiError::bad_request(format!("invalid DriverOpts: {error}")))?;
+    match options.keys().find(|name| name.starts_with("com.docker.network.")) {
+        Some(name) => Err(ApiError::not_yet(&format!("the endpoint's driver option {name}"))),
+        None => Ok(options),
+    }
 }
 
 /// Null, empty, zero, or an object of nothing but that.
@@ -226,12 +237,15 @@ fn settings(
         let own = [record.name.clone(), record.id[..12].to_owned()];
         own.into_iter().chain(endpoint.aliases.clone()).collect::<Vec<_>>()
     });
+    let driver_options = of
+        .map(|(endpoint, _)| endpoint.driver_options.clone())
+        .filter(|options| !options.is_empty());
     json!({
         "IPAMConfig": fixed.map(|address| json!({ "IPv4Address": address.to_string() })),
         "Links": null,
         "Aliases": aliases,
         "MacAddress": of.map(|(endpoint, _)| endpoint.mac.to_string()).unwrap_or_default(),
-        "DriverOpts": null,
+        "DriverOpts": driver_options,
         "GwPriority": 0,
         "NetworkID": of.map(|(_, network)| network.id.clone()).unwrap_or_default(),
         "EndpointID": now.map(|(endpoint, _)| endpoint.id.clone()).unwrap_or_default(),

@@ -3,7 +3,7 @@
 use crate::api::App;
 use crate::api::containers::size;
 use crate::api::detach_keys::DetachKeys;
-use crate::api::error::{ApiError, ApiResult, words};
+use crate::api::error::{ApiResult, words};
 use crate::api::frames::Framing;
 use crate::api::hijack::{Client, InputEnd, Session, SessionEnd, carry, hijack};
 use crate::api::query::{Params, read_json};
@@ -24,9 +24,6 @@ pub(crate) async fn create(
     body: Body,
 ) -> ApiResult<Response> {
     let body: ExecCreate = read_json(body).await?;
-    if body.privileged.unwrap_or_default() {
-        return Err(ApiError::not_yet("privileged execs (Privileged)"));
-    }
     let detach_keys = body.detach_keys.unwrap_or_default();
     DetachKeys::parse(Some(&detach_keys))?;
     let spec = ExecSpec {
@@ -38,6 +35,7 @@ pub(crate) async fn create(
         stdin: body.attach_stdin.unwrap_or_default(),
         stdout: body.attach_stdout.unwrap_or_default(),
         stderr: body.attach_stderr.unwrap_or_default(),
+        privileged: body.privileged.unwrap_or_default(),
         detach_keys,
     };
     let id = app.engine.exec_create(&id, spec)?;
@@ -59,15 +57,23 @@ pub(crate) async fn start(
         tokio::spawn(discard(streams));
         return Ok(StatusCode::OK.into_response());
     }
-    let content_type = Framing::of(exec.spec.tty).content_type(version);
+    // Docker goes by what is said here, whether or not the process has a terminal.
+    let framing = Framing::of(body.tty.unwrap_or_default());
+    let content_type = framing.content_type(version);
     let request = Request::from_parts(parts, Body::empty());
     // From here on a failure can only be told in the stream: clients take no other answer than an
     // upgrade, and would lose the reason.
-    Ok(hijack(request, content_type, move |client| session(app.engine, exec, size, client)))
+    Ok(hijack(request, content_type, move |client| {
+        session(app.engine, exec, (size, framing), client)
+    }))
 }
 
-async fn session(engine: Engine, exec: ExecInfo, size: (u16, u16), mut client: Client) {
-    let framing = Framing::of(exec.spec.tty);
+async fn session(
+    engine: Engine,
+    exec: ExecInfo,
+    (size, framing): ((u16, u16), Framing),
+    mut client: Client,
+) {
     let streams = match engine.exec_run(&exec.id, size).await {
         Ok(streams) => streams,
         Err(error) => {
@@ -114,7 +120,8 @@ fn shown(exec: ExecInfo) -> Value {
         ExecState::Running { pid, .. } => (true, None, pid),
         ExecState::Ended { exit_code } => (false, Some(exit_code), 0),
     };
-    let ExecSpec { argv, tty, user, stdin, stdout, stderr, detach_keys, .. } = exec.spec;
+    let ExecSpec { argv, tty, user, stdin, stdout, stderr, privileged, detach_keys, .. } =
+        exec.spec;
     let (program, arguments) = argv.split_first().map_or(("", &[][..]), |(p, a)| (p.as_str(), a));
     json!({
         "ID": exec.id,
@@ -124,7 +131,7 @@ fn shown(exec: ExecInfo) -> Value {
             "tty": tty,
             "entrypoint": program,
             "arguments": arguments,
-            "privileged": false,
+            "privileged": privileged,
             "user": user.unwrap_or_default(),
         },
         "OpenStdin": stdin,

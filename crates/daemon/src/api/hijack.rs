@@ -7,6 +7,7 @@
 
 use crate::api::detach_keys::DetachKeys;
 use crate::api::frames::Framing;
+use crate::unread::all_is_read;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
@@ -15,10 +16,12 @@ use futures_util::TryStreamExt;
 use hyper::StatusCode;
 use hyper::ext::ReasonPhrase;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, UPGRADE};
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use ireko_engine::{InputWriter, OutputReader, Streams};
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::UnixStream;
 use tokio_util::io::{ReaderStream, StreamReader};
 
 /// How much is read from a client at once, in bytes.
@@ -63,10 +66,7 @@ where
         let upgrading = hyper::upgrade::on(&mut request);
         tokio::spawn(async move {
             match upgrading.await {
-                Ok(upgraded) => {
-                    let (input, output) = tokio::io::split(TokioIo::new(upgraded));
-                    session(Client { input: Box::new(input), output: Box::new(output) }).await;
-                }
+                Ok(upgraded) => session(taken_over(upgraded).await).await,
                 Err(error) => tracing::debug!(%error, "a connection was not upgraded"),
             }
         });
@@ -82,6 +82,24 @@ where
     tokio::spawn(session(Client { input, output: Box::new(output) }));
     *response.body_mut() = Body::from_stream(ReaderStream::new(body));
     response
+}
+
+/// The connection behind an upgrade, once the client has read the answer's head.
+async fn taken_over(upgraded: Upgraded) -> Client {
+    match upgraded.downcast::<TokioIo<UnixStream>>() {
+        Ok(parts) => {
+            let stream = parts.io.into_inner();
+            all_is_read(&stream).await;
+            let (input, output) = tokio::io::split(stream);
+            let input = io::Cursor::new(parts.read_buf).chain(input);
+            Client { input: Box::new(input), output: Box::new(output) }
+        }
+        // A connection of another kind.
+        Err(upgraded) => {
+            let (input, output) = tokio::io::split(TokioIo::new(upgraded));
+            Client { input: Box::new(input), output: Box::new(output) }
+        }
+    }
 }
 
 /// How a session goes.

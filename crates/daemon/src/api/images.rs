@@ -167,7 +167,7 @@ async fn inspect(app: &App, name: &str) -> ApiResult<Json<Value>> {
     let config = serde_json::to_value(&document.config)
         .map_err(|error| ApiError::bad_request(error.to_string()))?;
     let layers: Vec<_> = document.rootfs.diff_ids.iter().map(|digest| digest.to_string()).collect();
-    Ok(Json(json!({
+    let mut shown = json!({
         "Id": image.id.to_string(),
         "RepoTags": names(&image),
         "RepoDigests": [],
@@ -191,7 +191,14 @@ async fn inspect(app: &App, name: &str) -> ApiResult<Json<Value>> {
         "RootFS": { "Type": "layers", "Layers": layers },
         "Ireko": { "Identity": identity(&image) },
         "Metadata": { "LastTagTime": "0001-01-01T00:00:00Z" },
-    })))
+    });
+    // Docker showed them until API 1.44, and clients still look.
+    for (name, field) in [("Container", "container"), ("ContainerConfig", "container_config")] {
+        if let Some(value) = document.extra.get(field) {
+            shown[name] = value.clone();
+        }
+    }
+    Ok(Json(shown))
 }
 
 async fn history(app: &App, name: &str) -> ApiResult<Json<Value>> {

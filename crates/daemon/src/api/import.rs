@@ -33,7 +33,7 @@ pub(crate) async fn create(
             let name = reference(Some(image), params.get("tag")).unwrap_or_default();
             match app.engine.image(&name).await {
                 Ok(_) => Ok(is_here(&name)),
-                Err(_) => Err(not_yet::registries().await),
+                Err(_) => Err(not_yet::pull(&name)),
             }
         }
         (None, None) => Err(ApiError::bad_request("fromSrc or fromImage is needed")),

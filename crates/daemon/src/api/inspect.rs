@@ -1,7 +1,7 @@
 //! `GET /containers/{id}/json`: all there is to say about a container, in docker's shape.
 
 use crate::api::App;
-use crate::api::create::{FIRMWARE, HARDWARE, NESTED, SSH_KEYS, USER_DATA, disk_list};
+use crate::api::create::{FIRMWARE, HARDWARE, NESTED, OURS, SSH_KEYS, USER_DATA, disk_list};
 use crate::api::endpoints;
 use crate::api::error::ApiResult;
 use crate::api::list::{network_mode, sizes};
@@ -15,6 +15,9 @@ use ireko_protocol::disks::ANNOTATION as DISKS;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
+
+/// The field of `HostConfig` that holds ours and others.
+const ANNOTATIONS: &str = "Annotations";
 
 /// Docker's word for a time that never was.
 const NEVER: &str = "0001-01-01T00:00:00Z";
@@ -125,7 +128,7 @@ fn config(record: &ContainerRecord) -> Value {
     let none_if_empty = |words: &Vec<String>| Some(words.clone()).filter(|words| !words.is_empty());
     let mut shown = json!({
         "Hostname": hostname(record),
-        "Domainname": "",
+        "Domainname": spec.domain_name.as_deref().unwrap_or_default(),
         "User": record.process.user,
         "AttachStdin": attach_stdin,
         "AttachStdout": attach_stdout,
@@ -170,7 +173,10 @@ fn host_config(record: &ContainerRecord) -> Value {
     let extra_hosts: Vec<_> = others.chain(of_gateway).collect();
     let tmpfs: Map<_, _> =
         spec.tmpfs.iter().map(|(path, options)| (path.clone(), json!(options))).collect();
-    let mut annotations = Map::new();
+    let said = spec.noted.get(ANNOTATIONS).and_then(Value::as_object).cloned();
+    // Ours are shown as they turned out.
+    let mut annotations = said.unwrap_or_default();
+    annotations.retain(|name, _| !name.starts_with(OURS));
     if let Some(machine) = record.machine {
         annotations.insert(FIRMWARE.to_owned(), machine.firmware.to_string().into());
         annotations.insert(HARDWARE.to_owned(), machine.hardware.to_string().into());
@@ -187,7 +193,12 @@ fn host_config(record: &ContainerRecord) -> Value {
     if !spec.ssh_keys.is_empty() {
         annotations.insert(SSH_KEYS.to_owned(), spec.ssh_keys.join("\n").into());
     }
-    json!({
+    // A quota was given in other words, which are noted.
+    let nano_cpus = match spec.noted.contains_key("CpuQuota") {
+        true => 0,
+        false => spec.resources.cpu_millis.unwrap_or_default().saturating_mul(1_000_000),
+    };
+    let mut shown = json!({
         "Annotations": Some(annotations).filter(|all| !all.is_empty()),
         "Binds": null,
         "ContainerIDFile": "",
@@ -227,7 +238,7 @@ fn host_config(record: &ContainerRecord) -> Value {
         "Isolation": "",
         "CpuShares": 0,
         "Memory": spec.resources.memory.unwrap_or_default(),
-        "NanoCpus": spec.resources.cpu_millis.unwrap_or_default() * 1_000_000,
+        "NanoCpus": nano_cpus,
         "CgroupParent": "",
         "BlkioWeight": 0,
         "CpuPeriod": 0,
@@ -246,7 +257,11 @@ fn host_config(record: &ContainerRecord) -> Value {
         "MaskedPaths": [],
         "ReadonlyPaths": [],
         "Init": spec.init,
-    })
+    });
+    for (name, value) in spec.noted.iter().filter(|(name, _)| *name != ANNOTATIONS) {
+        shown[name.as_str()] = value.clone();
+    }
+    shown
 }
 
 fn network_settings(

@@ -4,6 +4,7 @@
 
 mod archive;
 mod attach;
+mod bounds;
 mod commit;
 mod containers;
 mod create;
@@ -35,6 +36,7 @@ mod screen;
 mod since;
 mod stats;
 mod system;
+mod top;
 mod types;
 mod update;
 mod wait;
@@ -121,7 +123,7 @@ fn container_routes() -> Router<App> {
         .route("/containers/{id}/unpause", post(containers::unpause))
         .route("/containers/{id}/rename", post(containers::rename))
         .route("/containers/{id}/resize", post(containers::resize))
-        .route("/containers/{id}/top", get(containers::top))
+        .route("/containers/{id}/top", get(top::top))
         .route("/containers/{id}/wait", post(wait::wait))
         .route("/containers/{id}/attach", post(attach::attach))
         .route("/containers/{id}/logs", get(logs::logs))

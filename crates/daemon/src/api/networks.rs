@@ -86,6 +86,9 @@ fn summary(record: &NetworkRecord) -> Value {
         pool.insert("IPRange".to_owned(), json!(range.to_string()));
     }
     pool.insert("Gateway".to_owned(), json!(record.gateway.to_string()));
+    if !record.auxiliary.is_empty() {
+        pool.insert("AuxiliaryAddresses".to_owned(), json!(record.auxiliary));
+    }
     json!({
         "Name": record.name,
         "Id": record.id,
@@ -96,7 +99,7 @@ fn summary(record: &NetworkRecord) -> Value {
         "EnableIPv6": false,
         "IPAM": { "Driver": "default", "Options": null, "Config": [pool] },
         "Internal": record.internal,
-        "Attachable": false,
+        "Attachable": record.attachable,
         "Ingress": false,
         "ConfigFrom": { "Network": "" },
         "ConfigOnly": false,
@@ -155,7 +158,10 @@ fn spec(body: NetworkCreate) -> ApiResult<NetworkSpec> {
     let IpamConfig { subnet, gateway, ip_range, auxiliary_addresses } =
         pools.pop().unwrap_or_default();
     let auxiliary = auxiliary_addresses.unwrap_or_default();
-    refuse(!auxiliary.is_empty(), "auxiliary addresses (AuxiliaryAddresses)")?;
+    let address = |(name, text): (String, String)| match text.parse() {
+        Ok(address) => Ok((name, address)),
+        Err(_) => Err(ApiError::bad_request(format!("invalid auxiliary address {name}={text}"))),
+    };
     let given = |text: Option<String>| text.filter(|text| !text.is_empty());
     let gateway = given(gateway).map(|text| {
         text.parse().map_err(|_| ApiError::bad_request(format!("invalid gateway: {text}")))
@@ -169,6 +175,8 @@ fn spec(body: NetworkCreate) -> ApiResult<NetworkSpec> {
         ip_range: given(ip_range).map(|text| text.parse()).transpose()?,
         labels: body.labels.unwrap_or_default(),
         options: body.options.unwrap_or_default(),
+        auxiliary: auxiliary.into_iter().map(address).collect::<ApiResult<_>>()?,
+        attachable: body.attachable.unwrap_or_default(),
     })
 }
 

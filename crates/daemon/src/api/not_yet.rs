@@ -15,6 +15,17 @@ pub(crate) async fn registries() -> ApiError {
     )
 }
 
+/// An image that is not here is nowhere: clients look for these words.
+pub(crate) fn pull(name: &str) -> ApiError {
+    ApiError::new(
+        StatusCode::NOT_FOUND,
+        format!(
+            "No such image: {name}: Ireko does not support registries yet: images come in by `load` \
+             (what `docker save` wrote) and `import`, and `base` is built in"
+        ),
+    )
+}
+
 pub(crate) async fn build() -> ApiError {
     ApiError::not_yet("builds")
 }

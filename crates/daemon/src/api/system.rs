@@ -92,7 +92,7 @@ pub(crate) async fn info(State(app): State<App>) -> ApiResult<Json<Value>> {
         "CpuCfsQuota": true,
         "CPUShares": false,
         "CPUSet": false,
-        "PidsLimit": false,
+        "PidsLimit": true,
         // About a host network that no container here uses: clients warn where one is false.
         "IPv4Forwarding": true,
         "BridgeNfIptables": true,

@@ -84,6 +84,7 @@ impl Engine {
             lease: None,
             aliases: wish.aliases,
             default_route: false,
+            driver_options: wish.driver_options,
         })
     }
 
@@ -104,7 +105,9 @@ impl Engine {
         }
         let users = self.network_users(&network.id);
         let is_held = users.iter().any(|(_, endpoint)| endpoint.fixed == Some(address));
-        match is_held || address == network.gateway {
+        let is_others =
+            address == network.gateway || network.auxiliary.values().any(|other| *other == address);
+        match is_held || is_others {
             true => Err(Error::new(ErrorKind::Forbidden, "Address already in use")),
             false => Ok(()),
         }
@@ -129,6 +132,7 @@ impl Engine {
             })
             .flatten()
             .chain([network.gateway])
+            .chain(network.auxiliary.values().copied())
             .collect()
     }
 

@@ -76,6 +76,10 @@ pub struct NetworkSpec {
     pub labels: BTreeMap<String, String>,
     /// Driver options.
     pub options: BTreeMap<String, String>,
+    /// Addresses that no container is to have, each with what it is called.
+    pub auxiliary: BTreeMap<String, Ipv4Addr>,
+    /// Docker's `--attachable`.
+    pub attachable: bool,
 }
 
 /// All networks.
@@ -276,9 +280,12 @@ impl Networks {
                 ));
             }
             Some(subnet) => subnet,
-            None if spec.gateway.is_some() || spec.ip_range.is_some() => {
+            None if spec.gateway.is_some()
+                || spec.ip_range.is_some()
+                || !spec.auxiliary.is_empty() =>
+            {
                 return Err(Error::bad_parameter(
-                    "a gateway or an IP range takes a subnet: give it with --subnet",
+                    "a gateway, an IP range or an auxiliary address takes a subnet: give it with --subnet",
                 ));
             }
             None => {
@@ -305,6 +312,13 @@ impl Networks {
                 "invalid ip-range {range}: it is not inside the subnet {subnet}"
             )));
         }
+        if let Some((name, address)) =
+            spec.auxiliary.iter().find(|(_, address)| !subnet.contains(**address))
+        {
+            return Err(Error::bad_parameter(format!(
+                "invalid auxiliary address {name}={address}: it is not inside the subnet {subnet}"
+            )));
+        }
         Ok(NetworkRecord {
             version: VERSION,
             id: random_hex(64),
@@ -321,6 +335,8 @@ impl Networks {
             host_loopback,
             labels: spec.labels,
             options: spec.options,
+            auxiliary: spec.auxiliary,
+            attachable: spec.attachable,
         })
     }
 }
@@ -516,7 +532,7 @@ impl Engine {
     }
 }
 
-/// Docker's rule for names of networks, with the names that have a meaning of their own.
+/// As docker, anything that can be seen is a name; some have a meaning of their own.
 fn check_name(name: &str) -> Result<()> {
     if RESERVED.contains(&name) {
         return Err(Error::new(
@@ -524,13 +540,14 @@ fn check_name(name: &str) -> Result<()> {
             format!("operation is not permitted on predefined {name} network"),
         ));
     }
-    let mut characters = name.chars();
-    let begins_well = characters.next().is_some_and(|c| c.is_ascii_alphanumeric());
-    let goes_on = characters.all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
-    match begins_well && goes_on && name.len() <= 128 {
-        true => Ok(()),
-        false => Err(Error::bad_parameter(format!(
-            "invalid network name: {name:?}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
-        ))),
-    }
+    let refusal = match name {
+        "" => "it is empty",
+        name if name.trim() != name => "it begins or ends with a space",
+        name if name.chars().any(|c| c.is_control() || c == '/') => {
+            "it has a slash or a character that cannot be seen"
+        }
+        name if name.len() > 128 => "it is longer than 128 bytes",
+        _ => return Ok(()),
+    };
+    Err(Error::bad_parameter(format!("invalid name: {name:?}: {refusal}")))
 }

@@ -45,6 +45,12 @@ pub struct NetworkRecord {
     pub labels: BTreeMap<String, String>,
     /// Driver options, as they were given.
     pub options: BTreeMap<String, String>,
+    /// Addresses that are others' and given to no container, each with what it is called.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub auxiliary: BTreeMap<String, Ipv4Addr>,
+    /// Docker's `--attachable` was given, which any network is.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub attachable: bool,
 }
 
 /// What connects a network's containers.
@@ -113,6 +119,9 @@ pub struct EndpointRecord {
     /// Of the container's networks that lead outside, this is the one by which it goes there.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub default_route: bool,
+    /// Driver options, as they were given: no driver here knows any.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub driver_options: BTreeMap<String, String>,
 }
 
 /// A container's wish for a network.
@@ -124,6 +133,8 @@ pub struct EndpointSpec {
     pub address: Option<Ipv4Addr>,
     /// A MAC address.
     pub mac: Option<MacAddress>,
+    /// Driver options, which no driver here knows.
+    pub driver_options: BTreeMap<String, String>,
     /// What else others in the network may call it.
     pub aliases: Vec<String>,
 }

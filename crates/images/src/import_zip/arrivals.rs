@@ -121,6 +121,7 @@ fn describe(
         // Guessed when somebody makes a container of it.
         machine: None,
         generalized: false,
+        container: None,
         name: None,
         comment: String::new(),
         author: String::new(),

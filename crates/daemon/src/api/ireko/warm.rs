@@ -22,7 +22,7 @@ pub(crate) async fn warm(State(app): State<App>, body: Body) -> ApiResult<Json<W
             format!("{networks} networks: there are templates with up to {MOST_NETWORKS}");
         return Err(ApiError::bad_request(message));
     }
-    let resources = Resources { memory, cpu_millis };
+    let resources = Resources { memory, cpu_millis, ..Resources::default() };
     let (shape, standing_by) = app.engine.warm(&resources, networks).await?;
     let Shape { memory_mib, vcpus, nics } = shape;
     Ok(Json(Warmed { memory_mib, vcpus, networks: nics, standing_by }))

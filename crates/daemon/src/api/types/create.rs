@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 #[serde(rename_all = "PascalCase", default)]
 pub(crate) struct ContainerCreate {
     pub(crate) hostname: Option<String>,
+    pub(crate) domainname: Option<String>,
     pub(crate) user: Option<String>,
     pub(crate) attach_stdin: Option<bool>,
     pub(crate) attach_stdout: Option<bool>,
@@ -67,6 +68,15 @@ pub(crate) struct HostConfig {
     pub(crate) readonly_rootfs: Option<bool>,
     pub(crate) tmpfs: Option<BTreeMap<String, String>>,
     pub(crate) mounts: Option<Vec<Mount>>,
+    pub(crate) cap_add: Option<Vec<String>>,
+    pub(crate) cap_drop: Option<Vec<String>>,
+    pub(crate) group_add: Option<Vec<String>>,
+    pub(crate) pids_limit: Option<i64>,
+    pub(crate) privileged: Option<bool>,
+    pub(crate) security_opt: Option<Vec<String>>,
+    pub(crate) shm_size: Option<i64>,
+    pub(crate) sysctls: Option<BTreeMap<String, String>>,
+    pub(crate) ulimits: Option<Vec<Ulimit>>,
 }
 
 /// `Cmd` and `Entrypoint`: a list, or one word.
@@ -100,6 +110,15 @@ pub(crate) struct LogConfig {
 pub(crate) struct RestartPolicy {
     pub(crate) name: Option<String>,
     pub(crate) maximum_retry_count: Option<i64>,
+}
+
+/// One of `Ulimits`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct Ulimit {
+    pub(crate) name: String,
+    pub(crate) soft: i64,
+    pub(crate) hard: i64,
 }
 
 /// One of `Mounts`.

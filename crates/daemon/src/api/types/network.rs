@@ -13,6 +13,7 @@ pub(crate) struct NetworkCreate {
     pub(crate) scope: Option<String>,
     pub(crate) internal: Option<bool>,
     pub(crate) ingress: Option<bool>,
+    pub(crate) attachable: Option<bool>,
     pub(crate) config_only: Option<bool>,
     pub(crate) config_from: Option<Map<String, Value>>,
     #[serde(rename = "IPAM")]
