@@ -63,10 +63,12 @@ bench: setup ## measures what create, start and commit cost, the disk engine, an
 # Each unit is one run of the test suite's power cuts: some 7 s of CPU.
 IREKO_SOAK ?= 50
 .PHONY: soak
-soak: test-setup ## tests for hours: power cuts, IREKO_SOAK=n for n times as many, networks in full, then fuzzing
+soak: test-setup ## tests for hours: power cuts, IREKO_SOAK=n for n times as many, networks in full, five machines at once, then fuzzing
 	IREKO_SOAK=$(IREKO_SOAK) $(CARGO) test --release --locked --package ireko-disk
 	IREKO_NET_MIB=1024 IREKO_NET_SHORT=1000 IREKO_NET_MANY=200 IREKO_BIN=$(abspath $(TARGET))/debug/ireko \
 		$(CARGO) test --locked --package ireko-e2e --test network_traffic -- --nocapture
+	IREKO_SOAK=1 IREKO_BIN=$(abspath $(TARGET))/debug/ireko \
+		$(CARGO) test --locked --package ireko-e2e --test machine_twins -- --nocapture
 	scripts/fuzz.sh 600
 
 IREKO_FUZZ_SECONDS ?= 60
