@@ -58,6 +58,20 @@ fn a_machines_screen_is_seen_and_its_keys_are_pressed() {
     assert!(TcpStream::connect(&address).is_err(), "the port is gone with the command");
 }
 
+/// As the documentation has it: by ssh, in a system that runs.
+fn the_agent_is_installed_by_hand(world: &World, key: &str) {
+    world.run(&["exec", "-i", "web", "cat"]).fails_with(126, "qemu-guest-agent");
+    world.ok(&["exec", "web", "cp", "/home/debian/.ssh/authorized_keys", "/root/.ssh/"]);
+    let agent = world.ireko(&["agent"]).output().expect("run ireko agent").stdout;
+    let install = "cat > agent && chmod +x agent && ./agent install";
+    let mut ssh = world.ireko(&["ssh", "-i", key, "root@web", install]);
+    run_with_input(&mut ssh, &agent).ok();
+    world.ok(&["wait", "--for", "agent", "--timeout", "600", "web"]);
+    let ran = run_with_input(&mut world.ireko(&["exec", "-i", "web", "cat"]), b"typed");
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, "typed"), "{ran:?}");
+    assert_eq!(world.ok(&["exec", "web", "systemctl", "is-enabled", "ireko-agent"]), "enabled");
+}
+
 #[test]
 fn debian_comes_up_named_and_lets_a_key_in() {
     let Some(disk) = debian("cloud") else { return };
@@ -93,6 +107,8 @@ fn debian_comes_up_named_and_lets_a_key_in() {
     plain.args(["-i", &key, "-o", &known, "-o", "StrictHostKeyChecking=accept-new", "-p"]);
     plain.args([port.as_str().expect("a port"), "debian@127.0.0.1", "hostname"]);
     assert_eq!(ireko_e2e::run(&mut plain).ok().trim(), "named");
+
+    the_agent_is_installed_by_hand(&world, &key);
     world.ok(&["stop", "web"]);
     world.run(&["ssh", "web"]).fails_with(1, "does not run");
 }
