@@ -14,9 +14,13 @@ use crate::clock;
 use crate::disks;
 use crate::failure::{During, Failure, Result};
 use crate::network;
+use crate::rooted::{Root, by_descriptor};
+use crate::system_disk::{self, SystemDisk};
 
 /// Where the root disk itself is mounted; the container sees a bind mount of it, see [`crate::view`].
 pub const DISK: &str = "/run/disk";
+/// How ext4 is mounted: no background work on a disk whose every new block costs.
+const OPTIONS: &std::ffi::CStr = c"noinit_itable,discard";
 
 /// The configured machine.
 #[derive(Debug)]
@@ -61,14 +65,45 @@ fn set_kernel_parameters(bounds: &Bounds) -> Result<()> {
 fn mount_root(wanted: &Configure) -> Result<OwnedFd> {
     let device = disks::find_sized(&wanted.root, wanted.root_bytes)?;
     fs::create_dir_all(DISK).during(|| "make the root disk's mount point")?;
-    // A container's root that is read-only only to the container is mounted writable: missing
-    // mount points are made first, the view is closed for writing after.
-    let access = if device.read_only { MountFlags::RDONLY } else { MountFlags::empty() };
-    mount(&device.node, DISK, "ext4", access, c"noinit_itable,discard").during(|| {
-        format!("mount the root disk \"{}\" ({}) as ext4", wanted.root.0, device.node.display())
-    })?;
+    if wanted.system {
+        mount_system(&device.node)?;
+    } else {
+        // A container's root that is read-only only to the container is mounted writable: missing
+        // mount points are made first, the view is closed for writing after.
+        let access = if device.read_only { MountFlags::RDONLY } else { MountFlags::empty() };
+        mount(&device.node, DISK, "ext4", access, OPTIONS).during(|| {
+            let serial = &wanted.root.0;
+            format!("mount the root disk \"{serial}\" ({}) as ext4", device.node.display())
+        })?;
+    }
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(DISK, flags, Mode::empty()).during(|| "open the root disk's top folder")
+}
+
+/// Mounts a whole operating system's root file system, and in it that of /var where it is another one.
+fn mount_system(node: &Path) -> Result<()> {
+    reread_partitions(node)?;
+    let devices = SystemDisk::find(node)?;
+    let what = |device: &Path| format!("mount the system's disk ({})", device.display());
+    mount(&devices.root, DISK, "ext4", system_disk::FLAGS, OPTIONS)
+        .during(|| what(&devices.root))?;
+    let Some(var) = devices.var else { return Ok(()) };
+    let root = Root::open(DISK).during(|| "open the root disk's top folder")?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+    let place = root.open_at(b"var", flags).during(|| "open the system's /var")?;
+    mount(&var, by_descriptor(&place), "ext4", system_disk::FLAGS, OPTIONS).during(|| what(&var))
+}
+
+/// _IO(0x12, 95)
+const BLKRRPART: libc::c_ulong = 0x125f;
+
+/// A disk that came in the place of another one keeps that one's partitions until somebody asks.
+fn reread_partitions(node: &Path) -> Result<()> {
+    let disk = rustix::fs::open(node, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .during(|| format!("open {}", node.display()))?;
+    // SAFETY: BLKRRPART takes no argument.
+    unsafe { ioctl(&disk, BLKRRPART, std::ptr::null_mut()) }
+        .during(|| format!("read the partitions of {}", node.display()))
 }
 
 /// `struct rand_pool_info` of linux/random.h, with room for the seeds we accept.

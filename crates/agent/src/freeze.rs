@@ -5,7 +5,8 @@
 //! of mounts says where.
 //!
 //! A host that never comes back must not leave the container stuck: every freeze thaws by itself
-//! after [`FREEZE_LIMIT`], and the thaw then says that what was read meanwhile cannot be trusted.
+//! after [`FREEZE_LIMIT`], and the thaw then says that what was read meanwhile cannot be trusted. Where the
+//! agent itself may be ended meanwhile, a [guard](crate::thaw_guard) sees to it.
 
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
@@ -17,6 +18,7 @@ use rustix::fs::{Mode, OFlags};
 
 use crate::configure::ioctl;
 use crate::failure::{During, Failure, Result};
+use crate::thaw_guard::ThawGuard;
 
 /// _IOWR('X', 119, int)
 const FIFREEZE: libc::c_ulong = 0xc004_5877;
@@ -37,14 +39,16 @@ enum State {
     Frozen {
         until: Instant,
         disks: Vec<OwnedFd>,
+        guard: Option<ThawGuard>,
     },
 }
 
 impl Freezer {
-    /// Writes everything out, then freezes the file systems `disks` are on, in that order.
+    /// Writes everything out, then freezes the file systems `disks` are on, in that order; `guard` is over
+    /// them.
     ///
     /// The caller calls [`Freezer::guard`] next, on a thread that may wait.
-    pub fn freeze(&self, disks: Vec<OwnedFd>) -> Result<()> {
+    pub fn freeze(&self, disks: Vec<OwnedFd>, guard: Option<ThawGuard>) -> Result<()> {
         // Most of the writing is done while writers still run; the freeze itself is then short.
         for disk in &disks {
             rustix::fs::syncfs(disk).during(|| "sync the disks")?;
@@ -66,7 +70,7 @@ impl Freezer {
                 }
             }
         }
-        *state = State::Frozen { until: Instant::now() + FREEZE_LIMIT, disks: frozen };
+        *state = State::Frozen { until: Instant::now() + FREEZE_LIMIT, disks: frozen, guard };
         Ok(())
     }
 
@@ -75,9 +79,9 @@ impl Freezer {
         let mut state = self.lock();
         while let State::Frozen { until, .. } = &*state {
             let Some(left) = until.checked_duration_since(Instant::now()) else {
-                if let State::Frozen { disks, .. } = std::mem::take(&mut *state)
-                    && let Err(failure) = thaw_all(&disks)
-                {
+                let frozen = std::mem::take(&mut *state);
+                drop(state);
+                if let Err(failure) = end(frozen) {
                     crate::kmsg::warn(failure);
                 }
                 return;
@@ -89,11 +93,9 @@ impl Freezer {
 
     /// Lets the file systems take writes again; tells whether they were frozen until now.
     pub fn thaw(&self) -> Result<bool> {
-        let mut state = self.lock();
-        let State::Frozen { disks, .. } = std::mem::take(&mut *state) else { return Ok(false) };
+        let frozen = std::mem::take(&mut *self.lock());
         self.changed.notify_all();
-        thaw_all(&disks)?;
-        Ok(true)
+        end(frozen)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -101,14 +103,29 @@ impl Freezer {
     }
 }
 
-/// Thaws in the other order; tries all, tells the last failure.
-fn thaw_all(disks: &[OwnedFd]) -> Result<()> {
-    let mut result = Ok(());
+/// Ends a freeze; whether nothing else did before.
+fn end(state: State) -> Result<bool> {
+    let State::Frozen { until, disks, guard } = state else { return Ok(false) };
+    let stayed = thaw_all(&disks);
+    let is_in_time = Instant::now() < until;
+    if let Some(guard) = guard {
+        guard.dismiss();
+    }
+    Ok(stayed? && is_in_time)
+}
+
+/// Thaws in the other order; tries all, tells the last failure. Whether all were frozen.
+pub(crate) fn thaw_all(disks: &[OwnedFd]) -> Result<bool> {
+    let mut result = Ok(true);
     for disk in disks.iter().rev() {
         // SAFETY: FITHAW ignores its argument.
-        let thawed = unsafe { ioctl(disk, FITHAW, std::ptr::null_mut()) };
-        if let Err(failure) = thawed.during(|| "thaw the disks") {
-            result = Err(failure);
+        match unsafe { ioctl(disk, FITHAW, std::ptr::null_mut()) } {
+            Ok(()) => {}
+            // Somebody else did.
+            Err(cause) if cause.raw_os_error() == Some(libc::EINVAL) => {
+                result = result.map(|_| false);
+            }
+            Err(cause) => result = Err(Failure::of("thaw the disks", cause)),
         }
     }
     result

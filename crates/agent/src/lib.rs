@@ -46,6 +46,7 @@ mod install;
 pub mod network;
 pub mod rooted;
 mod system_disk;
+mod thaw_guard;
 mod units;
 pub mod view;
 

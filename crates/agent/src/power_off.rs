@@ -64,6 +64,8 @@ pub fn shut_down() -> Result<()> {
 
 /// Writes the file system's superblock as clean, also where a mount of it is still held.
 pub(crate) fn close_disk() {
+    // Mounted in it where it is a whole operating system's.
+    let _ = unmount(format!("{DISK}/var"), UnmountFlags::NOFOLLOW);
     match mount_remount(DISK, MountFlags::RDONLY, c"") {
         // The second: it was never mounted.
         Ok(()) | Err(Errno::INVAL) => {}

@@ -23,7 +23,7 @@ use crate::addresses::addresses;
 use crate::apply_tar;
 use crate::configure::{Machine, configure};
 use crate::failure::{During, Failure, Result};
-use crate::files;
+use crate::files::{self, Scene};
 use crate::freeze::{Freezer, mounted_disks};
 use crate::generalize::{Generalized, generalize_disk};
 use crate::install::prepare_disk;
@@ -31,6 +31,7 @@ use crate::port::{Event, Port};
 use crate::process::{Part, Process};
 use crate::rehearse::rehearse;
 use crate::spawn::{self, Child, Target};
+use crate::thaw_guard::ThawGuard;
 use crate::{clock, kmsg, network, power_off, processes, usage, view};
 
 /// What the agent is in its machine.
@@ -312,6 +313,7 @@ impl Agent {
                 self.work(id, move || Ok(Reply::Prepared { system: prepare_disk(&disk)? }));
                 return Ok(None);
             }
+            RequestBody::Ping => {}
             RequestBody::Hail => {
                 self.greet();
                 return Ok(None);
@@ -322,9 +324,12 @@ impl Agent {
                 return Ok(None);
             }
             RequestBody::ShutDown => {
-                // What is frozen could not be written out.
-                let _ = self.freezer.thaw();
-                self.work(id, || power_off::shut_down().map(|()| Reply::Done));
+                let freezer = Arc::clone(&self.freezer);
+                self.work(id, move || {
+                    // What is frozen could not be written out.
+                    let _ = freezer.thaw();
+                    power_off::shut_down().map(|()| Reply::Done)
+                });
                 return Ok(None);
             }
             RequestBody::ReadClock => return Ok(Some(Reply::Clock { unix_nanos: clock::read() })),
@@ -351,6 +356,8 @@ impl Agent {
                 | RequestBody::Resize { .. }
                 | RequestBody::Freeze
                 | RequestBody::Thaw
+                | RequestBody::Files { .. }
+                | RequestBody::Ping
         );
         let is_for_service = matches!(
             body,
@@ -413,13 +420,17 @@ impl Agent {
     }
 
     fn work_on_files(&mut self, request: u64, id: ProcessId, job: FileJob) -> Result<()> {
-        let machine = self.machine()?;
+        let scene = match self.role {
+            Role::Init => {
+                let first = self.processes.get(&ProcessId::INIT).and_then(Process::running);
+                Scene::Container { machine: self.machine()?, first: first.map(|(_, pid)| pid) }
+            }
+            Role::Service => Scene::System,
+        };
         if id == ProcessId::INIT || self.processes.contains_key(&id) {
             let message = format!("process {} is another one", id.0);
             return Err(Failure::new(FailureKind::BadInput, message));
         }
-        let first = self.processes.get(&ProcessId::INIT).and_then(Process::running);
-        let first = first.map(|(_, pid)| pid);
         let (input, stdin) = pipe_with(PipeFlags::CLOEXEC).during(|| "make a pipe")?;
         let (stdout, output) = pipe_with(PipeFlags::CLOEXEC).during(|| "make a pipe")?;
         for end in [&stdin, &stdout] {
@@ -428,7 +439,7 @@ impl Agent {
         let reporter = self.reporter.clone();
         in_thread(move || {
             let pipes = files::Pipes { input, output };
-            let done = guarded(|| files::work(&machine, first, job, pipes));
+            let done = guarded(|| files::work(&scene, job, pipes));
             let reply = done.map_or_else(Reply::from, Reply::Files);
             reporter.report(Outcome::Worked { request, process: id, reply });
         })?;
@@ -440,6 +451,8 @@ impl Agent {
 
     fn freeze(&self, request: u64) -> Result<()> {
         let freezer = Arc::clone(&self.freezer);
+        // Nobody in a container can end its machine's first process.
+        let needs_guard = self.role == Role::Service;
         let (top, beside) = match self.role {
             Role::Init => {
                 let first = self.processes.get(&ProcessId::INIT).and_then(Process::running);
@@ -453,7 +466,8 @@ impl Agent {
                 let root = top.open()?;
                 let mut disks = beside.map(|pid| mounted_disks(pid, &root)).unwrap_or_default();
                 disks.push(root);
-                freezer.freeze(disks)
+                let guard = needs_guard.then(|| ThawGuard::over(&disks)).transpose()?;
+                freezer.freeze(disks, guard)
             });
             let failed = frozen.is_err();
             let reply = frozen.map_or_else(Reply::from, |()| Reply::Done);

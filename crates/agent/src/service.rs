@@ -13,7 +13,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::failure::{During, Result};
 use crate::port::Port;
 use crate::serve::{self, Role};
-use crate::{install, kmsg, uevent};
+use crate::{install, kmsg, thaw_guard, uevent};
 
 /// How long the driver of a device for ports may take to be loaded, early in a slow boot. The system's own
 /// service manager waits for that, and starts nothing meanwhile that comes after us.
@@ -30,6 +30,7 @@ pub fn main(words: &[String]) -> i32 {
     let done = match words {
         [] => run(),
         [word] if word == "install" => install::install_here(),
+        [word, numbers @ ..] if word == thaw_guard::WORD => thaw_guard::main(numbers),
         _ => {
             eprintln!("usage: ireko-agent [install]");
             return 2;

@@ -5,6 +5,7 @@
 //! The tests are in `tests/`, one file a subject.
 #![forbid(unsafe_code)]
 
+pub mod agent_line;
 pub mod docker;
 pub mod guest_program;
 pub mod machine;

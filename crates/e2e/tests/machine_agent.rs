@@ -5,6 +5,7 @@ use ireko_e2e::machine::{debian, log_in};
 use ireko_e2e::programs::run_with_input;
 use ireko_e2e::slots::Vms;
 use ireko_e2e::terminal::Terminal;
+use std::process::Command;
 
 #[track_caller]
 fn await_agent(world: &World, container: &str) {
@@ -35,6 +36,45 @@ fn exec_as_in_any_container(world: &World) {
     assert_eq!(shell.exit_code(), 5);
 }
 
+/// Both ways while it runs, through its agent.
+fn files(world: &World) {
+    let outside = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| outside.path().join(name).to_str().expect("a path").to_owned();
+    std::fs::create_dir_all(at("site/deep")).expect("a folder");
+    std::fs::write(at("site/deep/page"), "hello").expect("write");
+    std::os::unix::fs::symlink("deep/page", at("site/link")).expect("a link");
+    world.ok(&["cp", &at("site/."), "one:/srv"]);
+    assert_eq!(world.ok(&["exec", "one", "cat", "/srv/link"]), "hello");
+    world.ok(&["exec", "one", "sh", "-c", "echo more >> /srv/deep/page; rm /etc/motd"]);
+    world.ok(&["cp", "one:/srv/deep", &at("back")]);
+    assert_eq!(std::fs::read_to_string(at("back/page")).expect("read"), "hellomore\n");
+    world.run(&["cp", "one:/nope", "-"]).fails_with(1, "Could not find the file /nope");
+    let changes = world.ok(&["diff", "one"]);
+    for change in ["C /srv", "A /srv/deep", "A /srv/deep/page", "A /srv/link", "D /etc/motd"] {
+        assert!(changes.lines().any(|line| line == change), "{change} in {changes}");
+    }
+    assert!(!changes.contains("/usr"), "what nobody touched is not told: {changes}");
+    assert!(!changes.contains("/proc"), "nor what is only mounted: {changes}");
+}
+
+/// The same where it does not run: its disk is looked at by another system.
+fn files_at_rest(world: &World) {
+    let outside = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| outside.path().join(name).to_str().expect("a path").to_owned();
+    std::fs::write(at("late"), "by another system").expect("write");
+    world.ok(&["cp", &at("late"), "one:/root/late"]);
+    let changes = world.ok(&["diff", "one"]);
+    for change in ["A /root/late", "A /srv/link", "D /etc/motd"] {
+        assert!(changes.lines().any(|line| line == change), "{change} in {changes}");
+    }
+    world.ok(&["export", "-o", &at("all.tar"), "one"]);
+    let listed = Command::new("tar").args(["-tf", &at("all.tar")]).output().expect("run tar");
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    for name in ["root/late", "srv/deep/page", "usr/local/sbin/ireko-agent"] {
+        assert!(listed.lines().any(|line| line == name), "{name} is not in it");
+    }
+}
+
 /// What the guest says of its address counts, not what its network keeps for it.
 fn addresses(world: &World) {
     world.ok(&["wait", "--for", "ip", "--timeout", "600", "one"]);
@@ -61,6 +101,7 @@ fn suspend_and_go_on(world: &World) {
     assert!(world.ok(&["ps", "-a"]).contains("Suspended"));
     world.run(&["commit", "one", "x"]).fails_with(1, "its disk has to stay as it is");
     world.run(&["update", "-m", "2g", "one"]).fails_with(1, "what was saved of it");
+    world.run(&["cp", "one:/etc/hostname", "-"]).fails_with(1, "its disk has to stay as it is");
     world.ok(&["start", "one"]);
     assert_eq!(world.inspect("one", "/State/Origin"), "suspended");
     assert_eq!(world.ok(&["exec", "one", "cat", "/run/kept"]), "kept");
@@ -73,6 +114,7 @@ fn the_second_way(world: &World) {
     world.run(&["exec", "one", "systemctl", "stop", "ireko-agent"]);
     await_agent(world, "one");
     world.run(&["exec", "-i", "one", "cat"]).fails_with(126, "`ireko image prepare`");
+    world.run(&["cp", "one:/etc/hostname", "-"]).fails_with(1, "go through Ireko's agent");
     world.run(&["exec", "one", "sh", "-c", "echo no >&2; exit 3"]).fails_with(3, "no\n");
     assert!(world.ok(&["ip", "one"]).contains("172.17.0.99"));
     world.ok(&["exec", "one", "systemctl", "start", "ireko-agent"]);
@@ -101,7 +143,7 @@ fn a_full_disk(world: &World) {
 #[test]
 fn debian_boots_with_an_agent_is_asked_suspended_and_committed_and_its_image_boots() {
     let Some(disk) = debian("bios") else { return };
-    let world = World::new("debian by the BIOS", Vms::One);
+    let world = World::new("debian by the BIOS", Vms::Two);
     world.ok(&["image", "import", disk.to_str().expect("a path"), "debian-server"]);
     world.ok(&["image", "prepare", "debian-server", "prepared"]);
     world.ok(&["run", "-d", "--name", "one", "--hostname", "debian", "prepared"]);
@@ -109,6 +151,7 @@ fn debian_boots_with_an_agent_is_asked_suspended_and_committed_and_its_image_boo
     assert_eq!(world.inspect("one", "/HostConfig/Annotations/ireko.hardware"), "virtio");
     await_agent(&world, "one");
     exec_as_in_any_container(&world);
+    files(&world);
     addresses(&world);
     suspend_and_go_on(&world);
     the_second_way(&world);
@@ -120,6 +163,7 @@ fn debian_boots_with_an_agent_is_asked_suspended_and_committed_and_its_image_boo
     world.ok(&["stop", "one"]);
     assert_eq!(world.inspect("one", "/State/ExitCode"), 0, "it powered itself off in time");
     assert_eq!(world.inspect("one", "/State/Error"), "");
+    files_at_rest(&world);
     world.ok(&["rm", "one"]);
 
     world.ok(&["run", "-d", "--name", "two", "--hostname", "debian", "live"]);

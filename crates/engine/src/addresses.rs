@@ -50,7 +50,7 @@ impl Engine {
         if !record.is_running() {
             return Err(Error::conflict(format!("container {} is not running", record.name)));
         }
-        let reported = match record.process.is_machine() {
+        let reported = match record.process.is_machine() && !record.is_paused() {
             true => {
                 self.ask_for_addresses(&record, Attention::Asked).await.unwrap_or_else(|error| {
                     tracing::debug!(error = error.chain(), "addresses are those of the networks");

@@ -11,6 +11,7 @@
 use crate::blocking::{blocking, to_its_end};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::guest_work::GuestDisk;
 use crate::listing::Listing;
 use crate::spool::Spool;
 use ireko_protocol::listing::{Listed, compare};
@@ -61,17 +62,20 @@ impl Engine {
                 Ok(store.image_ground(&found.id)?)
             });
             let spool = Spool::new(&engine.places().root)?;
-            let image = match record.process.is_machine() {
-                // Refused below, in the words for that.
-                true => None,
-                false => Some(engine.list_layer(ground.await?, &spool).await?),
+            let (disk, own): (_, &[&[u8]]) = match record.process.is_machine() {
+                true => (GuestDisk::System, &[]),
+                false => (GuestDisk::FileSystem, &OWN),
             };
+            if record.process.is_machine() && record.is_running() {
+                // Found out before its image is listed, which takes a while.
+                engine.stat_path(&record.id, "/").await?;
+            }
+            let image = engine.list_layer(ground.await?, disk, &spool).await?;
             let access = engine.reach_files(&container).await?;
             let compared = async {
-                let image = image.ok_or_else(|| Error::internal("no image was listed"))?;
                 let mut old = Listing::of_file(&image).await?;
                 let mut new = Listing::of_guest(&access.shim).await?;
-                differences(&mut old, &mut new, &OWN).await
+                differences(&mut old, &mut new, own).await
             };
             let compared = compared.await;
             access.end(compared).await

@@ -4,6 +4,8 @@
 //!   it runs         ─► its shim  ─► the agent in its guest, which sees what is mounted there
 //!   it does not run ─► a VM with its disk, for as long as that takes; no other verb meanwhile
 //! ```
+//! A whole operating system is no exception, where Ireko's agent runs in it, or it does not run and is a Linux on
+//! ext4.
 //! What leads where is looked up in the guest; the host opens no file of a container's.
 
 use crate::blocking::{blocking, to_its_end};
@@ -11,11 +13,12 @@ use crate::container::Container;
 use crate::decompress;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
-use crate::guest_work::FileVm;
+use crate::guest_work::{FileVm, GuestDisk};
 use crate::shim_client::{AskError, QUICK, Refusal, ShimSocket, unexpected};
 use crate::spool::Spool;
 use crate::state::RunState;
 use crate::streams::{InputWriter, OutputReader, Streams, pair};
+use crate::suspend::check_disk_is_free;
 use bytes::Bytes;
 use ireko_protocol::agent::FailureKind;
 use ireko_protocol::files::{FileAnswer, FileJob, PathStat};
@@ -188,20 +191,21 @@ impl Engine {
             return Err(Error::not_found(format!("No such container: {}", record.id)));
         }
         if record.process.is_machine() {
-            let name = &record.name;
-            return Err(Error::unsupported(format!(
-                "container {name} is a whole operating system: Ireko does not look into its disk"
-            ))
-            .hint(format!(
-                "while it runs, `ireko exec {name} tar c PATH` writes files out and `ireko exec -i \
-                 {name} tar x` takes them in"
-            )));
+            check_disk_is_free(&record)?;
+            // A container's agent works while its processes stand still; a machine's does not.
+            if record.is_paused() {
+                let name = &record.name;
+                return Err(Error::conflict(format!(
+                    "container {name} is paused, unpause the container before its files are worked with"
+                )));
+            }
         }
         if record.is_running() {
             return Ok(Access { shim: container.running_shim(self.places())?, vm: None });
         }
         let spool = Spool::new(&self.places().root)?;
-        let vm = self.file_vm(&container.scratch(), spool.folder()).await?;
+        let disk = GuestDisk::of(record.process.is_machine());
+        let vm = self.file_vm(&container.scratch(), spool.folder(), disk).await?;
         Ok(Access { shim: vm.socket().clone(), vm: Some((vm, spool, verb)) })
     }
 }

@@ -24,6 +24,8 @@ use tokio::time::timeout;
 
 /// What a Windows calls itself.
 const WINDOWS: &str = "mswindows";
+/// The namespace of Windows' answer files.
+const ANSWERS: &str = "urn:schemas-microsoft-com:unattend";
 /// Time for a Windows to generalize itself: minutes, and on slow disks many.
 const SYSPREP: Duration = Duration::from_secs(3600);
 
@@ -65,6 +67,7 @@ impl Engine {
     ) -> Result<CommitReport> {
         let name = options.name.as_deref().map(Name::parse).transpose()?;
         let name = name.ok_or_else(|| Error::bad_parameter("a generalized image needs a name"))?;
+        answer_file.as_deref().map_or(Ok(()), check_answers)?;
         let container = self.find(reference)?;
         if !container.record().process.is_machine() {
             return Err(no_system(reference));
@@ -174,8 +177,57 @@ impl Engine {
     }
 }
 
+/// Refuses what sysprep would refuse too, in a log file and after the machine's services were stopped.
+fn check_answers(text: &str) -> Result<()> {
+    match text.contains("<unattend") && text.contains(ANSWERS) {
+        true => Ok(()),
+        false => Err(Error::bad_parameter(format!(
+            "this is no answer file of Windows': one has <unattend xmlns=\"{ANSWERS}\"> at its top"
+        ))),
+    }
+}
+
 fn no_system(name: &str) -> Error {
     Error::bad_parameter(format!(
         "{name} is no whole operating system: a container of it has no identity but its own"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The one in the documentation, as a user copies it.
+    fn documented() -> &'static str {
+        let text = include_str!("../../../docs/machines.md");
+        let from = text.find("<?xml").unwrap();
+        let to = text[from..].find("```").unwrap();
+        &text[from..from + to]
+    }
+
+    #[test]
+    fn what_is_no_answer_file_is_refused_before_anything_is_done() {
+        check_answers(documented()).unwrap();
+        for text in
+            ["", "{}", "<unattend/>", "<domain xmlns='urn:schemas-microsoft-com:unattend'/>"]
+        {
+            let error = check_answers(text).unwrap_err().to_string();
+            assert!(error.contains("no answer file"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_documented_answer_file_is_xml() {
+        let lint = std::process::Command::new("xmllint")
+            .args(["--noout", "-"])
+            .stdin(std::process::Stdio::piped())
+            .spawn();
+        let Ok(mut lint) = lint else {
+            eprintln!("skipped: no xmllint (package libxml2-utils)");
+            return;
+        };
+        std::io::Write::write_all(&mut lint.stdin.take().unwrap(), documented().as_bytes())
+            .unwrap();
+        assert!(lint.wait().unwrap().success());
+    }
 }

@@ -27,6 +27,22 @@ const POWER_OFF: Duration = Duration::from_secs(300);
 /// Time for a shim that has said how its VM ended to end itself.
 const FAREWELL: Duration = Duration::from_secs(30);
 
+/// What a VM that works with files finds on its disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GuestDisk {
+    /// A container's root file system, and nothing else.
+    FileSystem,
+    /// A whole operating system, its root file system in a partition.
+    System,
+}
+
+impl GuestDisk {
+    /// That of a container or image that is a machine's, or not.
+    pub(crate) fn of(is_machine: bool) -> Self {
+        if is_machine { Self::System } else { Self::FileSystem }
+    }
+}
+
 /// An image that work in a guest makes of another.
 pub(crate) struct Derived {
     /// What is done with its disk; `None` is nothing.
@@ -162,7 +178,7 @@ impl Engine {
         work_dir: &Path,
         work: Work,
     ) -> Result<()> {
-        let mut vm = self.spawn_worker(leaf, work_dir, work).await?;
+        let mut vm = self.spawn_worker(leaf, work_dir, work, GuestDisk::FileSystem).await?;
         let answer = match vm.reach().await {
             Ok(()) => vm.socket.ask(Request::Wait, LONGEST).await,
             Err(error) => Err(error.into()),
@@ -171,8 +187,13 @@ impl Engine {
     }
 
     /// A VM whose shim does what it is asked about the files on the disk `leaf`, until [`FileVm::end`].
-    pub(crate) async fn file_vm(&self, leaf: &Path, work_dir: &Path) -> Result<FileVm> {
-        let mut worker = self.spawn_worker(leaf, work_dir, Work::Files).await?;
+    pub(crate) async fn file_vm(
+        &self,
+        leaf: &Path,
+        work_dir: &Path,
+        disk: GuestDisk,
+    ) -> Result<FileVm> {
+        let mut worker = self.spawn_worker(leaf, work_dir, Work::Files, disk).await?;
         let held = match worker.reach().await {
             Ok(()) => worker.socket.open(Request::Hold, BOOT).await,
             Err(error) => Err(error.into()),
@@ -186,12 +207,19 @@ impl Engine {
         }
     }
 
-    async fn spawn_worker(&self, leaf: &Path, work_dir: &Path, work: Work) -> Result<Worker> {
+    async fn spawn_worker(
+        &self,
+        leaf: &Path,
+        work_dir: &Path,
+        work: Work,
+        disk: GuestDisk,
+    ) -> Result<Worker> {
         let vm = random_hex(12);
         let (engine, leaf, work_dir) = (self.clone(), leaf.to_owned(), work_dir.to_owned());
         let (plan, held) = blocking(move || {
             let (chain, held) = engine.store.hold_chain(&leaf)?;
-            let plan = engine.plan_work(vm, chain, &work_dir, work);
+            let mut plan = engine.plan_work(vm, chain, &work_dir, work);
+            plan.configure.system = disk == GuestDisk::System;
             write_plan(&plan)?;
             Ok((plan, held))
         })

@@ -4,7 +4,7 @@ use crate::blocking::blocking;
 use crate::engine::Engine;
 use crate::error::{Attempt, Error, Result};
 use crate::files::{Job, plain};
-use crate::guest_work::FileVm;
+use crate::guest_work::{FileVm, GuestDisk};
 use crate::shim_client::ShimSocket;
 use crate::spool::Spool;
 use ireko_images::{Ground, PendingLayer};
@@ -127,10 +127,10 @@ pub(crate) struct LayerVm {
 
 impl Engine {
     /// Starts a VM that can be asked about a layer's files.
-    pub(crate) async fn layer_vm(&self, layer: Ground) -> Result<LayerVm> {
+    pub(crate) async fn layer_vm(&self, layer: Ground, disk: GuestDisk) -> Result<LayerVm> {
         let store = Arc::clone(&self.store);
         let pending = blocking(move || Ok(store.begin_layer(&layer, "looked-at")?)).await?;
-        let vm = self.file_vm(&pending.leaf, &pending.work_dir).await?;
+        let vm = self.file_vm(&pending.leaf, &pending.work_dir, disk).await?;
         Ok(LayerVm { vm, pending })
     }
 
@@ -145,9 +145,14 @@ impl Engine {
     }
 
     /// Lists a layer's files into a file.
-    pub(crate) async fn list_layer(&self, layer: Ground, spool: &Spool) -> Result<PathBuf> {
+    pub(crate) async fn list_layer(
+        &self,
+        layer: Ground,
+        disk: GuestDisk,
+        spool: &Spool,
+    ) -> Result<PathBuf> {
         let file = spool.listing();
-        let vm = self.layer_vm(layer).await?;
+        let vm = self.layer_vm(layer, disk).await?;
         let listed = async { Listing::of_guest(vm.vm.socket()).await?.keep(&file).await }.await;
         self.end_layer_vm(vm, listed).await?;
         Ok(file)

@@ -110,6 +110,7 @@ pub(crate) fn bare_guest(hostname: String) -> Configure {
         unix_nanos: 0,
         hostname,
         root: DiskSerial::root(),
+        system: false,
         root_bytes: None,
         disks: Vec::new(),
         read_only: false,

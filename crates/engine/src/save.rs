@@ -14,6 +14,7 @@ use crate::diff::{Change, ChangeKind, OWN, differences};
 use crate::engine::Engine;
 use crate::error::{Attempt, Error, Result};
 use crate::files::{FileStream, Job, plain};
+use crate::guest_work::GuestDisk;
 use crate::listing::Listing;
 use crate::shim_client::ShimSocket;
 use crate::spool::Spool;
@@ -185,12 +186,12 @@ impl Engine {
             }
         }
         let Some(below) = below else {
-            let vm = self.layer_vm(layer.ground.clone()).await?;
+            let vm = self.layer_vm(layer.ground.clone(), GuestDisk::FileSystem).await?;
             let written = write_job(vm.vm.socket(), FileJob::Export, &file).await;
             return self.end_layer_vm(vm, written).await;
         };
-        let listed = self.list_layer(below.clone(), spool).await?;
-        let vm = self.layer_vm(layer.ground.clone()).await?;
+        let listed = self.list_layer(below.clone(), GuestDisk::FileSystem, spool).await?;
+        let vm = self.layer_vm(layer.ground.clone(), GuestDisk::FileSystem).await?;
         let written = async {
             let mut old = Listing::of_file(&listed).await?;
             let mut new = Listing::of_guest(vm.vm.socket()).await?;
@@ -203,7 +204,7 @@ impl Engine {
 
     /// Makes a layer's tar of its skeleton and its files.
     async fn again(&self, layer: Ground, skeleton: &Path, to: &Path) -> Result<Blob> {
-        let vm = self.layer_vm(layer).await?;
+        let vm = self.layer_vm(layer, GuestDisk::FileSystem).await?;
         let made = assemble(vm.vm.socket(), skeleton, to).await;
         self.end_layer_vm(vm, made).await
     }

@@ -21,12 +21,14 @@ use ireko_protocol::agent::FailureKind;
 use ireko_protocol::shim::Request;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// Docker's time between the polite signal and SIGKILL.
 const PATIENCE: i64 = 10;
 /// The same for a whole operating system, which has many processes to end and disks to unmount.
 const MACHINE_PATIENCE: i64 = 120;
+/// Time for a guest to take a signal, however little there is for its process to end.
+const TELLING: Duration = Duration::from_secs(5);
 /// Time for a guest whose process is dead to sync, unmount and power off. The shim itself switches
 /// off after less.
 const POWER_OFF: Duration = Duration::from_secs(150);
@@ -111,19 +113,9 @@ impl Engine {
             self.unpause_container(container).await?;
         }
         self.emit(&record, "kill", &[("signal", signal.to_string())]);
-        let mut ending = Box::pin(waiting.ending());
-        if !matches!(send(&target.shim, signal).await, Delivery::Silent(_)) {
-            match u64::try_from(patience) {
-                Ok(seconds) => {
-                    if timeout(Duration::from_secs(seconds), &mut ending).await.is_ok() {
-                        return Ok(());
-                    }
-                }
-                Err(_) => {
-                    ending.await;
-                    return Ok(());
-                }
-            }
+        let patience = u64::try_from(patience).ok().map(Duration::from_secs);
+        if end_politely(send(&target.shim, signal), waiting.ending(), patience).await {
+            return Ok(());
         }
         self.emit(&record, "kill", &[("signal", KILL.to_string())]);
         self.end_by_force(container, &target).await
@@ -220,6 +212,27 @@ impl Engine {
     }
 }
 
+/// Has a process told to end, and waits until it has, as long as `patience` lasts, or for ever; whether it
+/// did. A guest that takes no signal at all is not waited for; the time that it takes to take one counts.
+async fn end_politely(
+    send: impl Future<Output = Delivery>,
+    ending: impl Future,
+    patience: Option<Duration>,
+) -> bool {
+    let Some(patience) = patience else {
+        let is_told = !matches!(send.await, Delivery::Silent(_));
+        if is_told {
+            ending.await;
+        }
+        return is_told;
+    };
+    let deadline = Instant::now() + patience;
+    match timeout(patience.max(TELLING), send).await {
+        Ok(Delivery::Silent(_)) | Err(_) => false,
+        Ok(Delivery::Delivered | Delivery::NoProcess) => timeout_at(deadline, ending).await.is_ok(),
+    }
+}
+
 /// Notes whose wish the coming end is. A full disk must not keep a container from being stopped.
 pub(crate) async fn stopped_by_user(container: &Arc<Container>) {
     if let Err(error) = container.update_regardless(|record| record.stopped_by_user = true).await {
@@ -242,5 +255,30 @@ async fn send(shim: &ShimSocket, signal: i32) -> Delivery {
             Delivery::Silent(Error::bad_parameter(refusal.message))
         }
         Err(error) => Delivery::Silent(error.into_error(|| format!("send signal {signal}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::{pending, ready};
+
+    const LONG: Option<Duration> = Some(Duration::from_secs(600));
+
+    #[tokio::test]
+    async fn one_that_takes_no_signal_is_not_waited_for() {
+        for patience in [None, LONG] {
+            let silent = ready(Delivery::Silent(Error::internal("no")));
+            assert!(!end_politely(silent, pending::<()>(), patience).await);
+        }
+    }
+
+    #[tokio::test]
+    async fn one_that_ends_has_ended_and_one_without_time_is_not_waited_for() {
+        for patience in [None, LONG] {
+            assert!(end_politely(ready(Delivery::Delivered), ready(()), patience).await);
+        }
+        let told = ready(Delivery::Delivered);
+        assert!(!end_politely(told, pending::<()>(), Some(Duration::ZERO)).await);
     }
 }

@@ -170,7 +170,7 @@ pub enum RequestBody {
         /// The serial of the virtio disk.
         disk: DiskSerial,
     },
-    /// Works with files. The job's bytes travel on the streams of `process`, which has no other use; a
+    /// Works with files: a container's, or of a service those of its system. The job's bytes travel on the streams of `process`, which has no other use; a
     /// `Signal` to it, whichever, makes the job fail. Reply, after the last byte: `Files`.
     Files {
         /// Chosen as for `Spawn`.
@@ -180,6 +180,8 @@ pub enum RequestBody {
     },
     /// `sync`, unmounts, powers the machine off. Reply: none, the machine ends.
     PowerOff,
+    /// Nothing but a sign of life. Reply: `Done`; an older agent fails it, which is one too.
+    Ping,
     /// Of a service: a new host is there. What an earlier one started runs on, and nobody hears of it
     /// any more. The agent says `Hello`. Reply: none.
     Hail,
@@ -226,6 +228,9 @@ pub struct Configure {
     pub hostname: String,
     /// The disk mounted as the container's root (ext4, `noinit_itable,discard`).
     pub root: DiskSerial,
+    /// It is a whole operating system's: the root file system is in one of its partitions.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub system: bool,
     /// Its size in bytes: until it has that, another disk's place is not it yet. `None` is any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root_bytes: Option<u64>,

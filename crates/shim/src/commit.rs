@@ -10,17 +10,21 @@
 use crate::guest::{Guest, ORDINARY};
 use crate::live_disk::LiveDisk;
 use ireko_disk::{Disk, FreezePlan};
-use ireko_protocol::agent::{DiskSerial, Reply, RequestBody};
+use ireko_protocol::agent::{DiskSerial, FREEZE_LIMIT, Reply, RequestBody};
 use ireko_protocol::shim::{CommitRequest, Committed};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// The way of an answer through a busy guest.
+const GRACE: Duration = Duration::from_secs(10);
 
 /// Somebody in the guest who can hold its file systems still.
 pub trait Freezes {
     /// Holds them still; whether that is certain.
     fn freeze(&self) -> bool;
-    /// Lets them go on; whether they were held still all the time.
-    fn thaw(&self) -> bool;
+    /// Lets them go on; whether they were held still all the time. Also asked where they may not be held
+    /// (`is_certain`): a guest that is late may do it after all.
+    fn thaw(&self, is_certain: bool) -> bool;
 }
 
 /// Carries out a commit; afterwards it is durable. `disks` are the VM's, the root disk among them.
@@ -43,8 +47,7 @@ pub fn commit(
     let frozen = request.freeze_guest && guest.freeze();
     let hold = Instant::now();
     let result = LiveDisk::freeze_all(&plans);
-    // Thawed even where the freeze was not confirmed: a late guest may freeze after all.
-    let stayed_frozen = request.freeze_guest && guest.thaw() && frozen;
+    let stayed_frozen = request.freeze_guest && guest.thaw(frozen) && frozen;
     let hold_micros = hold.elapsed().as_micros() as u64;
     result?;
     Ok(Committed { file_system_consistent: stayed_frozen, sync_micros, hold_micros })
@@ -89,9 +92,15 @@ impl Freezes for Guest {
         }
     }
 
-    /// The agent thaws by itself after a while, and says so: a late answer is as good as any.
-    fn thaw(&self) -> bool {
-        match self.call(RequestBody::Thaw, ORDINARY) {
+    /// The agent thaws by itself after a while, and says so: a later answer is not worth waiting for.
+    fn thaw(&self, is_certain: bool) -> bool {
+        if !is_certain {
+            if let Err(error) = self.tell(RequestBody::Thaw) {
+                tracing::warn!(%error, "the guest is not told to thaw");
+            }
+            return false;
+        }
+        match self.call(RequestBody::Thaw, FREEZE_LIMIT + GRACE) {
             Ok(Reply::Thawed { was_frozen }) => was_frozen,
             other => {
                 tracing::warn!(?other, "the guest does not answer to thaw");

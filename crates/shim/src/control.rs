@@ -8,8 +8,8 @@ use crate::link::Link;
 use crate::live_disk::LiveDisk;
 use crate::log::Log;
 use crate::machine::{self, Machine};
-use crate::machine_agents::GREETING;
 use crate::machine_exec;
+use crate::machine_freeze::MachineFreeze;
 use crate::nics::{self, Nics, Rewired};
 use crate::phase::Progress;
 use crate::streams::{AtEnd, Client, Fanout, copy_input, copy_typing, forward_output};
@@ -160,8 +160,8 @@ fn answer(shared: &Arc<Shared>, link: &Arc<Link>, frame: &Frame) -> io::Result<C
             exec(shared, link, *process)?;
             Ok(Carried::Nothing)
         }
-        Request::Files { job } => match running_guest(shared) {
-            Ok(guest) => Job::begin(shared, guest, link, job).map(Carried::Files),
+        Request::Files { job } => match guest_for_files(shared) {
+            Ok(guest) => Job::begin(shared, &guest, link, job).map(Carried::Files),
             Err(answer) => link.send_message(&answer).map(|()| Carried::Nothing),
         },
         Request::Hold => {
@@ -192,16 +192,14 @@ fn simple(shared: &Arc<Shared>, request: Request) -> Result<Answer, Answer> {
         Request::Wait => Ok(Answer::Ended(shared.progress.await_end())),
         Request::Rewire(wiring) => rewire(shared, *wiring),
         Request::Commit(request) => {
-            let own;
+            let machines;
             let guest: &dyn Freezes = match inside(shared)? {
                 Runs::Agent(guest) => &**guest,
-                Runs::Machine(machine) => match machine.agents.ours(GREETING) {
-                    Some(Ok(guest)) => {
-                        own = guest;
-                        &*own
-                    }
-                    Some(Err(_)) | None => &machine.agents.qemu_ga,
-                },
+                Runs::Machine(machine) => {
+                    let is_paused = shared.progress.status().phase == Phase::Paused;
+                    machines = MachineFreeze::new(machine, is_paused);
+                    &machines
+                }
             };
             let disks = shared.disks.lock().clone();
             if disks.is_empty() {
@@ -383,6 +381,13 @@ fn inside(shared: &Shared) -> Result<Runs<'_>, Answer> {
         (_, Inside::Machine(machine)) => machine.get().map(Runs::Machine),
     };
     found.ok_or_else(not_running)
+}
+
+fn guest_for_files(shared: &Shared) -> Result<Arc<Guest>, Answer> {
+    match inside(shared)? {
+        Runs::Agent(guest) => Ok(Arc::clone(guest)),
+        Runs::Machine(machine) => machine.for_files(),
+    }
 }
 
 fn running_guest(shared: &Shared) -> Result<&Arc<Guest>, Answer> {

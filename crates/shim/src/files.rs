@@ -1,7 +1,7 @@
 //! Work with the container's files: its bytes between the engine and the guest, then its answer.
 
 use crate::control::{Shared, guest_failed};
-use crate::guest::{Guest, GuestError};
+use crate::guest::{Guest, GuestError, ORDINARY};
 use crate::link::{InboundStream, Link};
 use ireko_protocol::agent::{ProcessId, Reply, RequestBody};
 use ireko_protocol::files::FileJob;
@@ -14,6 +14,8 @@ use std::time::Duration;
 
 /// How long a job may take: as long as a client with a slow line needs for a large disk.
 const LIMIT: Duration = Duration::from_secs(12 * 3600);
+/// How long a job may go on before its agent is asked for a sign of life.
+const SILENCE: Duration = Duration::from_secs(10);
 /// What a job is told that is to end; any signal would do.
 const STOP: i32 = 15;
 
@@ -51,10 +53,16 @@ impl Job {
         let (over, link, shared) = (Arc::clone(&job_of), Arc::clone(link), Arc::clone(shared));
         thread::Builder::new().name("files".into()).spawn(move || {
             let _open = shared.progress.open_request();
-            let answer = match over.guest.await_reply(request, LIMIT) {
+            let answer = match over.guest.await_work(request, LIMIT, SILENCE, ORDINARY) {
                 Ok(Reply::Files(answer)) => Answer::Files(answer),
                 Ok(_) => guest_failed(GuestError::Confused),
-                Err(error) => guest_failed(error),
+                Err(error) => {
+                    if !matches!(error, GuestError::Failed { .. }) {
+                        // Nothing more comes, and the pump would wait for it.
+                        over.guest.stop_listening(over.process);
+                    }
+                    guest_failed(error)
+                }
             };
             over.is_over.store(true, Ordering::Relaxed);
             // A pump that panicked has said so; the answer still goes out.

@@ -131,8 +131,8 @@ impl Guest {
         self.await_reply(request, limit)
     }
 
-    /// Asks; the answer is for [`Guest::await_reply`].
-    fn ask(&self, body: RequestBody) -> io::Result<Asked> {
+    /// Asks; the answer is for [`Guest::await_reply`] or [`Guest::await_work`].
+    pub fn ask(&self, body: RequestBody) -> io::Result<Asked> {
         let id = {
             let mut state = self.state.lock();
             state.next_request += 1;
@@ -148,12 +148,65 @@ impl Guest {
 
     /// Waits for the answer; a `Failed` answer is an error.
     pub fn await_reply(&self, Asked(id): Asked, limit: Duration) -> Result<Reply, GuestError> {
-        let answer = self.wait(limit, |state| state.replies.get_mut(&id)?.take());
+        let answer = self.reply_within(id, limit);
+        self.settle(id, answer)
+    }
+
+    /// The same for work that takes long, up to `limit`, unless the agent shows no life meanwhile: after
+    /// each `silence` it is asked for a sign, for which it has the time `life`.
+    pub fn await_work(
+        &self,
+        Asked(id): Asked,
+        limit: Duration,
+        silence: Duration,
+        life: Duration,
+    ) -> Result<Reply, GuestError> {
+        let deadline = Instant::now() + limit;
+        let answer = loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.reply_within(id, silence.min(left)) {
+                Err(GuestError::Late(_)) if left <= silence => break Err(GuestError::Late(limit)),
+                Err(GuestError::Late(_)) => {
+                    if let Err(error) = self.check_life(life) {
+                        break Err(error);
+                    }
+                }
+                answer => break answer,
+            }
+        };
+        self.settle(id, answer)
+    }
+
+    fn reply_within(&self, id: u64, limit: Duration) -> Result<Reply, GuestError> {
+        self.wait(limit, |state| state.replies.get_mut(&id)?.take())
+    }
+
+    /// Nobody waits for this answer any more.
+    fn settle(&self, id: u64, answer: Result<Reply, GuestError>) -> Result<Reply, GuestError> {
         self.state.lock().replies.remove(&id);
         match answer? {
             Reply::Failed { kind, message } => Err(GuestError::Failed { kind, message }),
             reply => Ok(reply),
         }
+    }
+
+    /// Asks for a sign of life.
+    pub fn check_life(&self, limit: Duration) -> Result<(), GuestError> {
+        match self.call(RequestBody::Ping, limit) {
+            // One that does not know the question is there as well.
+            Ok(_) | Err(GuestError::Failed { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Says something, without hearing what becomes of it.
+    pub fn tell(&self, body: RequestBody) -> Result<(), GuestError> {
+        Ok(self.link.send_message(&Request { id: 0, body })?)
+    }
+
+    /// Ends what is heard of a process's streams.
+    pub fn stop_listening(&self, process: ProcessId) {
+        self.link.close_stream(stream_of(process, Stdio::Stdout));
     }
 
     /// Asks for something whose only good answer is `Done`.
@@ -166,7 +219,7 @@ impl Guest {
 
     /// Sends the request that has no answer; the caller watches the VM end.
     pub fn power_off(&self) -> Result<(), GuestError> {
-        Ok(self.link.send_message(&Request { id: 0, body: RequestBody::PowerOff })?)
+        self.tell(RequestBody::PowerOff)
     }
 
     /// Ends the connection: every waiting call fails.

@@ -15,7 +15,7 @@
 //! Reading order: [`run`] tells what every VM's story has in common, `utility` that of a VM with our
 //! kernel and agent, `warm` and `spare` why it need not boot, `machine` that of a whole operating system; `vm` is QEMU between them. `guest`
 //! and `link` are the channel to the agent, `console` a machine's serial line, `machine_agents` whom its system
-//! has to be asked, `qemu_ga` the second of them, `suspend` a machine's way to its disk and
+//! has to be asked, `qemu_ga` the second of them, `machine_freeze` how either holds it still, `suspend` a machine's way to its disk and
 //! back, `sysprep` a Windows' own generalizing, `streams` the fan-out
 //! of output, `files` work with the container's files, `control` the socket the engine speaks to, `live_disk` the chain while the VM uses it,
 //! `commit` the freeze under a running guest.
@@ -36,6 +36,7 @@ mod log;
 mod machine;
 mod machine_agents;
 mod machine_exec;
+mod machine_freeze;
 mod nics;
 mod phase;
 mod qemu_ga;

@@ -78,6 +78,12 @@ impl Link {
         InboundStream { link: Arc::clone(self), stream, unacknowledged: 0 }
     }
 
+    /// Ends a stream that was opened here: whoever reads it is at its end, and what still comes is dropped.
+    pub fn close_stream(&self, stream: u32) {
+        self.state.lock().inbound.remove(&stream);
+        self.changed.notify_all();
+    }
+
     /// Closes both directions; every waiting call fails or ends.
     pub fn close(&self) {
         self.break_off();

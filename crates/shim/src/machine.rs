@@ -11,14 +11,13 @@
 //! Only an agent in it, where there is one, is asked for anything: to hold its file systems still, to shut
 //! down, to run a program.
 
-use crate::commit::Freezes;
 use crate::console::{self, Console};
 use crate::control::{Inside, Shared, failed};
 use crate::failure::{Failure, chain_of};
-use crate::guest::ORDINARY;
+use crate::guest::{Guest, ORDINARY};
 use crate::machine_agents::MachineAgents;
 use crate::phase::StartSignal;
-use crate::qemu_ga::{self, QemuGa};
+use crate::qemu_ga;
 use crate::records;
 use crate::run::START_LIMIT;
 use crate::suspend::{self, Resuming, Suspending};
@@ -71,6 +70,8 @@ pub struct Machine {
     pub agents: MachineAgents,
     /// Somebody is at the power button already.
     pressing: AtomicBool,
+    /// Somebody asks its other agent to thaw already.
+    pub thawing: AtomicBool,
     suspending: Suspending,
 }
 
@@ -126,13 +127,14 @@ pub fn run(
     let (console, output) = console::open(&line)
         .map_err(|error| Failure::before_start("cannot reach the machine's serial line", &error))?;
     if let Inside::Machine(place) = &shared.inside {
-        let pressing = AtomicBool::new(false);
+        let [pressing, thawing] = [false; 2].map(AtomicBool::new);
         // Set once: this is the only launch of this process.
         let _ = place.set(Arc::new(Machine {
             vm: vm.control.clone(),
             console,
             agents: MachineAgents::new(ours, qemu_ga, vm.control.clone()),
             pressing,
+            thawing,
             suspending: Suspending::new(plan, spec),
         }));
     }
@@ -291,6 +293,14 @@ impl Machine {
         }
     }
 
+    /// Who works with its system's files.
+    pub fn for_files(&self) -> Result<Arc<Guest>, Answer> {
+        match self.agents.ours(ORDINARY) {
+            Some(met) => met.map_err(|error| agent_failed(&error)),
+            None => Err(nobody_for_files()),
+        }
+    }
+
     /// Whether the VM runs still.
     pub fn is_on(&self) -> bool {
         !self.vm.has_ended()
@@ -379,6 +389,16 @@ pub fn agent_failed(error: &dyn std::error::Error) -> Answer {
     failed(FailureKind::Other, chain_of(error))
 }
 
+/// The answer to what only Ireko's agent does.
+fn nobody_for_files() -> Answer {
+    failed(
+        FailureKind::BadInput,
+        "a running machine's files go through Ireko's agent, which does not run in this one: `ireko image \
+         prepare` puts it into an image; a machine that does not run needs none"
+            .to_owned(),
+    )
+}
+
 /// The answer to what no agent does that a system may have.
 pub fn nobody_to_ask() -> Answer {
     failed(
@@ -387,26 +407,6 @@ pub fn nobody_to_ask() -> Answer {
          console, `ireko console NAME`"
             .to_owned(),
     )
-}
-
-impl Freezes for QemuGa {
-    fn freeze(&self) -> bool {
-        QemuGa::freeze(self)
-            .inspect_err(|error| tracing::warn!(%error, "the layer is crash-consistent"))
-            .is_ok()
-    }
-
-    fn thaw(&self) -> bool {
-        // It does not thaw by itself: a system left frozen would be lost.
-        for _ in 0..3 {
-            match QemuGa::thaw(self) {
-                Ok(thawed) => return thawed > 0,
-                Err(qemu_ga::AgentError::Absent) => return false,
-                Err(error) => tracing::error!(%error, "the machine's file systems stay frozen"),
-            }
-        }
-        false
-    }
 }
 
 #[cfg(test)]

@@ -167,7 +167,7 @@ impl MachineAgents {
         if let Some(Ok(guest)) = self.ours(GREETING) {
             match guest.call(RequestBody::ShutDown, SHUT_DOWN) {
                 // The agent is among the first that are ended.
-                Ok(_) | Err(GuestError::Gone | GuestError::Late(_)) => return Ok(()),
+                Ok(_) | Err(GuestError::Gone) => return Ok(()),
                 Err(error) => tracing::info!("another way to shut down: {}", Ours(error)),
             }
         }
@@ -187,22 +187,24 @@ impl MachineAgents {
 
     /// Which addresses the system has; where `recent` ones will do, what was told a moment ago is told again.
     pub fn addresses(&self, limit: Duration, recent: bool) -> Result<Vec<GuestInterface>> {
-        let mut report = self.report.try_lock_for(limit).ok_or(Ga(AgentError::Late(limit)))?;
+        let deadline = Instant::now() + limit;
+        let left = || deadline.saturating_duration_since(Instant::now());
+        let mut report = self.report.try_lock_until(deadline).ok_or(Ga(AgentError::Late(limit)))?;
         if let Some((at, told)) = &*report
             && recent
             && at.elapsed() < FRESH
         {
             return Ok(told.clone());
         }
-        let told = match self.ours(limit) {
-            Some(met) => match met?.call(RequestBody::Addresses, limit)? {
+        let told = match self.ours(left()) {
+            Some(met) => match met?.call(RequestBody::Addresses, left())? {
                 Reply::Addresses { mut interfaces } => {
                     bound(&mut interfaces);
                     interfaces
                 }
                 _ => return Err(GuestError::Confused.into()),
             },
-            None => self.qemu_ga.interfaces(limit)?,
+            None => self.qemu_ga.interfaces(left())?,
         };
         *report = Some((Instant::now(), told.clone()));
         Ok(told)

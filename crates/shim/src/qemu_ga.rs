@@ -30,8 +30,8 @@ pub const PORT: usize = 0;
 const ORDINARY: Duration = Duration::from_secs(20);
 /// How long a file system may take to be held still.
 const FREEZE: Duration = Duration::from_secs(10);
-/// How long it may take to go on. The agent answers what it was asked before first.
-const THAW: Duration = Duration::from_secs(60);
+/// How long it may take to go on. Who asks does so again.
+const THAW: Duration = Duration::from_secs(20);
 /// A shutdown that is begun has no answer; a refusal comes at once.
 const REFUSAL: Duration = Duration::from_secs(3);
 /// How much of a file is written at once.

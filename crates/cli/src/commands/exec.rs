@@ -150,7 +150,10 @@ async fn exit_code(client: &Client, id: &str) -> Result<Exit> {
 fn with_cure(error: Error, container: &str) -> Error {
     match error.status() {
         Some(404) => error.hint("`ireko ps` lists the running containers"),
-        Some(409) => error.hint(format!("`ireko start {container}` starts a stopped container")),
+        Some(409) => error.hint(format!(
+            "`ireko start {container}` starts a stopped container, `ireko unpause {container}` lets a \
+             paused one go on"
+        )),
         _ => error,
     }
 }

@@ -260,3 +260,34 @@ fn whoever_waits_for_one_that_is_ended_hears_so() {
     let error = bench.agents.addresses(LONG, false).unwrap_err().to_string();
     assert!(error.contains("no agent runs in this machine"), "{error}");
 }
+
+#[test]
+fn work_is_waited_for_while_its_agent_shows_life_and_no_longer() {
+    let bench = Bench::new();
+    let agent = bench.agent(|mut peer| {
+        peer.greet();
+        let work = peer.request().unwrap().id;
+        // An older one does not know the question; that is a sign of life too.
+        for _ in 0..2 {
+            let asked = peer.request().unwrap();
+            assert_eq!(asked.body, RequestBody::Ping);
+            let (kind, message) = (FailureKind::BadInput, "older".to_owned());
+            peer.say(&GuestMessage::Reply {
+                id: asked.id,
+                result: Reply::Failed { kind, message },
+            });
+        }
+        peer.say(&GuestMessage::Reply { id: work, result: Reply::Done });
+        peer.stay();
+    });
+    let guest = bench.agents.ours(LONG).unwrap().unwrap();
+    let work = || guest.ask(RequestBody::Thaw).unwrap();
+    assert_eq!(guest.await_work(work(), LONG, SHORT, LONG).unwrap(), Reply::Done);
+    // From here on it says nothing any more.
+    let error = guest.await_work(work(), LONG, SHORT, SHORT).unwrap_err();
+    assert!(matches!(error, GuestError::Late(limit) if limit == SHORT), "{error}");
+    let error = guest.await_work(work(), SHORT, LONG, LONG).unwrap_err();
+    assert!(matches!(error, GuestError::Late(limit) if limit == SHORT), "{error}");
+    bench.port.set(None);
+    agent.join().unwrap();
+}

@@ -1,4 +1,5 @@
 use super::*;
+use crate::machine_freeze::thaw_until;
 use crate::sysprep::sysprep;
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixListener;
@@ -222,4 +223,28 @@ fn a_sysprep_that_fails_or_never_ends_is_told() {
         guest.agent.write_file("x", b"long").unwrap_err().to_string().contains("all of a file")
     );
     serving.join().unwrap();
+}
+
+#[test]
+fn a_thaw_is_asked_for_until_it_is_done_or_the_machine_is_off() {
+    let guest = Guest::new();
+    let listener = guest.listener.try_clone().unwrap();
+    // Ended while it held them still, and ended again; then it is back.
+    let ended = thread::spawn(move || (0..2).for_each(|_| drop(listener.accept().unwrap())));
+    let later = Instant::now() + Duration::from_secs(600);
+    let thawing = || thaw_until(&guest.agent, || true, Some(later), Duration::ZERO);
+    let thawed = thread::scope(|scope| {
+        let thawed = scope.spawn(thawing);
+        ended.join().unwrap();
+        guest.serve(b"", vec![says(r#"{"return": 3}"#)]).join().unwrap();
+        thawed.join().unwrap()
+    });
+    assert_eq!(thawed, Some(3));
+
+    let gone = QemuGa { is_there: Box::new(|| false), ..guest.agent };
+    let looks = std::cell::Cell::new(0);
+    let is_on = || looks.replace(looks.get() + 1) < 3;
+    assert_eq!(thaw_until(&gone, is_on, None, Duration::ZERO), None);
+    assert_eq!(looks.get(), 4);
+    assert_eq!(thaw_until(&gone, || true, Some(Instant::now()), Duration::ZERO), None);
 }
