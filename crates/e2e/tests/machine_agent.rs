@@ -145,6 +145,9 @@ fn debian_boots_with_an_agent_is_asked_suspended_and_committed_and_its_image_boo
     let Some(disk) = debian("bios") else { return };
     let world = World::new("debian by the BIOS", Vms::Two);
     world.ok(&["image", "import", disk.to_str().expect("a path"), "debian-server"]);
+    let taken = "the name debian-server:latest is in use by image";
+    world.run(&["image", "prepare", "debian-server", "debian-server"]).fails_with(1, taken);
+    world.run(&["image", "generalize", "debian-server", "debian-server"]).fails_with(1, taken);
     world.ok(&["image", "prepare", "debian-server", "prepared"]);
     world.ok(&["run", "-d", "--name", "one", "--hostname", "debian", "prepared"]);
     assert_eq!(world.inspect("one", "/HostConfig/Annotations/ireko.firmware"), "bios");

@@ -1,6 +1,7 @@
 //! Ways to a whole operating system: what its first boot is told, ssh, its screen and its keyboard.
 
 use ireko_e2e::World;
+use ireko_e2e::http::request;
 use ireko_e2e::machine::{TINY, await_line, debian, import_boot_sector};
 use ireko_e2e::programs::run_with_input;
 use ireko_e2e::slots::Vms;
@@ -33,6 +34,16 @@ fn a_machines_screen_is_seen_and_its_keys_are_pressed() {
     await_line(&world, "box", "Keys: OK!");
     assert!(picture("after.png") != before, "what was typed is on the screen");
     world.run(&["send-keys", "box", "nope"]).fails_with(1, "\"nope\" is no key");
+    let post = |path: &str, body: &[u8]| {
+        let path = format!("/ireko/containers/box/{path}");
+        request(&world.root().join("ireko.sock"), "POST", &path, body)
+    };
+    let (status, said) = post("keys", br#"{"named": ["nope"]}"#);
+    assert!(status == 400 && said.contains("keys are shift, "), "{status} {said}");
+    for sign in ["agent", "ip", "log=nothing", "port=1"] {
+        let (status, said) = post(&format!("wait?for={sign}&timeout=1"), b"");
+        assert!(status == 408 && said.contains("is not up after 1 s"), "{sign}: {status} {said}");
+    }
     world.run(&["send-keys", "--text", "box", "é"]).fails_with(1, "on no US keyboard");
 
     // A viewer is led to the screen and has to know a password.

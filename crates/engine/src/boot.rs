@@ -19,6 +19,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 const BETWEEN_PROBES: Duration = Duration::from_millis(200);
 /// How long after a machine that had no address it is asked again.
 const BETWEEN_QUESTIONS: Duration = Duration::from_secs(1);
+/// How long a shim waits for an agent at a time.
+const AGENT_SLICE: Duration = Duration::from_secs(5);
 
 /// What shows that a container is up.
 #[derive(Clone, Debug)]
@@ -67,7 +69,12 @@ impl Engine {
         match &sign {
             // Its shim keeps the time, and says what it missed.
             Sign::Agent if record.process.is_machine() => {
-                self.agent_answers(&container, timeout).await
+                match self.agent_answers(&container, deadline).await {
+                    Err(error) if Instant::now() >= deadline && container.record().is_running() => {
+                        Err(too_late(&error.chain()))
+                    }
+                    answered => answered,
+                }
             }
             Sign::Agent => Ok(()),
             Sign::Address if record.process.is_machine() && !record.endpoints.is_empty() => {
@@ -99,16 +106,28 @@ impl Engine {
         }
     }
 
-    /// Waits for the agent in a whole operating system.
-    async fn agent_answers(&self, container: &Arc<Container>, timeout: Duration) -> Result<()> {
+    /// Waits for the agent in a whole operating system; an error that comes after the deadline says what
+    /// was missed.
+    async fn agent_answers(&self, container: &Arc<Container>, deadline: Instant) -> Result<()> {
         let shim = container.running_shim(self.places())?;
-        let request = Request::AwaitAgent { seconds: timeout.as_secs() };
-        match shim.ask(request, timeout.saturating_add(GUEST)).await {
-            Ok(_) => Ok(()),
-            Err(error) if container.record().is_running() => {
-                Err(error.into_error(|| format!("wait for container {}", container.record().name)))
+        loop {
+            // Its shim does not notice when nobody waits any more, and so waits for a part of it only.
+            let began = Instant::now();
+            let slice = AGENT_SLICE.min(deadline.saturating_duration_since(began));
+            // Whole seconds, and not one too few: what it gives up it gives up after the deadline.
+            let seconds = slice.as_secs() + 1;
+            let patience = Duration::from_secs(seconds) + GUEST;
+            match shim.ask(Request::AwaitAgent { seconds }, patience).await {
+                Ok(_) => return Ok(()),
+                Err(_) if !container.record().is_running() => {
+                    return Err(ended(&container.record()));
+                }
+                Err(_) if began.elapsed() >= slice && Instant::now() < deadline => {}
+                Err(error) => {
+                    let name = &container.record().name;
+                    return Err(error.into_error(|| format!("wait for container {name}")));
+                }
             }
-            Err(_) => Err(ended(&container.record())),
         }
     }
 

@@ -104,6 +104,13 @@ impl Error {
         self
     }
 
+    /// Adds a remedy where none is known yet.
+    #[must_use]
+    pub(crate) fn or_hint(mut self, hint: &str) -> Self {
+        self.hint.get_or_insert_with(|| hint.to_owned());
+        self
+    }
+
     /// The remedy, where one is known; shown on a line of its own.
     pub fn remedy(&self) -> Option<&str> {
         self.hint.as_deref()

@@ -16,6 +16,7 @@ use crate::shim_client::GUEST;
 use crate::stop::stopped_by_user;
 use crate::store::{ImageInfo, Kind, Name};
 use crate::wait::{WaitFor, Waiting};
+use ireko_images::NameInUse;
 use ireko_protocol::plan::Work;
 use ireko_protocol::shim::{Answer, Request};
 use std::sync::Arc;
@@ -41,8 +42,8 @@ pub enum Generalizer {
 impl Engine {
     /// Makes an image of `reference`'s system without what tells it from its copies.
     ///
-    /// Errors where the image holds no whole operating system, or one that Ireko cannot generalize;
-    /// then nothing is left of the new one.
+    /// Errors where the image holds no whole operating system, or one that Ireko cannot generalize, and
+    /// where an image has the name; then nothing is left of the new one.
     pub async fn generalize_image(
         &self,
         reference: &str,
@@ -52,10 +53,12 @@ impl Engine {
         let name = Name::parse(name)?;
         let source = self.image(reference).await?;
         let engine = self.clone();
-        to_its_end(async move { engine.generalize(&source, name, by).await }).await
+        to_its_end(async move { engine.generalize(&source, name, by, NameInUse::Stays).await })
+            .await
     }
 
-    /// Commits a container and generalizes what that makes; the image in between is removed.
+    /// Commits a container and generalizes what that makes; the image in between is removed. As of any
+    /// commit, the name goes to the new image.
     ///
     /// A Windows that runs generalizes itself, with an answer file's text where one is given, and is
     /// committed when it has powered itself off.
@@ -90,7 +93,7 @@ impl Engine {
             };
             let plain = CommitOptions { name: None, ..options };
             let report = engine.commit(&reference, plain).await?;
-            let made = engine.generalize(&report.image, name, by).await;
+            let made = engine.generalize(&report.image, name, by, NameInUse::Moves).await;
             let between = report.image.id.to_string();
             if let Err(error) = engine.remove_image(&between, false).await {
                 tracing::warn!(error = error.chain(), between, "an image is left over");
@@ -132,6 +135,7 @@ impl Engine {
         source: &ImageInfo,
         name: Name,
         by: Generalizer,
+        in_use: NameInUse,
     ) -> Result<ImageInfo> {
         if source.kind != Kind::Machine {
             return Err(no_system(&source.name));
@@ -140,10 +144,9 @@ impl Engine {
             Generalizer::Itself => None,
             Generalizer::Offline => Some(Work::Generalize),
         };
-        let made =
-            self.derive(source, name, Derived { work, generalized: true, word: "generalized" });
-        let image = made.await.map_err(|error| {
-            error.hint(
+        let derived = Derived { work, generalized: true, word: "generalized", in_use };
+        let image = self.derive(source, name, derived).await.map_err(|error| {
+            error.or_hint(
                 "a Windows generalizes itself: `ireko commit --generalize` has a running one do so where \
                  it has qemu-guest-agent; else run `sysprep /generalize /oobe /shutdown /mode:vm` in it, \
                  commit it when it is off, and say so with `ireko image generalize --done`",

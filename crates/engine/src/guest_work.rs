@@ -10,7 +10,7 @@ use crate::shim_client::{AskError, BOOT, Connection, ShimSocket};
 use crate::shim_process::{LISTEN, OwnProcess};
 use crate::start::{shim_log, why_it_ended, write_plan};
 use crate::store::{ImageInfo, Name, NewImage};
-use ireko_images::Held;
+use ireko_images::{Held, NameInUse};
 use ireko_protocol::plan::{StartChoice, VERSION, VmPlan, Work};
 use ireko_protocol::shim::{Answer, Request};
 use jiff::Timestamp;
@@ -51,6 +51,8 @@ pub(crate) struct Derived {
     pub(crate) generalized: bool,
     /// What was done, in a word.
     pub(crate) word: &'static str,
+    /// Whether it takes its name from an image that has it.
+    pub(crate) in_use: NameInUse,
 }
 
 /// The shim of a VM that works on a disk.
@@ -125,20 +127,24 @@ impl FileVm {
 impl Engine {
     /// Makes an image on top of `source`, whose configuration it has.
     ///
-    /// Where the work fails nothing is left of it.
+    /// Where the work fails nothing is left of it; where the name is in use and stays, nothing is done.
     pub(crate) async fn derive(
         &self,
         source: &ImageInfo,
         name: Name,
         derived: Derived,
     ) -> Result<ImageInfo> {
-        let (store, below, slug) = (Arc::clone(&self.store), source.id, name.short());
+        let Derived { work, generalized, word, in_use } = derived;
+        let (store, below, wanted) = (Arc::clone(&self.store), source.id, name.clone());
         let pending = blocking(move || {
+            // Before the work, too: that may take minutes.
+            if in_use == NameInUse::Stays {
+                store.check_unused(&wanted)?;
+            }
             let ground = store.image_ground(&below)?;
-            Ok(store.begin_layer(&ground, &slug)?)
+            Ok(store.begin_layer(&ground, &wanted.short())?)
         })
         .await?;
-        let Derived { work, generalized, word } = derived;
         let done = match work {
             None => Ok(()),
             Some(work) => self.work_in_guest(&pending.leaf, &pending.work_dir, work).await,
@@ -157,7 +163,7 @@ impl Engine {
         };
         let store = Arc::clone(&self.store);
         blocking(move || match done {
-            Ok(()) => Ok(store.publish_over(pending, &below, new)?),
+            Ok(()) => Ok(store.publish_over(pending, &below, new, in_use)?),
             Err(error) => {
                 if let Err(abort) = store.abort_app_layer(pending) {
                     let abort = Error::from(abort).chain();

@@ -10,7 +10,8 @@ use crate::durable;
 use crate::engine::Engine;
 use crate::error::{Attempt, Error, Result};
 use crate::names::random_hex;
-use crate::shim_client::{QUICK, ShimSocket};
+use crate::shim_client::{AskError, QUICK, Refusal, ShimSocket};
+use ireko_protocol::agent::FailureKind;
 use ireko_protocol::shim::{Keys, Request, SCREEN_SOCKET};
 use std::fs::File;
 use std::io::Read;
@@ -48,10 +49,13 @@ impl Engine {
     /// Types on a running machine's keyboard.
     pub async fn send_keys(&self, reference: &str, keys: Keys) -> Result<()> {
         let (container, shim, _) = self.machine(reference)?;
-        shim.ask(Request::SendKeys { keys }, LONGEST_TYPING)
-            .await
-            .map_err(|error| error.into_error(|| format!("type in container {}", container.id)))?;
-        Ok(())
+        match shim.ask(Request::SendKeys { keys }, LONGEST_TYPING).await {
+            Ok(_) => Ok(()),
+            Err(AskError::Refused(Refusal { kind: FailureKind::BadInput, message })) => {
+                Err(Error::bad_parameter(message))
+            }
+            Err(error) => Err(error.into_error(|| format!("type in container {}", container.id))),
+        }
     }
 
     /// Lets viewers of a running machine's screen in who say the password that is returned, and

@@ -15,7 +15,7 @@ use crate::layers::Ground;
 use crate::name::Name;
 use crate::state::{DataLayer, Intent, Kind, Role, Sidecar};
 use crate::store::{ImageInfo, Store};
-use crate::tag::check_spelling;
+use crate::tag::{NameInUse, check_spelling, check_unused};
 use crate::{durable, layer_file, names};
 use ireko_oci::ImageConfig;
 use std::path::{Path, PathBuf};
@@ -77,7 +77,7 @@ impl Store {
     ///
     /// Nobody has the disk open any more. A failure throws the layer away.
     pub fn publish_app_layer(&self, pending: PendingLayer, new: NewImage) -> Result<ImageInfo> {
-        self.publish(pending, None, Kind::App, (new, Vec::new()))
+        self.publish(pending, None, Kind::App, (new, Vec::new()), NameInUse::Moves)
     }
 
     /// The same for a layer over an image, with what is not said anew as that image has it.
@@ -88,6 +88,7 @@ impl Store {
         pending: PendingLayer,
         below: &ImageId,
         new: NewImage,
+        in_use: NameInUse,
     ) -> Result<ImageInfo> {
         let (config, kind, disks) = {
             let index = self.index();
@@ -95,7 +96,7 @@ impl Store {
             let sidecar = &image.layer.sidecar;
             (image.config.clone(), sidecar.kind, sidecar.disks.clone())
         };
-        self.publish(pending, Some(&config), kind, (new, disks))
+        self.publish(pending, Some(&config), kind, (new, disks), in_use)
     }
 
     fn publish(
@@ -104,9 +105,10 @@ impl Store {
         below: Option<&ImageConfig>,
         kind: Kind,
         (new, disks): (NewImage, Vec<DataLayer>),
+        in_use: NameInUse,
     ) -> Result<ImageInfo> {
         let guid = pending.guid;
-        self.arrive(pending, new.name.as_ref(), |guid, name| {
+        self.arrive(pending, (new.name.as_ref(), in_use), |guid, name| {
             let below = below.map(ImageConfig::document);
             let role = Role::Image(compose(below, kind, guid, &new)?);
             Ok(Sidecar { guid, kind, name, chain: None, role, disks, steps: 1 })
@@ -127,7 +129,7 @@ impl Store {
     pub(crate) fn arrive(
         &self,
         mut pending: PendingLayer,
-        reference: Option<&Name>,
+        (reference, in_use): (Option<&Name>, NameInUse),
         sidecar: impl FnOnce(LayerGuid, String) -> Result<Sidecar>,
     ) -> Result<()> {
         pending.settled = true;
@@ -141,7 +143,11 @@ impl Store {
             let reference_text = reference.map(Name::to_string);
             let intent = Intent::Arrive { file: file.clone(), reference: reference_text };
             work.complete(&intent, &sidecar)?;
-            self.land(&mut self.index(), work, file, reference).map(drop)
+            let mut index = self.index();
+            if let (Some(name), NameInUse::Stays) = (reference, in_use) {
+                check_unused(&index, name)?;
+            }
+            self.land(&mut index, work, file, reference).map(drop)
         };
         land().inspect_err(|_| {
             if let Err(error) = self.take_back(&mut self.index(), work, file) {

@@ -15,7 +15,7 @@ use crate::index::{Index, Pin};
 use crate::name::Name;
 use crate::state::{Kind, Role, Sidecar};
 use crate::store::{ImageInfo, Store};
-use crate::tag::check_spelling;
+use crate::tag::{NameInUse, check_spelling};
 use ireko_oci::{Digest, ImageConfig, chain_id};
 use std::path::Path;
 use std::sync::PoisonError;
@@ -80,7 +80,7 @@ impl Store {
             return Ok(found);
         }
         let guid = pending.guid();
-        self.arrive(pending, None, |guid, name| {
+        self.arrive(pending, (None, NameInUse::Moves), |guid, name| {
             Ok(Sidecar {
                 guid,
                 kind: Kind::App,
@@ -124,7 +124,7 @@ impl Store {
         }
         if here.is_none() {
             let pending = self.begin_layer(top, name)?;
-            self.arrive(pending, names.first(), |guid, name| {
+            self.arrive(pending, (names.first(), NameInUse::Moves), |guid, name| {
                 let role = Role::Image(config.clone());
                 let (kind, disks) = (Kind::App, Vec::new());
                 Ok(Sidecar { guid, kind, name, chain, role, disks, steps: 1 })

@@ -128,6 +128,7 @@ pub use skeleton::{Bone, Skeleton, write_skeleton};
 pub use stack::{Stack, StackedLayer};
 pub use state::Kind;
 pub use store::{ImageInfo, Store};
+pub use tag::NameInUse;
 pub use tree::{ParentOf, Tree, TreeNode};
 pub use usage::{DiskUsage, ImageUsage, Usage};
 pub use verify::{Depth, Problem, Verified};

@@ -28,6 +28,7 @@ use crate::name::Name;
 use crate::remove::{ImageUser, Removed};
 use crate::state::{Intent, Kind, Replacement, Role, Sidecar};
 use crate::store::{ImageInfo, Store};
+use crate::tag::check_unused;
 use crate::{collect, durable, layer_file, names, step};
 use ireko_disk::{MergeOptions, Watch, merge};
 use jiff::Timestamp;
@@ -394,13 +395,7 @@ pub(crate) fn is_common_root(base: &Layer) -> bool {
 fn check_name(index: &Index, request: &MergeRequest, top: &ImageId) -> Result<()> {
     match index.tags().get(&request.name) {
         Some(owner) if owner == top && request.sources == Sources::Delete => Ok(()),
-        Some(owner) if index.image(owner).is_ok() => Err(Error::conflict(format!(
-            "the name {} is in use by image {}",
-            request.name.familiar(),
-            owner.short()
-        ))
-        .hint("choose another name for the merged image, or remove that one first")),
-        _ => Ok(()),
+        _ => check_unused(index, &request.name),
     }
 }
 

@@ -40,6 +40,35 @@ impl Store {
     }
 }
 
+/// What becomes of a name that another image has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameInUse {
+    /// The new image gets it, as by docker's `tag` and `commit`.
+    Moves,
+    /// It stays where it is, and there is no new image.
+    Stays,
+}
+
+impl Store {
+    /// Fails with [`crate::ErrorKind::Conflict`] where an image has the name.
+    pub fn check_unused(&self, name: &Name) -> Result<()> {
+        check_unused(&self.index(), name)
+    }
+}
+
+/// Refuses a name that an image has.
+pub(crate) fn check_unused(index: &Index, name: &Name) -> Result<()> {
+    match index.tags().get_key_value(name) {
+        Some((taken, owner)) if index.image(owner).is_ok() => Err(Error::conflict(format!(
+            "the name {} is in use by image {}",
+            taken.familiar(),
+            owner.short()
+        ))
+        .hint("choose another name for the new image, or remove that one first")),
+        _ => Ok(()),
+    }
+}
+
 /// Refuses a name that exists in another spelling.
 pub(crate) fn check_spelling(index: &Index, name: Option<&Name>) -> Result<()> {
     let Some(name) = name else { return Ok(()) };

@@ -196,9 +196,12 @@ fn name(word: &str) -> Result<Stroke> {
         let alias = ALIASES.iter().find(|(alias, _)| *alias == name);
         let name = alias.map_or(name.as_str(), |(_, name)| name);
         NAMES.iter().find(|known| **known == name).copied().ok_or_else(|| {
+            let aliases = ALIASES.iter().map(|(alias, _)| *alias);
+            let known: Vec<_> = NAMES.iter().copied().chain(aliases).collect();
             wrong(format!(
-                "{word:?} is no key: keys are called ret, esc, tab, f1, up, a, ctrl-alt-delete and \
-                 the like; a text to be typed goes with --text"
+                "{word:?} is no key; several at once are ctrl-alt-delete, a text is typed by --text; keys \
+                 are {}",
+                known.join(", ")
             ))
         })
     });

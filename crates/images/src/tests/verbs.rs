@@ -1,7 +1,7 @@
 //! Create, commit, import, adopt, tag, find, tree, history.
 
 use super::*;
-use crate::{ErrorKind, ImageId};
+use crate::{ErrorKind, ImageId, NameInUse};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::PermissionsExt;
 
@@ -30,6 +30,26 @@ fn a_committed_container_goes_on_and_its_image_stays_as_it_was() {
     assert_eq!(store.chain(&second).unwrap().len(), 4);
     let parent = store.parent_of(&leaf).unwrap().unwrap();
     assert_eq!((parent.image, parent.depth), (Some(api.id), 4));
+}
+
+#[test]
+fn a_new_image_takes_a_name_in_use_only_where_that_is_asked_for() {
+    let (_folder, places, store) = with_base();
+    let taken = import(&store, &places, "taken", 2);
+    let begin = || {
+        let ground = store.image_ground(&taken.id).unwrap();
+        store.begin_layer(&ground, "made").unwrap()
+    };
+    let new = || new_image(Some("taken"));
+    let before = picture(&store, &places);
+    let refused = store.publish_over(begin(), &taken.id, new(), NameInUse::Stays).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Conflict);
+    let said = format!("the name taken:latest is in use by image {}", taken.id.short());
+    assert_eq!(refused.to_string(), said);
+    assert_eq!(store.check_unused(&named("TAKEN")).unwrap_err().to_string(), said);
+    assert_eq!(picture(&store, &places), before);
+    let made = store.publish_over(begin(), &taken.id, new(), NameInUse::Moves).unwrap();
+    assert_eq!(store.find("taken").unwrap().id, made.id);
 }
 
 #[test]
