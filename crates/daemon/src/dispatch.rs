@@ -6,10 +6,13 @@
 //! ```
 
 use crate::api::error::ApiError;
+use crate::peer::Peer;
+use crate::seats::{Seat, Served};
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::response::{IntoResponse, Response};
-use hyper::body::Incoming;
+use bytes::Bytes;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::header::HeaderValue;
 use hyper::http::uri::PathAndQuery;
 use hyper::service::Service;
@@ -17,6 +20,8 @@ use hyper::{HeaderMap, Request, StatusCode, Uri};
 use hyper_util::service::TowerToHyperService;
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
 /// The newest version that is served, 1.50.
 pub(crate) const NEWEST: ApiVersion = ApiVersion(50);
@@ -33,7 +38,7 @@ impl std::fmt::Display for ApiVersion {
     }
 }
 
-/// The service every connection has.
+/// What answers requests.
 #[derive(Clone)]
 pub(crate) struct Dispatch(TowerToHyperService<Router>);
 
@@ -41,28 +46,97 @@ impl Dispatch {
     pub(crate) fn new(router: Router) -> Self {
         Self(TowerToHyperService::new(router))
     }
+
+    /// The service of one connection.
+    pub(crate) fn serve(&self, peer: Peer, seat: Arc<Seat>) -> Connection {
+        Connection { router: self.0.clone(), peer, seat }
+    }
 }
 
-impl Service<Request<Incoming>> for Dispatch {
+/// A connection's service.
+pub(crate) struct Connection {
+    router: TowerToHyperService<Router>,
+    peer: Peer,
+    seat: Arc<Seat>,
+}
+
+/// The connection a request came on, while that is under way: among the request's extensions for whoever
+/// goes on with it after the answer.
+#[derive(Clone)]
+pub(crate) struct Line {
+    peer: Peer,
+    served: Arc<Served>,
+}
+
+impl Line {
+    /// Does `session`, and breaks it off when the client has gone away.
+    pub(crate) async fn hold(self, session: impl Future<Output = ()>) {
+        tokio::select! {
+            () = session => {}
+            () = self.peer.gone() => tracing::debug!("a client went away"),
+        }
+    }
+}
+
+/// An answer's body; the request is under way until it is sent.
+struct Answering {
+    body: Body,
+    _line: Line,
+}
+
+impl HttpBody for Answering {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Service<Request<Incoming>> for Connection {
     type Response = Response;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        let router = self.0.clone();
+        let router = self.router.clone();
+        let line = Line { peer: self.peer.clone(), served: Arc::new(self.seat.serve()) };
         Box::pin(async move {
             let mut response = match take_version(request.uri()) {
+                Ok((_, uri)) if line.served.is_crowded && !is_urgent(&uri) => crowded(),
                 Ok((version, uri)) => {
                     *request.uri_mut() = uri;
                     request.extensions_mut().insert(version);
+                    request.extensions_mut().insert(line.clone());
                     router.call(request.map(Body::new)).await?
                 }
                 Err(error) => error.into_response(),
             };
             add_headers(response.headers_mut());
-            Ok(response)
+            Ok(response.map(|body| Body::new(Answering { body, _line: line })))
         })
     }
+}
+
+/// What is answered however much there is to do: whether the daemon lives, and how to end it.
+fn is_urgent(uri: &Uri) -> bool {
+    matches!(uri.path(), "/_ping" | "/ireko/daemon/stop")
+}
+
+fn crowded() -> Response {
+    let message = "the daemon has too many requests under way: end some of them, and try again";
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message).into_response()
 }
 
 fn add_headers(headers: &mut HeaderMap) {

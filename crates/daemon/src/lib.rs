@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   client ═HTTP═► server ─► dispatch ─► api::router ─► one handler ─► Engine
-//!                 accepts    version,     path → verb     converts JSON
-//!                            headers                      to spec and back
+//!                 accepts,   version,     path → verb     converts JSON
+//!                 seats      headers                      to spec and back
 //! ```
 //!
 //! Handlers are thin: convert, one call of the engine, convert. Docker's JSON lives in `api` only.
@@ -16,7 +16,9 @@ mod api;
 mod dispatch;
 mod logging;
 mod options;
+mod peer;
 mod root_lock;
+mod seats;
 mod server;
 mod socket;
 mod unread;
@@ -27,8 +29,10 @@ use crate::api::App;
 use crate::dispatch::Dispatch;
 use crate::options::host_path;
 use crate::root_lock::RootLock;
+use crate::seats::Seats;
 use crate::socket::Socket;
 use ireko_engine::{Engine, Settings};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fmt::Display;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -133,10 +137,24 @@ async fn serve(options: &Options) -> Result<(), Failure> {
     let stop = CancellationToken::new();
     stop_on_signals(stop.clone()).map_err(Failure::of("cannot watch for signals"))?;
     let app = App::new(engine.clone(), stop.clone());
-    server::serve(sockets, Dispatch::new(api::router(app)), stop).await;
+    let seats = Seats::for_files(raise_file_limit());
+    server::serve(sockets, seats, Dispatch::new(api::router(app)), stop).await;
     engine.close_pool().await;
     tracing::info!("the daemon ends; containers run on");
     Ok(())
+}
+
+/// Lets this process open as many files as it may, since connections are files; returns how many.
+fn raise_file_limit() -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(error) => {
+            tracing::warn!(%error, "the limit of open files stays as it is");
+            limit.current
+        }
+    }
 }
 
 fn stop_on_signals(stop: CancellationToken) -> std::io::Result<()> {

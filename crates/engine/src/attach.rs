@@ -11,6 +11,10 @@ use crate::state::ContainerRecord;
 use crate::streams::{Streams, pair};
 use ireko_protocol::shim::{Answer, Request};
 
+/// How many clients may be attached to a container at a time: each gets all of its output, and one that
+/// does not read holds up the others.
+pub const MOST_ATTACHED: usize = 256;
+
 /// Which of a container's streams a client wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttachOptions {
@@ -26,7 +30,7 @@ impl Engine {
     /// Attaches to a container, running or not: the streams of one that does not run wait for its
     /// next start. They end with the process.
     ///
-    /// Errors where it is paused, or its shim does not answer.
+    /// Errors where it is paused, has [`MOST_ATTACHED`] clients already, or its shim does not answer.
     pub async fn attach(&self, reference: &str, options: AttachOptions) -> Result<Streams> {
         let container = self.find(reference)?;
         let record = container.record();
@@ -36,9 +40,15 @@ impl Engine {
                 record.id
             )));
         }
+        let place = container.attach_place().ok_or_else(|| {
+            let name = &record.name;
+            Error::conflict(format!(
+                "container {name} has {MOST_ATTACHED} clients attached already"
+            ))
+        })?;
         let (client, pump) = pair();
         let AttachOptions { stdin, stdout, stderr } = options;
-        let attach = PendingAttach { stdin, stdout, stderr, pump };
+        let attach = PendingAttach { stdin, stdout, stderr, pump, place };
         if let Err((shim, attach)) = container.attach_or_wait(attach) {
             connect(&container, &shim, attach).await?;
         }
@@ -58,7 +68,7 @@ pub(crate) async fn connect(
     shim: &ShimSocket,
     attach: PendingAttach,
 ) -> Result<()> {
-    let PendingAttach { stdin, stdout, stderr, pump } = attach;
+    let PendingAttach { stdin, stdout, stderr, pump, place } = attach;
     let stdio = &container.record().spec.stdio;
     // A terminal's stdin does not end: whoever leaves one may come back.
     let stdin_once = stdio.stdin_once && !stdio.tty;
@@ -66,7 +76,10 @@ pub(crate) async fn connect(
     match shim.open(request, QUICK).await {
         Ok((Answer::Attached, connection)) => {
             // Ends with the connection or the client.
-            container.sessions.spawn(pump.run(connection));
+            container.sessions.spawn(async move {
+                let _place = place;
+                pump.run(connection).await
+            });
             Ok(())
         }
         Ok((other, _)) => Err(unexpected("attach", &other)),

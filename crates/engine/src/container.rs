@@ -5,6 +5,7 @@
 //! alone ([`Container::update_regardless`]). Verbs that must not meet (start, commit, rename,
 //! remove) hold [`Container::verb`]; stop and kill do not, they only ask the VM.
 
+use crate::attach::MOST_ATTACHED;
 use crate::blocking::{blocking, lock};
 use crate::durable;
 use crate::error::{Error, Result};
@@ -16,7 +17,7 @@ use ireko_images::{DataDisk, DiskName};
 use ireko_protocol::places::Places;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::task::TaskTracker;
 
 /// A client that attached before there was a VM.
@@ -26,6 +27,8 @@ pub(crate) struct PendingAttach {
     pub(crate) stdout: bool,
     pub(crate) stderr: bool,
     pub(crate) pump: Pump,
+    /// It is one of [`MOST_ATTACHED`].
+    pub(crate) place: OwnedSemaphorePermit,
 }
 
 /// One container of the store.
@@ -44,6 +47,7 @@ pub(crate) struct Container {
     streams: Mutex<AttachPoint>,
     /// Clients whose streams are joined to the shim's.
     pub(crate) sessions: TaskTracker,
+    attach_places: Arc<Semaphore>,
     /// The run that goes on or is being begun.
     run: Mutex<Option<CurrentRun>>,
     /// What its health checks said.
@@ -84,6 +88,7 @@ impl Container {
             now: watch::Sender::new(Moment { record: Arc::new(record), removed: false }),
             streams: Mutex::new(AttachPoint::Waiting(Vec::new())),
             sessions: TaskTracker::new(),
+            attach_places: Arc::new(Semaphore::new(MOST_ATTACHED)),
             run: Mutex::new(None),
             health: Mutex::default(),
         })
@@ -227,6 +232,14 @@ impl Container {
         Error::conflict(format!("container {} is not running", self.id))
     }
 
+    /// One more client's place; `None` where [`MOST_ATTACHED`] are attached, or wait to be.
+    pub(crate) fn attach_place(&self) -> Option<OwnedSemaphorePermit> {
+        if let AttachPoint::Waiting(waiting) = &mut *lock(&self.streams) {
+            waiting.retain(|one| !one.pump.is_abandoned());
+        }
+        Arc::clone(&self.attach_places).try_acquire_owned().ok()
+    }
+
     /// The shim to attach to; or keeps the attach for the next start.
     pub(crate) fn attach_or_wait(
         &self,
@@ -235,7 +248,6 @@ impl Container {
         match &mut *lock(&self.streams) {
             AttachPoint::Live(shim) => Err((shim.clone(), attach)),
             AttachPoint::Waiting(waiting) => {
-                waiting.retain(|one| !one.pump.is_abandoned());
                 waiting.push(attach);
                 Ok(())
             }

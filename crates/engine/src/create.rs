@@ -22,6 +22,17 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 
+/// Refuses words that no process can be given.
+pub(crate) fn check_words<'a>(words: impl IntoIterator<Item = &'a String>) -> Result<()> {
+    match words.into_iter().find(|word| word.contains('\0')) {
+        Some(word) => Err(Error::bad_parameter(format!(
+            "{:?} has a zero byte in it: no process can be given that",
+            &word[..word.floor_char_boundary(64)]
+        ))),
+        None => Ok(()),
+    }
+}
+
 impl Engine {
     /// Makes a container; returns its id. `name` is random where none is given. `endpoints` are
     /// wishes for `spec`'s network and further ones.
@@ -49,6 +60,9 @@ impl Engine {
         watcher: Watcher,
     ) -> Result<String> {
         check_resources(&spec.resources)?;
+        let ContainerSpec { command, entrypoint, env, working_dir, user, .. } = &spec;
+        let lists = command.iter().chain(entrypoint).flatten();
+        check_words(lists.chain(env).chain(working_dir).chain(user))?;
         let endpoints = self.resolve_endpoints(&spec.network, endpoints)?;
         if endpoints.is_empty() && !spec.publish.is_empty() {
             return Err(Error::bad_parameter(

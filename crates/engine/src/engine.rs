@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::events::{Event, EventStream, Events, Subject};
 use crate::exec::Execs;
 use crate::fold::Folder;
+use crate::growth::Growths;
 use crate::networks::Networks;
 use crate::networks::state::NetworkRecord;
 use crate::pool::Pool;
@@ -39,6 +40,7 @@ pub struct Engine {
     pub(crate) folder: Folder,
     pub(crate) events: Arc<Events>,
     pub(crate) execs: Arc<Execs>,
+    pub(crate) growths: Arc<Growths>,
     pub(crate) networks: Arc<Networks>,
     pub(crate) pool: Arc<Pool>,
     /// Held while the base image is being made, so that it is made once.
@@ -78,6 +80,7 @@ impl Engine {
             store,
             events: Arc::new(Events::new()),
             execs: Arc::default(),
+            growths: Arc::default(),
             base: Arc::default(),
             containers: Arc::default(),
         };
@@ -106,7 +109,7 @@ impl Engine {
     }
 
     /// The events kept, and all that follow.
-    pub fn events(&self) -> (Vec<Event>, EventStream) {
+    pub fn events(&self) -> (Vec<Arc<Event>>, EventStream) {
         self.events.subscribe()
     }
 }

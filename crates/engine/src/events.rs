@@ -2,11 +2,14 @@
 
 use jiff::Timestamp;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use tokio::sync::broadcast;
 
 /// How many past events can be replayed.
 pub const KEPT: usize = 256;
+/// The longest action, and the most bytes of attributes: labels and commands may be megabytes long, and
+/// are kept [`KEPT`] times.
+const LONGEST: usize = 32 << 10;
 
 /// What an event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,19 +48,36 @@ pub struct Event {
     pub at: Timestamp,
 }
 
+impl Event {
+    /// Cuts what is too long, and leaves out attributes that no longer fit.
+    fn bound(&mut self) {
+        if self.action.len() > LONGEST {
+            self.action.truncate(self.action.floor_char_boundary(LONGEST));
+            self.action.shrink_to_fit();
+        }
+        let mut left = LONGEST;
+        self.attributes.retain(|name, value| {
+            let length = name.len() + value.len();
+            let fits = length <= left;
+            left -= if fits { length } else { 0 };
+            fits
+        });
+    }
+}
+
 /// Keeps and hands out events.
 #[derive(Debug)]
 pub(crate) struct Events {
-    kept: Mutex<VecDeque<Event>>,
-    live: broadcast::Sender<Event>,
+    kept: Mutex<VecDeque<Arc<Event>>>,
+    live: broadcast::Sender<Arc<Event>>,
 }
 
 /// Events as they come. A reader that falls more than [`KEPT`] behind loses the oldest.
-pub struct EventStream(broadcast::Receiver<Event>);
+pub struct EventStream(broadcast::Receiver<Arc<Event>>);
 
 impl EventStream {
     /// The next event; `None` when the engine ends.
-    pub async fn next(&mut self) -> Option<Event> {
+    pub async fn next(&mut self) -> Option<Arc<Event>> {
         loop {
             match self.0.recv().await {
                 Ok(event) => return Some(event),
@@ -75,20 +95,22 @@ impl Events {
         Self { kept: Mutex::default(), live: broadcast::Sender::new(KEPT) }
     }
 
-    pub(crate) fn emit(&self, event: Event) {
+    pub(crate) fn emit(&self, mut event: Event) {
+        event.bound();
+        let event = Arc::new(event);
         tracing::debug!(action = event.action, id = event.id, "event");
         let mut kept = self.kept.lock().unwrap_or_else(|e| e.into_inner());
         if kept.len() == KEPT {
             kept.pop_front();
         }
-        kept.push_back(event.clone());
+        kept.push_back(Arc::clone(&event));
         // Nobody listening is the usual case. Sent under the lock, so that `subscribe` sees each
         // event exactly once.
         let _ = self.live.send(event);
     }
 
     /// The kept events, and all that follow them.
-    pub(crate) fn subscribe(&self) -> (Vec<Event>, EventStream) {
+    pub(crate) fn subscribe(&self) -> (Vec<Arc<Event>>, EventStream) {
         let kept = self.kept.lock().unwrap_or_else(|e| e.into_inner());
         (kept.iter().cloned().collect(), EventStream(self.live.subscribe()))
     }
@@ -106,6 +128,21 @@ mod tests {
             attributes: BTreeMap::new(),
             at: Timestamp::UNIX_EPOCH,
         }
+    }
+
+    #[test]
+    fn an_event_is_bounded() {
+        let events = Events::new();
+        let long = "é".repeat(LONGEST);
+        let attributes = [("label", long.as_str()), ("name", "web")];
+        events.emit(Event {
+            action: format!("exec_create: {long}"),
+            attributes: attributes.map(|(name, value)| (name.into(), value.into())).into(),
+            ..event(0)
+        });
+        let (kept, _) = events.subscribe();
+        assert!(kept[0].action.starts_with("exec_create: é") && kept[0].action.len() <= LONGEST);
+        assert_eq!(kept[0].attributes, [("name".to_owned(), "web".to_owned())].into());
     }
 
     #[tokio::test]

@@ -8,7 +8,7 @@
 //! it at once.
 
 use crate::blocking::lock;
-use crate::create::merge_env;
+use crate::create::{check_words, merge_env};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::names::random_hex;
@@ -25,8 +25,12 @@ use std::time::{Duration, Instant};
 
 /// How long the exit code of an exec that has ended can be asked for.
 const KEPT: Duration = Duration::from_secs(300);
-/// How many execs are kept at most, running ones not counted.
+/// How many execs are kept at most, running ones not counted; the oldest go.
 const MOST_KEPT: usize = 10_000;
+/// How many bytes of commands and variables these may have together.
+const MOST_KEPT_BYTES: usize = 64 << 20;
+/// How many may run at a time, in all containers.
+const MOST_RUNNING: usize = 2048;
 /// The exit code of an exec whose VM went away under it.
 const LOST: i32 = 137;
 
@@ -53,6 +57,15 @@ pub struct ExecSpec {
     pub privileged: bool,
     /// What the client wants to type to leave; only shown.
     pub detach_keys: String,
+}
+
+impl ExecSpec {
+    /// What it takes, roughly.
+    fn bytes(&self) -> usize {
+        let words = self.argv.iter().chain(&self.env).map(|word| size_of::<String>() + word.len());
+        let others = [self.user.as_deref(), self.working_dir.as_deref(), Some(&self.detach_keys)];
+        words.sum::<usize>() + others.into_iter().flatten().map(str::len).sum::<usize>()
+    }
 }
 
 /// An exec as it is shown.
@@ -121,14 +134,23 @@ impl Exec {
 }
 
 impl Execs {
-    fn insert(&self, exec: Exec) -> Result<()> {
+    fn insert(&self, exec: Exec) {
         let mut execs = lock(&self.0);
         execs.retain(|_, exec| !exec.is_stale());
-        if execs.values().filter(|exec| exec.is_kept_only()).count() >= MOST_KEPT {
-            return Err(Error::conflict("too many execs were created and never started"));
+        let kept: Vec<_> = execs.values().filter(|exec| exec.is_kept_only()).cloned().collect();
+        let mut count = kept.len() + 1;
+        let mut bytes =
+            kept.iter().map(|exec| exec.spec.bytes()).sum::<usize>() + exec.spec.bytes();
+        while (count > MOST_KEPT || bytes > MOST_KEPT_BYTES)
+            && let Some(oldest) = kept
+                .iter()
+                .filter(|exec| execs.contains_key(&exec.id))
+                .min_by_key(|exec| lock(&exec.state).1)
+        {
+            (count, bytes) = (count - 1, bytes - oldest.spec.bytes());
+            execs.remove(&oldest.id);
         }
         execs.insert(exec.id.clone(), Arc::new(exec));
-        Ok(())
     }
 
     fn find(&self, id: &str) -> Result<Arc<Exec>> {
@@ -136,6 +158,11 @@ impl Execs {
             .get(id)
             .cloned()
             .ok_or_else(|| Error::not_found(format!("No such exec instance: {id}")))
+    }
+
+    /// How many are on their way or run.
+    fn running(&self) -> usize {
+        lock(&self.0).values().filter(|exec| !exec.is_kept_only()).count()
     }
 
     /// Those of a container that have not ended.
@@ -171,6 +198,9 @@ impl Engine {
         if spec.argv.is_empty() {
             return Err(Error::bad_parameter("No exec command specified"));
         }
+        let ExecSpec { user, working_dir, .. } = &spec;
+        let words = spec.argv.iter().chain(&spec.env).chain(user).chain(working_dir);
+        check_words(words)?;
         let id = random_hex(64);
         let action = format!("exec_create: {}", spec.argv.join(" "));
         self.execs.insert(Exec {
@@ -178,7 +208,7 @@ impl Engine {
             container: record.id.clone(),
             spec,
             state: Mutex::new((ExecState::Ready, Instant::now())),
-        })?;
+        });
         self.emit(&record, &action, &[("execID", id.clone())]);
         Ok(id)
     }
@@ -205,6 +235,9 @@ impl Engine {
     pub fn exec_claim(&self, id: &str) -> Result<ExecInfo> {
         let exec = self.execs.find(id)?;
         check_running(&self.find(&exec.container)?.record())?;
+        if self.execs.running() >= MOST_RUNNING {
+            return Err(Error::conflict(format!("{MOST_RUNNING} execs run already")));
+        }
         let mut state = lock(&exec.state);
         match state.0 {
             ExecState::Ready => *state = (ExecState::Starting, Instant::now()),
@@ -323,5 +356,31 @@ fn spawn_of(spec: &ExecSpec, record: &ContainerRecord, size: (u16, u16)) -> Spaw
         stdin: spec.stdin,
         init: false,
         privileged: spec.privileged,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exec(number: usize, bytes: usize, state: ExecState) -> Exec {
+        Exec {
+            id: number.to_string(),
+            container: String::new(),
+            spec: ExecSpec { argv: vec!["x".repeat(bytes)], ..ExecSpec::default() },
+            state: Mutex::new((state, Instant::now())),
+        }
+    }
+
+    #[test]
+    fn the_oldest_that_do_not_run_make_room() {
+        let execs = Execs::default();
+        let running = ExecState::Running { process: ProcessId(1), pid: 1 };
+        execs.insert(exec(0, 40 << 20, running));
+        for number in 1..=4 {
+            execs.insert(exec(number, 30 << 20, ExecState::Ready));
+        }
+        let is_there = |number: usize| execs.find(&number.to_string()).is_ok();
+        assert_eq!([0, 1, 2, 3, 4].map(is_there), [true, false, false, true, true]);
     }
 }

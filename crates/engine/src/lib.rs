@@ -40,6 +40,7 @@ mod diff;
 mod exec;
 mod files;
 mod foreign;
+mod growth;
 mod health;
 mod listing;
 mod logs;

@@ -6,22 +6,17 @@
 use crate::blocking::blocking;
 use crate::engine::Engine;
 use crate::error::{Attempt, Error, Result};
-use crate::ready::readable;
+use crate::growth::Growth;
 use crate::wait::{WaitFor, Waiting};
 use ireko_protocol::plan::LogLine;
 use jiff::Timestamp;
-use rustix::fs::inotify;
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom};
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 
-/// Lines that are read ahead of a slow client.
-const AHEAD: usize = 64;
-/// Lines read in one go.
-const BATCH: usize = 256;
+/// Bytes of the file that are read in one go, and a line more. Two such pieces wait for a slow client.
+const BATCH: u64 = 64 * 1024;
 /// The longest line that is taken: the shim cuts at 16 KiB of text, which JSON's escapes make six
 /// times as long at most.
 const LONGEST: u64 = 128 * 1024;
@@ -49,12 +44,23 @@ pub struct StampedLine {
 }
 
 /// Lines as they come.
-pub struct LogStream(mpsc::Receiver<Result<StampedLine>>);
+pub struct LogStream {
+    batches: mpsc::Receiver<Result<Vec<StampedLine>>>,
+    batch: std::vec::IntoIter<StampedLine>,
+}
 
 impl LogStream {
     /// The next line; `None` at the end.
     pub async fn next(&mut self) -> Option<Result<StampedLine>> {
-        self.0.recv().await
+        loop {
+            if let Some(line) = self.batch.next() {
+                return Some(Ok(line));
+            }
+            match self.batches.recv().await? {
+                Ok(batch) => self.batch = batch.into_iter(),
+                Err(error) => return Some(Err(error)),
+            }
+        }
     }
 }
 
@@ -69,10 +75,10 @@ impl Engine {
             ));
         }
         // Taken before the first byte is read, so that no growth and no end is missed.
-        let growth = options.follow.then(|| Growth::watch(&container.folder)).transpose()?;
+        let growth = options.follow.then(|| self.growths.watch(&container.folder)).transpose()?;
         let running = record.vm().is_some();
         let ending = Waiting::new(&container, WaitFor::NotRunning);
-        let (lines_in, lines_out) = mpsc::channel(AHEAD);
+        let (lines_in, batches) = mpsc::channel(1);
         let mut reader = Reader::new(container.log(), options);
         tokio::spawn(async move {
             let followed = async {
@@ -90,7 +96,7 @@ impl Engine {
                 () = lines_in.closed() => {}
             }
         });
-        Ok(LogStream(lines_out))
+        Ok(LogStream { batches, batch: Vec::new().into_iter() })
     }
 }
 
@@ -98,12 +104,12 @@ async fn follow(
     mut reader: Reader,
     mut growth: Growth,
     ending: Waiting,
-    lines: &mpsc::Sender<Result<StampedLine>>,
+    lines: &mpsc::Sender<Result<Vec<StampedLine>>>,
 ) -> Result<()> {
     let mut ending = Box::pin(ending.ending());
     while !reader.is_past_end {
         let ended = tokio::select! {
-            grown = growth.next() => { grown?; false }
+            () = growth.next() => false,
             _ = &mut ending => true,
         };
         reader = pass_on(reader, lines).await?;
@@ -115,7 +121,10 @@ async fn follow(
 }
 
 /// Sends all that there is now.
-async fn pass_on(mut reader: Reader, lines: &mpsc::Sender<Result<StampedLine>>) -> Result<Reader> {
+async fn pass_on(
+    mut reader: Reader,
+    lines: &mpsc::Sender<Result<Vec<StampedLine>>>,
+) -> Result<Reader> {
     loop {
         let batch;
         (reader, batch) = blocking(move || {
@@ -126,10 +135,8 @@ async fn pass_on(mut reader: Reader, lines: &mpsc::Sender<Result<StampedLine>>) 
         if batch.is_empty() {
             return Ok(reader);
         }
-        for line in batch {
-            if lines.send(Ok(line)).await.is_err() {
-                return Ok(reader);
-            }
+        if lines.send(Ok(batch)).await.is_err() {
+            return Ok(reader);
         }
     }
 }
@@ -157,14 +164,15 @@ impl Reader {
         }
         let mut batch = Vec::new();
         let Some(file) = &mut self.file else { return Ok(batch) };
-        let mut text = Vec::new();
-        while batch.len() < BATCH && !self.is_past_end {
+        let (mut text, mut read) = (Vec::new(), 0);
+        while (read < BATCH || batch.is_empty()) && !self.is_past_end {
             text.clear();
             let length =
                 file.take(LONGEST).read_until(b'\n', &mut text).attempt(|| what.clone())?;
             if length == 0 {
                 break;
             }
+            read += length as u64;
             if !text.ends_with(b"\n") && (length as u64) < LONGEST {
                 file.seek_relative(-(length as i64)).attempt(|| what.clone())?;
                 break;
@@ -220,30 +228,6 @@ fn start_of_last(file: &mut File, lines: usize) -> std::io::Result<u64> {
     Ok(0)
 }
 
-/// Tells when something in a folder was written.
-struct Growth(AsyncFd<OwnedFd>);
-
-impl Growth {
-    fn watch(folder: &Path) -> Result<Self> {
-        let what = || format!("watch {}", folder.display());
-        let flags = inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC;
-        let notes = inotify::init(flags).attempt(what)?;
-        let events = inotify::WatchFlags::MODIFY | inotify::WatchFlags::CREATE;
-        inotify::add_watch(&notes, folder, events).attempt(what)?;
-        readable(notes).map(Self).attempt(what)
-    }
-
-    /// Returns at the next write, or at once after one that was not looked at.
-    async fn next(&mut self) -> Result<()> {
-        let mut ready = self.0.readable().await.attempt(|| "watch a log".into())?;
-        let mut buffer = [0; 4096];
-        // What it says does not matter, only that it said something.
-        while rustix::io::read(self.0.get_ref(), &mut buffer).is_ok_and(|length| length > 0) {}
-        ready.clear_ready();
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -292,13 +276,5 @@ mod tests {
         File::options().append(true).open(&path).unwrap().write_all(b"\n").unwrap();
         write(&path, 1..2);
         assert_eq!(texts(&mut reader), ["1"]);
-    }
-
-    #[tokio::test]
-    async fn growth_is_noticed() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut growth = Growth::watch(folder.path()).unwrap();
-        write(&folder.path().join("log"), 0..1);
-        growth.next().await.unwrap();
     }
 }

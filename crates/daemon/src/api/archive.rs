@@ -1,6 +1,7 @@
 //! `/containers/{id}/archive`: what `docker cp` asks; and `/containers/{id}/export`.
 
 use crate::api::App;
+use crate::api::body::{Transfer, upload};
 use crate::api::error::{ApiError, ApiResult};
 use crate::api::query::Params;
 use axum::body::Body;
@@ -8,17 +9,18 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use futures_util::TryStreamExt;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{HeaderMap, StatusCode};
 use ireko_engine::{Extract, FileStream, PathStat};
 use jiff::Timestamp;
 use serde_json::json;
 use std::io;
-use tokio_util::io::StreamReader;
 
 /// Says what is at the path; docker's clients read it before the body.
 const STAT: HeaderName = HeaderName::from_static("x-docker-container-path-stat");
+
+/// Linux's `PATH_MAX`.
+const LONGEST_PATH: usize = 4096;
 
 pub(crate) async fn head(
     State(app): State<App>,
@@ -36,10 +38,11 @@ pub(crate) async fn get(
     params: Params,
 ) -> ApiResult<Response> {
     let path = path(&params)?;
+    let turn = Transfer::begin().await?;
     let (stat, pieces) = app.engine.archive_of(&id, &path).await?;
     let mut headers = stat_header(&path, &stat)?;
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-tar"));
-    Ok((headers, body(pieces)).into_response())
+    Ok((headers, body(pieces, turn)).into_response())
 }
 
 pub(crate) async fn put(
@@ -52,29 +55,38 @@ pub(crate) async fn put(
         keep_kinds: params.flag("noOverwriteDirNonDir"),
         give_to_user: params.flag("copyUIDGID"),
     };
-    let archive = StreamReader::new(Box::pin(body.into_data_stream().map_err(io::Error::other)));
-    app.engine.extract(&id, &path(&params)?, how, archive).await?;
+    let path = path(&params)?;
+    app.engine.extract(&id, &path, how, upload(body).await?).await?;
     Ok(StatusCode::OK)
 }
 
 pub(crate) async fn export(State(app): State<App>, Path(id): Path<String>) -> ApiResult<Response> {
+    let turn = Transfer::begin().await?;
     let pieces = app.engine.export_files(&id).await?;
-    Ok(([(CONTENT_TYPE, "application/octet-stream")], body(pieces)).into_response())
+    Ok(([(CONTENT_TYPE, "application/octet-stream")], body(pieces, turn)).into_response())
 }
 
 /// An archive as the body of an answer.
-pub(crate) fn body(pieces: FileStream) -> Body {
-    let next = async |mut pieces: FileStream| {
+pub(crate) fn body(pieces: FileStream, turn: Transfer) -> Body {
+    let next = async |(mut pieces, turn): (FileStream, Transfer)| {
         // Too late for an answer: the body is cut off.
         let piece = pieces.next().await?.map_err(io::Error::other);
-        Some((piece, pieces))
+        Some((piece, (pieces, turn)))
     };
-    Body::from_stream(futures_util::stream::unfold(pieces, next))
+    Body::from_stream(futures_util::stream::unfold((pieces, turn), next))
 }
 
 /// The path, which is the container's own: what is relative counts from its root.
 fn path(params: &Params) -> ApiResult<String> {
     match params.get("path") {
+        Some(path) if path.contains('\0') => {
+            Err(ApiError::bad_request(format!("{path:?} is no path: it has a zero byte in it")))
+        }
+        Some(path) if path.len() >= LONGEST_PATH => Err(ApiError::bad_request(format!(
+            "{}… is no path: it has {} bytes",
+            &path[..path.floor_char_boundary(64)],
+            path.len()
+        ))),
         Some(path) if path.starts_with('/') => Ok(path.to_owned()),
         Some(path) => Ok(format!("/{path}")),
         None => Err(ApiError::bad_request("missing parameter in path: path")),

@@ -5,7 +5,7 @@ use crate::api::detach_keys::DetachKeys;
 use crate::api::error::{ApiError, ApiResult};
 use crate::api::frames::Framing;
 use crate::api::hijack::{InputEnd, Session, SessionEnd, carry, hijack};
-use crate::api::logs::replay;
+use crate::api::logs::Replay;
 use crate::api::query::Params;
 use crate::dispatch::ApiVersion;
 use axum::Extension;
@@ -44,8 +44,8 @@ pub(crate) async fn attach(
     };
     // Read after the attach: a line may come twice, but none is lost.
     let earlier = match params.flag("logs") {
-        true => replay(&app.engine, &record, options, framing).await?,
-        false => Vec::new(),
+        true => Some(Replay::begin(&app.engine, &record, options, framing).await?),
+        false => None,
     };
     Ok(hijack(request, content_type, async move |client| {
         let streams = streams.unwrap_or_else(ireko_engine::Streams::ended);
@@ -80,7 +80,7 @@ pub(crate) async fn console(
     let streams = app.engine.attach(&record.id, options).await?;
     Ok(hijack(request, framing.content_type(version), async move |client| {
         let input_end = InputEnd::Leaves;
-        let session = Session { framing, keys, input_end, replay: Vec::new() };
+        let session = Session { framing, keys, input_end, replay: None };
         if carry(client, streams, session).await == SessionEnd::Detached {
             app.engine.detached(&record);
         }

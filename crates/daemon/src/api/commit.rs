@@ -2,8 +2,9 @@
 //! and `answerfile` is the text that a Windows' sysprep is given.
 
 use crate::api::App;
+use crate::api::body::read_json;
 use crate::api::error::{ApiError, ApiResult};
-use crate::api::query::{Params, read_json};
+use crate::api::query::Params;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;

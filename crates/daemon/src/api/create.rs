@@ -1,11 +1,12 @@
 //! `POST /containers/create`: from Docker's JSON to a spec.
 
 use crate::api::App;
+use crate::api::body::read_json;
 use crate::api::bounds::{bounds, pids_max};
 use crate::api::create_fields::{self, Accepted};
 use crate::api::endpoints;
 use crate::api::error::{ApiError, ApiResult};
-use crate::api::query::{Params, read_json};
+use crate::api::query::Params;
 use crate::api::types::create::{ContainerCreate, HostConfig, LogConfig, Mount, RestartPolicy};
 use axum::Json;
 use axum::body::Body;

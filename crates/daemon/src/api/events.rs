@@ -13,6 +13,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 const FILTERS: &[&str] = &[
@@ -46,7 +47,7 @@ pub(crate) async fn events(State(app): State<App>, params: Params) -> ApiResult<
 }
 
 struct Report {
-    kept: VecDeque<Event>,
+    kept: VecDeque<Arc<Event>>,
     live: EventStream,
     filters: Filters,
     until: Option<Timestamp>,
@@ -66,7 +67,7 @@ impl Report {
         }
     }
 
-    async fn event(&mut self) -> Option<Event> {
+    async fn event(&mut self) -> Option<Arc<Event>> {
         if let Some(event) = self.kept.pop_front() {
             return Some(event);
         }

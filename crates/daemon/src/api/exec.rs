@@ -1,12 +1,13 @@
 //! Execs: create, start, inspect, resize.
 
 use crate::api::App;
+use crate::api::body::read_json;
 use crate::api::containers::size;
 use crate::api::detach_keys::DetachKeys;
-use crate::api::error::{ApiResult, words};
+use crate::api::error::{ApiError, ApiResult, words};
 use crate::api::frames::Framing;
 use crate::api::hijack::{Client, InputEnd, Session, SessionEnd, carry, hijack};
-use crate::api::query::{Params, read_json};
+use crate::api::query::Params;
 use crate::api::types::exec::{ExecCreate, ExecStart};
 use crate::dispatch::ApiVersion;
 use axum::body::Body;
@@ -53,7 +54,11 @@ pub(crate) async fn start(
     let exec = app.engine.exec_claim(&id)?;
     let size = body.console_size.unwrap_or_default();
     if body.detach.unwrap_or_default() {
-        let streams = app.engine.exec_run(&exec.id, size).await?;
+        // It is claimed: it runs, or says why not, even where the client goes away now.
+        let running = tokio::spawn(async move { app.engine.exec_run(&exec.id, size).await });
+        let streams = running.await.map_err(|error| {
+            ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, format!("an exec broke: {error}"))
+        })??;
         tokio::spawn(discard(streams));
         return Ok(StatusCode::OK.into_response());
     }
@@ -93,7 +98,7 @@ async fn session(
         Some(_) => InputEnd::Leaves,
         None => InputEnd::Passes,
     };
-    let session = Session { framing, keys, input_end, replay: Vec::new() };
+    let session = Session { framing, keys, input_end, replay: None };
     let end = carry(client, streams, session).await;
     if end == SessionEnd::Detached {
         tracing::debug!(exec = exec.id, "a client detached");

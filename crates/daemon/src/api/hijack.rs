@@ -7,11 +7,14 @@
 
 use crate::api::detach_keys::DetachKeys;
 use crate::api::frames::Framing;
+use crate::api::logs::Replay;
+use crate::dispatch::Line;
+use crate::peer::Peer;
 use crate::unread::all_is_read;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt;
 use hyper::StatusCode;
 use hyper::ext::ReasonPhrase;
@@ -21,7 +24,6 @@ use hyper_util::rt::TokioIo;
 use ireko_engine::{InputWriter, OutputReader, Streams};
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::UnixStream;
 use tokio_util::io::{ReaderStream, StreamReader};
 
 /// How much is read from a client at once, in bytes.
@@ -60,6 +62,11 @@ pub(crate) fn hijack<F>(
 where
     F: Future<Output = ()> + Send + 'static,
 {
+    let line = request.extensions().get::<Line>().cloned();
+    let session = async move |client| match line {
+        Some(line) => line.hold(session(client)).await,
+        None => session(client).await,
+    };
     let mut response = Response::new(Body::empty());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     if request.headers().contains_key(UPGRADE) {
@@ -86,10 +93,10 @@ where
 
 /// The connection behind an upgrade, once the client has read the answer's head.
 async fn taken_over(upgraded: Upgraded) -> Client {
-    match upgraded.downcast::<TokioIo<UnixStream>>() {
+    match upgraded.downcast::<TokioIo<Peer>>() {
         Ok(parts) => {
             let stream = parts.io.into_inner();
-            all_is_read(&stream).await;
+            all_is_read(stream.socket()).await;
             let (input, output) = tokio::io::split(stream);
             let input = io::Cursor::new(parts.read_buf).chain(input);
             Client { input: Box::new(input), output: Box::new(output) }
@@ -109,7 +116,7 @@ pub(crate) struct Session {
     pub(crate) keys: Option<DetachKeys>,
     pub(crate) input_end: InputEnd,
     /// Sent before all else.
-    pub(crate) replay: Vec<Bytes>,
+    pub(crate) replay: Option<Replay>,
 }
 
 /// Carries bytes between a client and a process until the process closes its streams, or the
@@ -140,9 +147,11 @@ async fn send_output(
     output: &mut (impl AsyncWrite + Unpin),
     mut from_process: OutputReader,
     framing: Framing,
-    replay: Vec<Bytes>,
+    mut replay: Option<Replay>,
 ) -> SessionEnd {
-    for bytes in replay {
+    while let Some(earlier) = &mut replay
+        && let Some(bytes) = earlier.next().await
+    {
         if output.write_all(&bytes).await.is_err() {
             return SessionEnd::Closed;
         }
@@ -163,16 +172,18 @@ async fn take_input(
     mut keys: Option<DetachKeys>,
     input_end: InputEnd,
 ) -> SessionEnd {
-    let mut buffer = vec![0; PIECE];
-    while let Ok(length @ 1..) = input.read(&mut buffer).await {
+    // Memory is taken when there are bytes: most clients say nothing.
+    let mut buffer = BytesMut::with_capacity(PIECE);
+    while let Ok(1..) = input.read_buf(&mut buffer).await {
         let (bytes, detached) = match &mut keys {
-            None => (buffer[..length].to_vec(), false),
+            None => (Bytes::copy_from_slice(&buffer), false),
             Some(keys) => {
-                let typed = keys.typed(&buffer[..length]);
-                (typed.pass, typed.detached)
+                let typed = keys.typed(&buffer);
+                (typed.pass.into(), typed.detached)
             }
         };
-        if !bytes.is_empty() && !to_process.write(bytes.into()).await {
+        buffer.clear();
+        if !bytes.is_empty() && !to_process.write(bytes).await {
             break;
         }
         if detached {

@@ -1,6 +1,7 @@
 //! `POST /images/create`: an import where the body is the archive; a pull is refused.
 
 use crate::api::App;
+use crate::api::body::upload;
 use crate::api::commit::reference;
 use crate::api::error::{ApiError, ApiResult, words};
 use crate::api::not_yet;
@@ -9,13 +10,10 @@ use crate::api::report::{Report, failure};
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use futures_util::TryStreamExt;
 use hyper::header::CONTENT_TYPE;
 use ireko_engine::{ImportOptions, ImportProgress};
 use serde_json::{Value, json};
-use std::io;
 use tokio::sync::mpsc;
-use tokio_util::io::StreamReader;
 
 /// Bytes in one MiB.
 const MIB: f64 = 1024.0 * 1024.0;
@@ -26,7 +24,7 @@ pub(crate) async fn create(
     body: Body,
 ) -> ApiResult<Response> {
     match (params.get("fromSrc"), params.get("fromImage")) {
-        (Some("-"), _) => import(app, &params, body),
+        (Some("-"), _) => import(app, &params, body).await,
         (Some(_), _) => Err(ApiError::not_yet("imports from a URL")),
         (None, Some(image)) => {
             // An image that is here needs no registry; clients pull to be sure.
@@ -45,14 +43,14 @@ fn is_here(name: &str) -> Response {
     ([(CONTENT_TYPE, "application/json")], format!("{line}\r\n")).into_response()
 }
 
-fn import(app: App, params: &Params, body: Body) -> ApiResult<Response> {
+async fn import(app: App, params: &Params, body: Body) -> ApiResult<Response> {
     let options = ImportOptions {
         name: reference(params.get("repo"), params.get("tag")),
         comment: params.get("message").unwrap_or_default().to_owned(),
         changes: params.all("changes").map(str::to_owned).collect(),
     };
     options.check()?;
-    let archive = StreamReader::new(Box::pin(body.into_data_stream().map_err(io::Error::other)));
+    let archive = upload(body).await?;
     let (progress_in, progress_out) = mpsc::unbounded_channel();
     let result = async move {
         match app.engine.import(archive, options, progress_in).await {

@@ -7,8 +7,9 @@ pub(crate) mod verify;
 pub(crate) mod warm;
 
 use crate::api::App;
+use crate::api::body::read_json;
 use crate::api::error::{ApiError, ApiResult};
-use crate::api::query::{Params, read_json};
+use crate::api::query::Params;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -17,7 +18,7 @@ use ireko_engine::{AddressChange, Sign};
 use ireko_protocol::host::HostInfo;
 use ireko_protocol::network::{HasAddress, SetAddress};
 use ireko_protocol::tree::Tree;
-use regex_lite::Regex;
+use regex_lite::RegexBuilder;
 use std::time::Duration;
 
 /// `GET /ireko/tree`; with `node`, that image and what stands on it, or that container and what it
@@ -25,6 +26,9 @@ use std::time::Duration;
 pub(crate) async fn tree(State(app): State<App>, params: Params) -> ApiResult<Json<Tree>> {
     Ok(Json(app.engine.tree(params.get("node")).await?))
 }
+
+/// The most memory that a pattern may take, in bytes: the time for each line grows with it.
+const LARGEST_PATTERN: usize = 64 << 10;
 
 /// How long a container is waited for where the request does not say.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -53,9 +57,11 @@ fn sign(text: &str) -> ApiResult<Sign> {
             Ok(number @ 1..) => Ok(Sign::Port(number)),
             _ => Err(ApiError::bad_request(format!("{port:?} is no port: 1 to 65535"))),
         },
-        Some(("log", pattern)) => Regex::new(pattern)
-            .map(Sign::Log)
-            .map_err(|error| ApiError::bad_request(format!("{pattern:?} is no pattern: {error}"))),
+        Some(("log", pattern)) => {
+            RegexBuilder::new(pattern).size_limit(LARGEST_PATTERN).build().map(Sign::Log).map_err(
+                |error| ApiError::bad_request(format!("{pattern:?} is no pattern: {error}")),
+            )
+        }
         _ => Err(ApiError::bad_request(format!(
             "{text:?} is nothing that can be waited for: agent, log=REGEX, ip, port=N or healthy"
         ))),

@@ -1,18 +1,16 @@
 //! `POST /images/load`.
 
 use crate::api::App;
+use crate::api::body::upload;
 use crate::api::error::{ApiError, ApiResult, words};
 use crate::api::query::Params;
 use crate::api::report::{Report, failure};
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
-use futures_util::TryStreamExt;
 use ireko_engine::{LoadStep, Loaded};
 use serde_json::{Value, json};
-use std::io;
 use tokio::sync::mpsc;
-use tokio_util::io::StreamReader;
 
 pub(crate) async fn load(
     State(app): State<App>,
@@ -24,7 +22,7 @@ pub(crate) async fn load(
             "platform is not supported: of an image for several platforms the one for this machine is loaded",
         ));
     }
-    let archive = StreamReader::new(Box::pin(body.into_data_stream().map_err(io::Error::other)));
+    let archive = upload(body).await?;
     let (told, steps) = mpsc::unbounded_channel();
     let result = async move {
         match app.engine.load(archive, told).await {

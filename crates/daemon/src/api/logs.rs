@@ -11,11 +11,11 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use hyper::header::CONTENT_TYPE;
-use ireko_engine::{AttachOptions, ContainerRecord, Engine, LogOptions, OutputStream, StampedLine};
+use ireko_engine::{
+    AttachOptions, ContainerRecord, Engine, LogOptions, LogStream, OutputStream, StampedLine,
+};
+use jiff::Timestamp;
 use std::io;
-
-/// The most that is sent of a log before an attach, in bytes.
-const MOST_REPLAYED: usize = 16 << 20;
 
 pub(crate) async fn logs(
     State(app): State<App>,
@@ -60,28 +60,40 @@ pub(crate) async fn logs(
 }
 
 /// What a container has written so far, as a client of an attach wants it.
-pub(crate) async fn replay(
-    engine: &Engine,
-    record: &ContainerRecord,
-    options: AttachOptions,
-    framing: Framing,
-) -> ApiResult<Vec<Bytes>> {
-    let AttachOptions { stdout, stderr, .. } = options;
-    let form = Form { framing, stdout, stderr, timestamps: false };
-    let mut lines = engine.logs(&record.id, LogOptions::default()).await?;
-    let mut replayed = Vec::new();
-    let mut length = 0;
-    while let Some(line) = lines.next().await {
-        let Some(bytes) = form.line(line?) else { continue };
-        length += bytes.len();
-        if length > MOST_REPLAYED {
-            return Err(ApiError::bad_request(
-                "the log is too long to be sent before an attach: read it with `logs`",
-            ));
-        }
-        replayed.push(bytes);
+pub(crate) struct Replay {
+    lines: LogStream,
+    form: Form,
+}
+
+impl Replay {
+    pub(crate) async fn begin(
+        engine: &Engine,
+        record: &ContainerRecord,
+        options: AttachOptions,
+        framing: Framing,
+    ) -> ApiResult<Self> {
+        let AttachOptions { stdout, stderr, .. } = options;
+        let form = Form { framing, stdout, stderr, timestamps: false };
+        // What is written from now on comes by the attach, however long the client takes for this.
+        let so_far = LogOptions { until: Some(Timestamp::now()), ..LogOptions::default() };
+        Ok(Self { lines: engine.logs(&record.id, so_far).await?, form })
     }
-    Ok(replayed)
+
+    /// The next line; `None` at the end.
+    pub(crate) async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            match self.lines.next().await? {
+                Ok(line) => match self.form.line(line) {
+                    Some(bytes) => return Some(bytes),
+                    None => continue,
+                },
+                Err(error) => {
+                    tracing::warn!(error = error.chain(), "a log is not replayed to its end");
+                    return None;
+                }
+            }
+        }
+    }
 }
 
 fn tail(text: Option<&str>) -> ApiResult<Option<usize>> {

@@ -4,6 +4,7 @@
 
 mod archive;
 mod attach;
+mod body;
 mod bounds;
 mod commit;
 mod containers;
@@ -41,9 +42,11 @@ mod types;
 mod update;
 mod wait;
 
+use crate::api::query::Params;
 use crate::dispatch::page_not_found;
 use axum::Router;
-use axum::routing::{any, delete, get, post};
+use axum::extract::{Path, State};
+use axum::routing::{MethodRouter, any, delete, get, post};
 use ireko_engine::Engine;
 use tokio_util::sync::CancellationToken;
 
@@ -98,10 +101,10 @@ fn system_routes() -> Router<App> {
         .route("/ireko/gc", post(ireko::usage::gc))
         .route("/ireko/warm", post(ireko::warm::warm))
         .route("/ireko/fold", post(ireko::usage::fold))
-        .route("/ireko/images/verify", post(ireko::verify::verify))
-        .route("/ireko/images/repair", post(ireko::verify::repair))
+        .route("/ireko/images/verify", post(ireko::verify::verify).merge(own_image("verify")))
+        .route("/ireko/images/repair", post(ireko::verify::repair).merge(own_image("repair")))
         // As below: a name may contain slashes.
-        .route("/ireko/images/import", post(ireko::images::import))
+        .route("/ireko/images/import", post(ireko::images::import).merge(own_image("import")))
         .route(
             "/ireko/images/{*name}",
             get(ireko::images::get).post(ireko::images::post).delete(ireko::images::remove),
@@ -110,9 +113,9 @@ fn system_routes() -> Router<App> {
 
 fn container_routes() -> Router<App> {
     Router::new()
-        .route("/containers/json", get(list::list))
-        .route("/containers/create", post(create::create))
-        .route("/containers/prune", post(prune::containers))
+        .route("/containers/json", get(list::list).merge(container("json")))
+        .route("/containers/create", post(create::create).merge(container("create")))
+        .route("/containers/prune", post(prune::containers).merge(container("prune")))
         .route("/containers/{id}", delete(containers::remove))
         .route("/containers/{id}/json", get(inspect::inspect))
         .route("/containers/{id}/start", post(containers::start))
@@ -143,12 +146,12 @@ fn container_routes() -> Router<App> {
 
 fn image_routes() -> Router<App> {
     Router::new()
-        .route("/images/json", get(images::list))
-        .route("/images/create", post(import::create))
-        .route("/images/prune", post(prune::images))
-        .route("/images/search", get(not_yet::registries))
-        .route("/images/load", post(load::load))
-        .route("/images/get", get(save::save))
+        .route("/images/json", get(images::list).merge(image("json")))
+        .route("/images/create", post(import::create).merge(image("create")))
+        .route("/images/prune", post(prune::images).merge(image("prune")))
+        .route("/images/search", get(not_yet::registries).merge(image("search")))
+        .route("/images/load", post(load::load).merge(image("load")))
+        .route("/images/get", get(save::save).merge(image("get")))
         // An image's name may contain slashes: the verb is the last part.
         .route("/images/{*name}", get(images::get).post(images::post).delete(images::remove))
         .route("/distribution/{*name}", get(not_yet::registries))
@@ -161,8 +164,8 @@ fn image_routes() -> Router<App> {
 fn other_routes() -> Router<App> {
     Router::new()
         .route("/networks", get(networks::list))
-        .route("/networks/create", post(networks::create))
-        .route("/networks/prune", post(networks::prune))
+        .route("/networks/create", post(networks::create).merge(network("create")))
+        .route("/networks/prune", post(networks::prune).merge(network("prune")))
         .route("/networks/{name}", get(networks::inspect).delete(networks::remove))
         .route("/networks/{name}/connect", post(networks::connect))
         .route("/networks/{name}/disconnect", post(networks::disconnect))
@@ -184,4 +187,32 @@ fn other_routes() -> Router<App> {
         .route("/secrets/{*rest}", any(not_yet::swarm))
         .route("/configs", any(not_yet::swarm))
         .route("/configs/{*rest}", any(not_yet::swarm))
+}
+
+// The router takes a fixed path before one with a name in it, whatever the method: what has the same
+// name as a fixed path is answered for here.
+
+/// What `/images/{name}` does with the image of that name.
+fn image(name: &'static str) -> MethodRouter<App> {
+    let id = move || Path(name.to_owned());
+    delete(move |app: State<App>, params: Params| images::remove(app, id(), params))
+}
+
+/// What `/ireko/images/{name}` does with it.
+fn own_image(name: &'static str) -> MethodRouter<App> {
+    let id = move || Path(name.to_owned());
+    delete(move |app: State<App>, params: Params| ireko::images::remove(app, id(), params))
+}
+
+/// What `/containers/{id}` does with the container of that name.
+fn container(name: &'static str) -> MethodRouter<App> {
+    let id = move || Path(name.to_owned());
+    delete(move |app: State<App>, params: Params| containers::remove(app, id(), params))
+}
+
+/// What `/networks/{name}` does with the network of that name.
+fn network(name: &'static str) -> MethodRouter<App> {
+    let id = move || Path(name.to_owned());
+    get(move |app: State<App>| networks::inspect(app, id()))
+        .delete(move |app: State<App>| networks::remove(app, id()))
 }

@@ -1,10 +1,11 @@
 //! `/networks…`: docker network.
 
 use crate::api::App;
+use crate::api::body::read_json;
 use crate::api::endpoints;
 use crate::api::error::{ApiError, ApiResult};
 use crate::api::images::until;
-use crate::api::query::{Filters, Params, read_json};
+use crate::api::query::{Filters, Params};
 use crate::api::types::network::{Connect, Disconnect, IpamConfig, NetworkCreate};
 use axum::Json;
 use axum::body::Body;

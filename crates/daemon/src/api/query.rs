@@ -1,16 +1,11 @@
-//! What comes in a request's query, and in its body.
+//! What comes in a request's query.
 
 use crate::api::error::{ApiError, ApiResult};
-use axum::body::Body;
 use axum::extract::{FromRequestParts, Query};
 use hyper::http::request::Parts;
 use jiff::Timestamp;
-use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::str::FromStr;
-
-/// The largest JSON body that is read, in bytes.
-const MOST_JSON: usize = 4 << 20;
 
 /// A query's pairs, in order; names may repeat.
 #[derive(Debug, Default)]
@@ -142,19 +137,6 @@ impl Filters {
         };
         self.values("label").iter().all(has) && !self.values("label!").iter().any(has)
     }
-}
-
-/// Reads a JSON body; `null` and none at all are the default.
-pub(crate) async fn read_json<T: DeserializeOwned + Default>(body: Body) -> ApiResult<T> {
-    let bytes = axum::body::to_bytes(body, MOST_JSON).await.map_err(|error| {
-        ApiError::bad_request(format!("cannot read the request's body: {error}"))
-    })?;
-    if bytes.trim_ascii().is_empty() {
-        return Ok(T::default());
-    }
-    let value: Option<T> = serde_json::from_slice(&bytes)
-        .map_err(|error| ApiError::bad_request(format!("invalid JSON: {error}")))?;
-    Ok(value.unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use crate::api::App;
 use crate::api::archive::body;
+use crate::api::body::Transfer;
 use crate::api::error::{ApiError, ApiResult};
 use crate::api::query::Params;
 use axum::extract::State;
@@ -24,6 +25,7 @@ pub(crate) async fn answer(app: &App, names: &[String], params: &Params) -> ApiR
     if names.is_empty() {
         return Err(ApiError::bad_request("no image was named"));
     }
+    let turn = Transfer::begin().await?;
     let pieces = app.engine.save(names).await?;
-    Ok(([(CONTENT_TYPE, "application/x-tar")], body(pieces)).into_response())
+    Ok(([(CONTENT_TYPE, "application/x-tar")], body(pieces, turn)).into_response())
 }

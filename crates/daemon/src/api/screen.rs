@@ -2,6 +2,7 @@
 //! any container's TCP ports.
 
 use crate::api::App;
+use crate::api::body::read;
 use crate::api::error::{ApiError, ApiResult};
 use crate::api::hijack::{hijack, relay};
 use crate::api::query::Params;
@@ -66,9 +67,7 @@ pub(crate) async fn connect(
 }
 
 async fn read_keys(body: Body) -> ApiResult<Keys> {
-    let bytes = axum::body::to_bytes(body, MOST_KEYS)
-        .await
-        .map_err(|error| ApiError::bad_request(format!("cannot read the keys: {error}")))?;
+    let bytes = read(body, MOST_KEYS).await?;
     serde_json::from_slice(&bytes)
         .map_err(|error| ApiError::bad_request(format!("these are no keys: {error}")))
 }

@@ -1,11 +1,11 @@
 //! `POST /containers/{id}/update`.
 
 use crate::api::App;
+use crate::api::body::read_json;
 use crate::api::bounds::pids_max;
 use crate::api::create::{resources, restart, swap_warning};
 use crate::api::create_fields;
 use crate::api::error::{ApiError, ApiResult};
-use crate::api::query::read_json;
 use crate::api::types::create::HostConfig;
 use axum::Json;
 use axum::body::Body;

@@ -1,9 +1,10 @@
 //! `/ireko/images/{name}/export`: an image to a file of this machine, or as a zip in the answer.
 
 use crate::api::App;
+use crate::api::body::{Transfer, read_json};
 use crate::api::error::{ApiError, ApiResult};
 use crate::api::lines;
-use crate::api::query::{Params, read_json};
+use crate::api::query::Params;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use hyper::header::CONTENT_TYPE;
@@ -56,11 +57,12 @@ pub(super) async fn stream(app: App, image: &str, params: &Params) -> ApiResult<
             return Err(ApiError::bad_request(message));
         }
     }
+    let turn = Transfer::begin().await?;
     let pieces = app.engine.stream_zip(image, layers(params.flag("tree"))).await?;
-    let next = async |mut pieces: ireko_engine::ZipPieces| {
-        pieces.recv().await.map(|piece| (piece, pieces))
+    let next = async |(mut pieces, turn): (ireko_engine::ZipPieces, Transfer)| {
+        pieces.recv().await.map(|piece| (piece, (pieces, turn)))
     };
-    let body = Body::from_stream(futures_util::stream::unfold(pieces, next));
+    let body = Body::from_stream(futures_util::stream::unfold((pieces, turn), next));
     Ok(([(CONTENT_TYPE, "application/zip")], body).into_response())
 }
 

@@ -1,10 +1,11 @@
 //! `/ireko/images/…`: verbs on images that docker has not.
 
 use crate::api::App;
+use crate::api::body::read_json;
 use crate::api::error::{ApiError, ApiResult};
 use crate::api::ireko::export;
 use crate::api::lines;
-use crate::api::query::{Params, read_json};
+use crate::api::query::Params;
 use crate::dispatch::page_not_found;
 use axum::Json;
 use axum::body::Body;

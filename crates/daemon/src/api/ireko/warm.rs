@@ -1,8 +1,8 @@
 //! Getting ready for containers to come.
 
 use crate::api::App;
+use crate::api::body::read_json;
 use crate::api::error::{ApiError, ApiResult};
-use crate::api::query::read_json;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
