@@ -90,7 +90,7 @@ pub struct Leaf {
     pub id: String,
     /// Its name, without a slash.
     pub name: String,
-    /// Docker's word for its state: `created`, `running`, `paused`, `exited`, `dead`.
+    /// Docker's word for its state: `created`, `running`, `paused`, `restarting`, `removing`, `exited`.
     pub state: String,
     /// The key of the node its disk is made over; `None` where the disk cannot be read.
     pub parent: Option<String>,
