@@ -52,6 +52,20 @@ fn a_stopped_container_becomes_an_image_that_others_start_from() {
     witness::seven_zip_reads_the_same(&chain[chain.len() - 2..], None);
 }
 
+/// Whenever it comes: before the process ends, while its VM ends, after.
+#[test]
+fn a_container_whose_run_is_just_ending_is_committed() {
+    let world = World::new("commit at the end", Vms::One);
+    for round in 0..4 {
+        let (name, image) = (format!("short{round}"), format!("left{round}"));
+        world.ok(&["run", "-d", "--name", &name, "base", "sh", "-c", "echo hi > /left; sync"]);
+        world.ok(&["commit", &name, &image]);
+        world.ok(&["wait", &name]);
+        world.ok(&["commit", &name, &image]);
+    }
+    assert_eq!(world.ok(&["run", "--rm", "left3", "cat", "/left"]), "hi");
+}
+
 #[test]
 fn a_running_container_is_committed_under_a_write_load_and_goes_on() {
     let world = World::new("commit running", Vms::Two);

@@ -24,6 +24,11 @@ use ireko_protocol::agent::DiskSerial;
 use ireko_protocol::shim::{Answer, CommitRequest, DiskCommit, Request};
 use jiff::Timestamp;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// Time for the end of a run to be known, where its VM did not do what was asked of it.
+const ENDING: Duration = Duration::from_secs(5);
 
 /// What the image of a commit is called, and what is said about it.
 #[derive(Clone, Debug, Default)]
@@ -68,7 +73,16 @@ impl Engine {
         let engine = self.clone();
         to_its_end(async move {
             let _verb = container.verb.lock().await;
-            let report = engine.commit_locked(&container, options).await?;
+            let vm = container.record().vm().map(str::to_owned);
+            let mut made = engine.commit_locked(&container, &options).await;
+            if let (Err(_), Some(vm)) = (&made, vm)
+                && timeout(ENDING, container.is_rid_of(&vm)).await.is_ok()
+            {
+                // Its run was just ending: the disk is at rest now.
+                engine.settle_commits(&container).await;
+                made = engine.commit_locked(&container, &options).await;
+            }
+            let report = made?;
             let id = ("imageID", report.image.id.to_string());
             engine.emit(&container.record(), "commit", &[id]);
             Ok(report)
@@ -79,14 +93,14 @@ impl Engine {
     async fn commit_locked(
         &self,
         container: &Arc<Container>,
-        options: CommitOptions,
+        options: &CommitOptions,
     ) -> Result<CommitReport> {
         let record = container.record();
         if container.is_removed() || record.state == RunState::Removing {
             return Err(Error::not_found(format!("No such container: {}", record.id)));
         }
         check_disk_is_free(&record)?;
-        let new = self.new_image(&record, &options).await?;
+        let new = self.new_image(&record, options).await?;
         let (store, leaf) = (Arc::clone(&self.store), container.scratch());
         let (data, left_out) = match options.all_disks {
             true => (container.data_disks()?, Vec::new()),
