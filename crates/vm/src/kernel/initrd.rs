@@ -5,7 +5,7 @@ use super::cpio::Archive;
 use crate::error::{Error, Result};
 use crate::replace_file::replace_file;
 use sha2::{Digest, Sha256};
-use std::fs::{self, File};
+use std::fs::{self, File, FileTimes};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -34,8 +34,9 @@ pub fn initrd(kernel: &GuestKernel, agent: &[u8]) -> Result<PathBuf> {
     let path = kernel.modules_cpio.with_file_name(format!("{NAME}{short}"));
     let length = (own.len() + modules.len()) as u64;
     if path.metadata().is_ok_and(|kept| kept.len() == length) {
-        // Only for whoever looks for old ones.
-        let _ = File::open(&path).and_then(|kept| kept.set_modified(SystemTime::now()));
+        // Only for whoever looks for old ones. Its other times are part of what it is: a template's key.
+        let used = FileTimes::new().set_accessed(SystemTime::now());
+        let _ = File::open(&path).and_then(|kept| kept.set_times(used));
         return Ok(path);
     }
     if let Some(Err(error)) = path.parent().map(remove_old) {
@@ -49,7 +50,7 @@ pub fn initrd(kernel: &GuestKernel, agent: &[u8]) -> Result<PathBuf> {
 fn remove_old(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)?.flatten() {
         let is_one = entry.file_name().to_str().is_some_and(|name| name.starts_with(NAME));
-        let age = entry.metadata().and_then(|meta| meta.modified()).map(|at| at.elapsed());
+        let age = entry.metadata().and_then(|meta| meta.accessed()).map(|at| at.elapsed());
         if is_one && matches!(age, Ok(Ok(age)) if age > KEPT) {
             fs::remove_file(entry.path())?;
         }
@@ -75,9 +76,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let kernel = kernel(folder.path());
         let first = initrd(&kernel, b"agent 1").unwrap();
-        let written = first.metadata().unwrap().ino();
+        let what_it_is = |path: &Path| {
+            let meta = path.metadata().unwrap();
+            (meta.ino(), meta.modified().unwrap())
+        };
+        let written = what_it_is(&first);
         assert_eq!(initrd(&kernel, b"agent 1").unwrap(), first);
-        assert_eq!(first.metadata().unwrap().ino(), written);
+        assert_eq!(what_it_is(&first), written);
         assert_ne!(initrd(&kernel, b"agent 2").unwrap(), first);
     }
 
@@ -88,7 +93,8 @@ mod tests {
         let [first, second] = [b"agent 1", b"agent 2"].map(|one| initrd(&kernel, one).unwrap());
         let long_ago = SystemTime::now() - 2 * KEPT;
         for old in [&first, &second, &kernel.modules_cpio] {
-            File::open(old).unwrap().set_modified(long_ago).unwrap();
+            let unused = FileTimes::new().set_accessed(long_ago).set_modified(long_ago);
+            File::open(old).unwrap().set_times(unused).unwrap();
         }
         // It is used again.
         initrd(&kernel, b"agent 2").unwrap();
