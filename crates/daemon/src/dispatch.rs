@@ -19,9 +19,16 @@ use hyper::service::Service;
 use hyper::{HeaderMap, Request, StatusCode, Uri};
 use hyper_util::service::TowerToHyperService;
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// What is read of a body that a refusal left, at most: in bytes, and in time.
+const MOST_REST: u64 = 64 << 10;
+const REST_TIME: Duration = Duration::from_secs(1);
 
 /// The newest version that is served, 1.50.
 pub(crate) const NEWEST: ApiVersion = ApiVersion(50);
@@ -104,6 +111,54 @@ impl HttpBody for Answering {
     }
 }
 
+/// A request's body, of which a handler may leave something.
+#[derive(Clone)]
+struct Given(Arc<Mutex<Incoming>>);
+
+impl Given {
+    /// Reads what a handler that refuses has left. Whoever is answered and hung up on while it still sends
+    /// sees its own write fail, and not the answer. One that sends much, or slowly, has to bear that.
+    async fn read_off(mut self) {
+        if self.size_hint().lower() > MOST_REST {
+            return;
+        }
+        let rest = async {
+            let mut left = MOST_REST;
+            while let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut self).poll_frame(cx)).await {
+                let length = frame.data_ref().map_or(0, Bytes::len) as u64;
+                let Some(less) = left.checked_sub(length) else { break };
+                left = less;
+            }
+        };
+        // Late is as good as never.
+        let _ = timeout(REST_TIME, rest).await;
+    }
+}
+
+impl HttpBody for Given {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        Pin::new(&mut *lock(&self.0)).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        lock(&self.0).is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        lock(&self.0).size_hint()
+    }
+}
+
+fn lock(body: &Mutex<Incoming>) -> MutexGuard<'_, Incoming> {
+    body.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Service<Request<Incoming>> for Connection {
     type Response = Response;
     type Error = Infallible;
@@ -119,7 +174,14 @@ impl Service<Request<Incoming>> for Connection {
                     *request.uri_mut() = uri;
                     request.extensions_mut().insert(version);
                     request.extensions_mut().insert(line.clone());
-                    router.call(request.map(Body::new)).await?
+                    let (head, body) = request.into_parts();
+                    let given = Given(Arc::new(Mutex::new(body)));
+                    let request = Request::from_parts(head, Body::new(given.clone()));
+                    let response = router.call(request).await?;
+                    if response.status().as_u16() >= 400 {
+                        given.read_off().await;
+                    }
+                    response
                 }
                 Err(error) => error.into_response(),
             };
