@@ -1,4 +1,4 @@
-//! At most two VMs at a time, across all test processes of the machine.
+//! At most two VMs at a time, across all test processes of the machine; or three small ones of one test.
 //!
 //! A slot is a locked file: the kernel gives it back when its holder dies.
 
@@ -15,6 +15,8 @@ pub enum Vms {
     One,
     /// Two at once.
     Two,
+    /// Three at once, with little memory: for what two cannot show.
+    Three,
 }
 
 /// The right to run VMs, until it is dropped.
@@ -24,12 +26,12 @@ pub struct Slots {
 
 /// Waits until that many VMs may run.
 ///
-/// Who needs two takes the first and then the second; who needs one takes whichever is free first
+/// Who needs two or three takes the first and then the second; who needs one takes whichever is free first
 /// and waits for no more, so nobody waits in a circle.
 pub fn take(vms: Vms) -> Slots {
     let held = match vms {
         Vms::None => Vec::new(),
-        Vms::Two => vec![lock(0), lock(1)],
+        Vms::Two | Vms::Three => vec![lock(0), lock(1)],
         Vms::One => {
             let (won, winner) = mpsc::channel();
             for slot in [0, 1] {
