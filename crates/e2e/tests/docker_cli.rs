@@ -2,7 +2,8 @@
 //! each of both streams, and the exit code.
 //!
 //! The rows of a table share what the rows before have made. In words, `DIR` is a folder of the test's,
-//! `'…'` keeps spaces; in what is expected, `…` stands for any text.
+//! `'…'` keeps spaces; in what is expected, `…` stands for any text, for what clients of two ages word each in
+//! its own way, too.
 
 use ireko_e2e::docker::{client, docker, ok};
 use ireko_e2e::programs::run_with_input;
@@ -321,7 +322,7 @@ const LIVE: &[Row] = &[
     ("exec web cat /tmp/note", "", 0, "noted\n", ""),
     ("cp web:/tmp/note DIR/back", "", 0, "", "…"),
     ("cp web:/tmp/note -", "", 0, "note…noted\n…", ""),
-    ("cp web:/nonesuch DIR", "", 1, "", "…Could not find the file /nonesuch in container web…"),
+    ("cp web:/nonesuch DIR", "", 1, "", "…/nonesuch…"),
     ("cp DIR/nonesuch web:/", "", 1, "", "…no such file or directory…"),
     ("pause web", "", 0, "web\n", ""),
     ("ps --filter status=paused --format {{.Status}}", "", 0, "Up …(Paused)\n", ""),
@@ -354,7 +355,7 @@ const LIVE: &[Row] = &[
     ("images --filter reference=made --format '{{.Repository}}:{{.Tag}}'", "", 0, "made:1\n", ""),
     ("images -q --filter dangling=true", "", 0, "", ""),
     ("rmi other/made:2", "", 0, "Untagged: other/made:2\n", ""),
-    ("rmi nonesuch", "", 1, "", "…No such image: nonesuch:latest…"),
+    ("rmi nonesuch", "", 1, "", "…No such image: nonesuch…"),
     ("rmi base", "", 1, "", "…conflict: unable to …"),
     ("kill -s NONESUCH web", "", 1, "", "…nvalid signal: NONESUCH…"),
     ("rm web", "", 1, "", "…cannot remove container …"),
@@ -417,7 +418,7 @@ const REST: &[Row] = &[
     ),
     ("network inspect -f '{{(index .IPAM.Config 0).Subnet}}' shop", "", 0, "10.77.0.0/24\n", ""),
     ("network prune -f", "", 0, "Deleted Networks:\nshop\n\n", ""),
-    ("network rm shop", "", 1, "", "…shop not found…"),
+    ("network rm shop", "", 1, "", "…shop…"),
     ("pull nonesuch", "", 1, "…", "…registries…"),
     ("push made:1", "", 1, "…", "…registries…"),
     ("search nonesuch", "", 1, "", "…registries…"),

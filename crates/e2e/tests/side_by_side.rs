@@ -67,7 +67,8 @@ fn a_machine_and_two_apps_are_listed_reached_asked_and_read_alike() {
     assert_eq!(ok(&["exec", "web", "sh", "-c", &ask("db 80", true)]), "db");
     ok(&["exec", "db", "ping", "-c", "1", "-W", "60", "vm"]);
     // One listens after the other there.
-    let script = "until [ \"$w\" ]; do w=$(cat < /dev/tcp/web/80); done 2>/dev/null; echo $w";
+    let script = "for i in $(seq 600); do w=$(cat < /dev/tcp/web/80) && [ \"$w\" ] && break; sleep 0.1; done \
+                  2>/dev/null; echo $w";
     assert_eq!(ok(&["exec", "vm", "bash", "-c", script]), "web");
 
     assert_eq!(ok(&["logs", "web"]), "web is up");

@@ -6,11 +6,12 @@
 //!                                                                  PowerOff ─► kill the shim
 //!   still starting ─► the start is broken off: PowerOff ─► kill the shim
 //! ```
+//! Any other signal than SIGKILL waits until the start is over, and is then sent.
 //!
 //! A guest that still answers is given time to write back what it holds, also after a SIGKILL.
 
 use crate::blocking::to_its_end;
-use crate::container::Container;
+use crate::container::{Container, Moment};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::shim_client::{AskError, GUEST, QUICK, ShimSocket};
@@ -134,14 +135,20 @@ impl Engine {
     }
 
     async fn kill_container(&self, container: &Arc<Container>, signal: i32) -> Result<()> {
+        if let (RunState::Starting { vm }, KILL) = (&container.record().state, signal) {
+            self.break_off(container, vm).await?;
+            self.emit(&container.record(), "kill", &[("signal", signal.to_string())]);
+            return Ok(());
+        }
+        // Its process may run, and have said so, before that is written down.
+        let is_settled = |moment: &Moment| {
+            moment.removed || !matches!(moment.record.state, RunState::Starting { .. })
+        };
+        // The sender lives in `container`.
+        let _ = container.watch().wait_for(is_settled).await;
         let record = container.record();
         let own = parse_signal(&record.process.stop_signal).unwrap_or(TERM);
         let is_end = signal == KILL || signal == own;
-        if let (RunState::Starting { vm }, true) = (&record.state, is_end) {
-            self.break_off(container, vm).await?;
-            self.emit(&record, "kill", &[("signal", signal.to_string())]);
-            return Ok(());
-        }
         let target = self.target(container).map_err(|error| {
             Error::conflict(format!("cannot kill container: {}: {error}", record.name))
         })?;
