@@ -22,6 +22,9 @@ const BETWEEN_QUESTIONS: Duration = Duration::from_secs(1);
 /// How long a shim waits for an agent at a time.
 const AGENT_SLICE: Duration = Duration::from_secs(5);
 
+/// Bytes of a line that a pattern may match.
+const LONGEST_LINE: usize = 64 << 10;
+
 /// What shows that a container is up.
 #[derive(Clone, Debug)]
 pub enum Sign {
@@ -202,10 +205,20 @@ impl Engine {
         };
         let options = LogOptions { since, follow: true, ..LogOptions::default() };
         let mut lines = self.logs(&container.id, options).await?;
+        // What a process writes of a line at a time is kept as it comes: a line may be in pieces.
+        let mut begun = [String::new(), String::new()];
         while let Some(line) = lines.next().await {
-            let line = line?.line;
-            if pattern.is_match(line.log.trim_end_matches(['\r', '\n'])) {
+            let piece = line?.line;
+            let text = &mut begun[piece.stream as usize];
+            if text.len() > LONGEST_LINE {
+                text.clear();
+            }
+            text.push_str(&piece.log);
+            if pattern.is_match(text.trim_end_matches(['\r', '\n'])) {
                 return Ok(());
+            }
+            if text.ends_with('\n') {
+                text.clear();
             }
         }
         Err(ended(&container.record()))
