@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use ireko_protocol::agent::{DiskUsage, InterfaceUsage, Traffic, Usage};
+use rustix::time::{ClockId, clock_gettime};
 
 const GROUP: &str = "/sys/fs/cgroup/workload";
 const INTERFACES: &str = "/sys/class/net";
-/// Nanoseconds in one of the kernel's clock ticks: USER_HZ is 100 on every architecture we run.
-const TICK_NANOS: u64 = 10_000_000;
 /// More devices than a machine of ours has.
 const MOST: usize = 64;
 
@@ -21,7 +21,10 @@ pub fn usage() -> Usage {
         cpu_nanos: nanos("usage_usec"),
         user_nanos: nanos("user_usec"),
         kernel_nanos: nanos("system_usec"),
-        machine_nanos: machine_nanos(&fs::read_to_string("/proc/stat").unwrap_or_default()),
+        machine_nanos: machine_nanos(
+            &fs::read_to_string("/proc/stat").unwrap_or_default(),
+            Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or_default(),
+        ),
         memory_bytes: number(&group("memory.current")),
         inactive_file_bytes: named(&memory, "inactive_file"),
         tasks: number(&group("pids.current")),
@@ -40,11 +43,14 @@ fn named(text: &str, name: &str) -> u64 {
     line.map(number).unwrap_or_default()
 }
 
-/// All CPUs' time of every kind, but what is counted twice: guests' time is in `user`.
-fn machine_nanos(stat: &str) -> u64 {
-    let all = stat.lines().next().unwrap_or_default();
-    let ticks = all.split_whitespace().skip(1).take(8).map(number);
-    ticks.fold(0_u64, u64::saturating_add).saturating_mul(TICK_NANOS)
+/// All CPUs' time since the start. The kernel's own sum counts ticks, of which an emulated machine loses some:
+/// a container would seem to use more than there is.
+fn machine_nanos(stat: &str, up: Duration) -> u64 {
+    let is_cpu = |line: &&str| {
+        line.strip_prefix("cpu").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    let cpus = stat.lines().filter(is_cpu).count() as u64;
+    u64::try_from(up.as_nanos()).unwrap_or(u64::MAX).saturating_mul(cpus)
 }
 
 /// `254:0 rbytes=4096 wbytes=0 …`
@@ -93,7 +99,8 @@ mod tests {
     fn counters_are_read_as_the_kernel_writes_them() {
         assert_eq!(named("usage_usec 12\nuser_usec 7\n", "user_usec"), 7);
         assert_eq!(named("user_usec_x 7\n", "user_usec"), 0);
-        assert_eq!(machine_nanos("cpu  1 2 3 4 5 6 7 8 100 100\ncpu0 1\n"), 36 * TICK_NANOS);
+        let stat = "cpu  1 2 3\ncpu0 1\ncpu1 1\nintr 7\n";
+        assert_eq!(machine_nanos(stat, Duration::from_nanos(36)), 72);
         let read = disk("254:16 rbytes=4096 wbytes=512 rios=1 wios=1 dbytes=0 dios=0").unwrap();
         assert_eq!(read, DiskUsage { major: 254, minor: 16, read_bytes: 4096, written_bytes: 512 });
         assert!(disk("nonsense").is_none());
