@@ -1,7 +1,8 @@
 //! Taking in containers that another program made: `Containers/NAME/NAME.vhdx`.
 //!
 //! The folder stays where it is and gets a `config.json`; from then on the container is like any
-//! other. A folder that cannot be taken in is logged, left alone, and tried again at the next start.
+//! other. A folder that cannot be taken in is logged, left alone, and tried again at the next start, and
+//! after links were repaired.
 
 use crate::blocking::blocking;
 use crate::container::{Container, config_path};
@@ -9,12 +10,13 @@ use crate::durable;
 use crate::engine::Engine;
 use crate::error::{Attempt, Error, Result};
 use crate::names::random_hex;
+use crate::recovery::is_id;
 use crate::spec::ContainerSpec;
 use crate::state::{ContainerRecord, DiskRecord, ProcessRecord, RunState, VERSION};
 use crate::store::Store;
 use ireko_images::FoundDisks;
 use jiff::Timestamp;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,6 +40,30 @@ impl Engine {
         Ok(())
     }
 
+    /// Makes containers of what was left alone when this daemon started, and can be one by now.
+    pub(crate) async fn take_in_strangers(&self) -> Result<()> {
+        let known: BTreeSet<_> =
+            self.all_containers().iter().map(|container| container.folder.clone()).collect();
+        let folder = self.containers_folder();
+        let mut strangers = blocking(move || strangers_in(&folder)).await?;
+        strangers.retain(|path| !known.contains(path));
+        self.take_in(strangers).await
+    }
+
+    /// Finds the own disk of a container of this name that was left alone.
+    pub(crate) async fn disk_of_stranger(&self, name: &str) -> Result<Option<PathBuf>> {
+        let (store, folder) = (Arc::clone(&self.store), self.containers_folder());
+        let name = name.to_owned();
+        blocking(move || {
+            let is_it = |path: &PathBuf| path.file_name().is_some_and(|it| it == name.as_str());
+            let Some(folder) = strangers_in(&folder)?.into_iter().find(is_it) else {
+                return Ok(None);
+            };
+            Ok(store.disks_in(&folder)?.map(|found| found.own))
+        })
+        .await
+    }
+
     async fn take_in_one(&self, folder: PathBuf, record: ContainerRecord) -> Result<()> {
         if let Err(error) = self.reserve_name(&record.name, &record.id) {
             let error = error.chain();
@@ -52,6 +78,20 @@ impl Engine {
         self.register(&container);
         Ok(())
     }
+}
+
+/// Lists the folders that are not called as ours are, and have no record.
+fn strangers_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let reading = || format!("read {}", folder.display());
+    let mut strangers = Vec::new();
+    for entry in fs::read_dir(folder).attempt(reading)? {
+        let path = entry.attempt(reading)?.path();
+        let is_ours = path.file_name().and_then(|name| name.to_str()).is_some_and(is_id);
+        if !is_ours && path.is_dir() && !config_path(&path).exists() {
+            strangers.push(path);
+        }
+    }
+    Ok(strangers)
 }
 
 /// What is known of a container from its folder; `None` where that holds no disk.

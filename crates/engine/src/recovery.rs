@@ -237,7 +237,8 @@ fn read_all(folder: &Path) -> Result<Found> {
     Ok(found)
 }
 
-fn is_id(name: &str) -> bool {
+/// Whether a folder is called as ours are.
+pub(crate) fn is_id(name: &str) -> bool {
     name.len() == 64 && name.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 

@@ -1,7 +1,7 @@
 //! Which files make up a disk.
 
 use crate::error::{Error, Result};
-use crate::index::{Index, Layer, MAX_LINEAGE};
+use crate::index::{Index, Layer, MAX_LINEAGE, key};
 use crate::store::Store;
 use crate::{durable, layer_file};
 use std::path::{Path, PathBuf};
@@ -60,7 +60,7 @@ impl Store {
             return Ok(None);
         }
         let names = durable::names_in(folder)?;
-        let found = names.iter().find(|file| file.to_lowercase() == name.to_lowercase());
+        let found = names.iter().find(|file| key(file) == key(name));
         Ok(found.map(|file| folder.join(file)))
     }
 

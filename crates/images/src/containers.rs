@@ -8,6 +8,7 @@
 
 use crate::data_disks::{DataDisk, DiskName};
 use crate::error::{Error, Result};
+use crate::index::key;
 use crate::store::Store;
 use crate::{chain, durable};
 use std::collections::BTreeMap;
@@ -42,8 +43,8 @@ impl Store {
         let names = durable::names_in(folder)?;
         let mut parents = BTreeMap::new();
         for disk in names.iter().filter(|name| is_disk(name)) {
-            let parent = chain::parent_name(&folder.join(disk))?.map(|name| name.to_lowercase());
-            parents.insert(disk.to_lowercase(), (disk.as_str(), parent));
+            let parent = chain::parent_name(&folder.join(disk))?.map(|name| key(&name));
+            parents.insert(key(disk), (disk.as_str(), parent));
         }
         if parents.is_empty() {
             return Ok(None);
@@ -62,7 +63,7 @@ impl Store {
     }
 }
 
-/// Disks' names and their parents', by the names in lower case.
+/// Disks' names, and their parents' as they are found by; by the same of their own.
 type Parents<'a> = BTreeMap<String, (&'a str, Option<String>)>;
 
 /// Looks at one disk; `None` where another stands on it.
@@ -82,12 +83,12 @@ fn leaf<'a>(parents: &Parents<'a>, key: &str) -> Option<Leaf<'a>> {
 }
 
 fn own_of<'a>(leaves: &[Leaf<'a>], folder: &Path) -> Result<&'a str> {
-    let called = folder.file_name().map(|name| name.to_string_lossy().to_lowercase());
+    let called = folder.file_name().map(|name| key(&name.to_string_lossy()));
     let only = |wanted: &dyn Fn(&Leaf<'_>) -> bool| {
         let mut found = leaves.iter().filter(|leaf| wanted(leaf));
         found.next().filter(|_| found.next().is_none()).map(|leaf| leaf.file)
     };
-    let own = only(&|leaf| Some(leaf.stem.to_lowercase()) == called)
+    let own = only(&|leaf| Some(key(leaf.stem)) == called)
         .or_else(|| only(&|_| true))
         .or_else(|| only(&|leaf| leaf.has_parent));
     own.ok_or_else(|| match leaves {

@@ -12,6 +12,7 @@ use ireko_disk::Guid;
 use ireko_oci::ImageConfig;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
+use unicode_normalization::UnicodeNormalization;
 
 /// The longest lineage that is walked; a longer one is damage or a cycle.
 pub(crate) const MAX_LINEAGE: usize = 1024;
@@ -69,9 +70,13 @@ pub(crate) struct DiskFacts {
     pub allocated: u64,
 }
 
-/// What a base name is found by: Windows, which wrote some of the locators, knows no case.
+/// What a base name is found by: Windows, which wrote some of the locators, knows no case, and a Mac,
+/// over which a folder may have come, takes letters with marks apart.
 pub(crate) fn key(file: &str) -> String {
-    file.to_lowercase()
+    match file.is_ascii() {
+        true => file.to_ascii_lowercase(),
+        false => file.nfc().collect::<String>().to_lowercase(),
+    }
 }
 
 /// The tree in memory.

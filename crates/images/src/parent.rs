@@ -10,7 +10,7 @@
 //! A path that the file names is never followed, and a name alone links nothing: the identity decides.
 
 use crate::error::{Error, Result};
-use crate::index::{Index, Layer};
+use crate::index::{self, Index, Layer};
 use crate::{layer_file, names};
 use ireko_disk::vhdx::{Info, ParentLink};
 use std::path::Path;
@@ -43,9 +43,9 @@ fn called<'a>(layers: &[&'a Layer], name: &str) -> Option<&'a Layer> {
     if let Some((_, guid)) = names::parse_disk_file(name) {
         return layers.iter().copied().find(|layer| layer.sidecar.guid == guid);
     }
-    let stem = names::without_disk_suffix(name).to_lowercase();
+    let stem = index::key(names::without_disk_suffix(name));
     let mut found = layers.iter().copied().filter(|layer| {
-        names::parse_disk_file(&layer.file).is_some_and(|(slug, _)| slug.to_lowercase() == stem)
+        names::parse_disk_file(&layer.file).is_some_and(|(slug, _)| index::key(slug) == stem)
     });
     match (found.next(), found.next()) {
         (Some(one), None) => Some(one),

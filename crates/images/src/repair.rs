@@ -14,11 +14,11 @@ use crate::error::{Error, Result};
 use crate::find::find;
 use crate::foreign;
 use crate::id::LayerGuid;
-use crate::index::Index;
+use crate::index::{Index, MAX_LINEAGE};
 use crate::journal::Work;
 use crate::state::{Intent, Link};
 use crate::store::Store;
-use crate::{durable, layer_file, names, recover};
+use crate::{chain, durable, layer_file, names, recover};
 use ireko_disk::vhdx::ParentLink;
 use ireko_disk::{Guid, Verify};
 use std::collections::BTreeMap;
@@ -104,33 +104,53 @@ impl Store {
                 parent.file, child.file
             )));
         }
-        let path = self.image_path(&child.file);
-        let Some(link) = layer_file::info(&path)?.parent else {
-            return Err(Error::bad_input(format!(
-                "images/{} is a base disk: it has no parent",
-                child.file
-            )));
+        self.link_to_named(&mut index, &self.image_path(&child.file), &parent.file, check)
+    }
+
+    /// Links a container's disk, which nobody uses, to an image's file as its parent; of one with
+    /// checkpoints, the lowest of its files. Otherwise as [`Store::repair_image`].
+    pub fn repair_disk(&self, disk: &Path, parent: &str, check: ParentCheck) -> Result<Relinked> {
+        let mut index = self.index();
+        self.look_anew(&mut index)?;
+        let mut lowest = disk.to_owned();
+        for _ in 0..MAX_LINEAGE {
+            let Some(name) = chain::parent_name(&lowest)? else { break };
+            let Some(beside) = self.parent_beside(&index, &lowest, &name)? else { break };
+            lowest = beside;
+        }
+        let parent = find(&index, parent)?.id();
+        let parent = index.image(&parent)?.layer.file.clone();
+        self.link_to_named(&mut index, &lowest, &parent, check)
+    }
+
+    fn link_to_named(
+        &self,
+        index: &mut Index,
+        disk: &Path,
+        parent: &str,
+        check: ParentCheck,
+    ) -> Result<Relinked> {
+        let child = self.relative(disk);
+        let folder = self.places.images_name();
+        let Some(link) = layer_file::info(disk)?.parent else {
+            return Err(Error::bad_input(format!("{child} is a base disk: it has no parent")));
         };
-        let identity = layer_file::info(&self.image_path(&parent.file))?.data_write_guid;
+        let identity = layer_file::info(&self.image_path(parent))?.data_write_guid;
         if check == ParentCheck::Required && !link.accepts(identity) {
             return Err(Error::conflict(format!(
-                "images/{} was not made over images/{} as it is: that is another disk, or its data \
-                 changed since",
-                child.file, parent.file
+                "{child} was not made over {folder}/{parent} as it is: that is another disk, or its \
+                 data changed since"
             ))
             .hint(
-                "--force links them all the same; what the image does not hold itself then comes \
-                 from that disk, and may be garbage",
+                "--force links them all the same; what the disk does not hold itself then comes \
+                 from that one, and may be garbage",
             ));
         }
-        let link = Link {
-            disk: self.relative(&path),
-            parent: parent.file,
-            force: check == ParentCheck::Forced,
-        };
+        let force = check == ParentCheck::Forced;
+        let link = Link { disk: child, parent: parent.to_owned(), force };
         let linked = Relinked { disk: link.disk.clone(), parent: link.parent.clone() };
         let mut repaired = Repaired::default();
-        self.link_all(&mut index, vec![link], &mut repaired)?;
+        self.link_all(index, vec![link], &mut repaired)?;
         match repaired.broken.pop() {
             None => Ok(linked),
             Some(broken) => Err(Error::conflict(format!("{}: {}", broken.disk, broken.reason))),
@@ -190,7 +210,8 @@ impl Store {
                 return Ok(None);
             }
         }
-        choose(&link, name.as_deref(), candidates, disk).map(Some)
+        let changed = name.as_deref().and_then(|name| index.by_file(name)).map(|it| &*it.file);
+        choose(&link, name.as_deref(), candidates, disk, changed).map(Some)
     }
 
     /// Links disks, each by itself; what has begun is finished at the next start.
@@ -253,12 +274,17 @@ impl Store {
     }
 }
 
-/// Chooses among the files that have the bytes a child was made over.
+/// What people type to say it.
+const SAY_WHICH: &str = "ireko image repair IMAGE|CONTAINER --parent IMAGE";
+
+/// Chooses among the files that have the bytes a child was made over; `changed` is called as its parent
+/// and has others.
 fn choose(
     link: &ParentLink,
     name: Option<&str>,
     candidates: &BTreeMap<Guid, Vec<String>>,
     disk: &Path,
+    changed: Option<&str>,
 ) -> Result<String> {
     let fitting = candidates.iter().filter(|(guid, _)| link.accepts(**guid));
     let own = disk.file_name().and_then(|name| name.to_str());
@@ -269,17 +295,26 @@ fn choose(
     let by_key = fitting.iter().find(|file| wanted.is_some() && key(file) == wanted);
     match (by_key, fitting.as_slice()) {
         (Some(file), _) | (None, [file]) => Ok((*file).clone()),
-        (None, []) => {
-            let called = name.map(|name| format!(", once called {name}")).unwrap_or_default();
-            Err(Error::corrupt(format!("no file in images/ is its parent{called}")).hint(
-                "put that file back into images/, or name another with the same content: \
-                 ireko image repair IMAGE --parent IMAGE",
+        (None, []) => Err(match (changed, name) {
+            (Some(file), _) => Error::corrupt(format!(
+                "its parent {file} is another disk now, or its data changed since"
             ))
-        }
+            .hint(format!(
+                "put the file back as it was; {SAY_WHICH} --force links it to the one that is \
+                 there, and what it does not hold itself may be garbage then"
+            )),
+            (None, name) => {
+                let called = name.map(|name| format!(", once called {name}")).unwrap_or_default();
+                Error::corrupt(format!("no file in images/ is its parent{called}")).hint(format!(
+                    "put that file back into images/, or name another with the same content: \
+                     {SAY_WHICH}"
+                ))
+            }
+        }),
         (None, several) => {
             let names: Vec<_> = several.iter().map(|file| file.as_str()).collect();
             Err(Error::conflict(format!("several files may be its parent: {}", names.join(", ")))
-                .hint("say which: ireko image repair IMAGE --parent IMAGE"))
+                .hint(format!("say which: {SAY_WHICH}")))
         }
     }
 }

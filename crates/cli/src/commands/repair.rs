@@ -16,27 +16,28 @@ use ireko_protocol::verified::Repaired;
 /// is 1 when a link stays broken. Only links are written, never data; disks in use are left alone.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
-    /// Link to PARENT though it does not hold what IMAGE was made over: IMAGE may be garbage then
-    #[arg(long, requires = "image")]
+    /// Link to PARENT though it is another disk or its data changed; what the linked disk does not hold
+    /// itself may be garbage then
+    #[arg(long, requires = "name")]
     force: bool,
 
-    /// The image that IMAGE stands on
-    #[arg(long, value_name = "image", requires = "image")]
+    /// The image that the disk stands on
+    #[arg(long, value_name = "image", requires = "name")]
     parent: Option<String>,
 
     /// Print JSON
     #[arg(long)]
     json: bool,
 
-    #[arg(value_name = "IMAGE", requires = "parent")]
-    image: Option<String>,
+    #[arg(value_name = "IMAGE|CONTAINER", requires = "parent")]
+    name: Option<String>,
 }
 
 /// Prints what was linked; what is broken still is told on standard error.
 pub async fn execute(context: &Context, args: &Args) -> Result<Exit> {
     let client = context.connect().await?;
     let target = Target::ireko(["images", "repair"])
-        .with_some("image", args.image.as_deref())
+        .with_some("image", args.name.as_deref())
         .with_some("parent", args.parent.as_deref())
         .with_flag("force", args.force);
     let repaired: Repaired = client.post(&target, Content::none()).await?;

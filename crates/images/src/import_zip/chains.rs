@@ -3,7 +3,7 @@
 use crate::commit::MAX_DEPTH;
 use crate::error::{Error, Result};
 use crate::id::LayerGuid;
-use crate::index::{Index, Layer, Pin};
+use crate::index::{self, Index, Layer, Pin};
 use crate::store::Store;
 use crate::zip_reader::ZippedLayer;
 use crate::{layer_file, names};
@@ -64,7 +64,7 @@ impl Store {
             let (Some(parent), true) = (member.parent, member.is_new) else { continue };
             let (file, path) = self.parent_file(members, parent)?;
             let known_as = member.info.parent.as_ref().and_then(|link| link.base_name());
-            if known_as.is_some_and(|name| name.to_lowercase() == file.to_lowercase()) {
+            if known_as.is_some_and(|name| index::key(&name) == index::key(&file)) {
                 continue;
             }
             let beside = member.path.parent().map(ToOwned::to_owned);
@@ -146,9 +146,9 @@ fn find_parent(index: &Index, members: &[Member], number: usize) -> Result<Optio
         *other != number && link.accepts(candidate.info.data_write_guid)
     });
     let in_zip: Vec<_> = identical.map(|(other, candidate)| (other, candidate.guid)).collect();
-    let lower = wanted.as_ref().map(|name| name.to_lowercase());
+    let found_by = wanted.as_deref().map(index::key);
     let is_named = |(other, guid): &&(usize, LayerGuid)| {
-        Some(*guid) == key || Some(members[*other].called.to_lowercase()) == lower
+        Some(*guid) == key || Some(index::key(&members[*other].called)) == found_by
     };
     if let Some((other, _)) = in_zip.iter().find(is_named) {
         return Ok(Some(Parent::Member(*other)));

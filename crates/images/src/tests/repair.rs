@@ -110,6 +110,61 @@ fn a_parent_whose_data_changed_is_refused_unless_forced() {
 }
 
 #[test]
+fn a_parent_whose_data_changed_is_named_and_nothing_is_linked() {
+    let (_folder, places, store) = with_chain();
+    let base = store.find("base").unwrap();
+    let chain = Chain::open(&store.chain(&base.file).unwrap(), Access::ReadWrite).unwrap();
+    chain.write_at(0, &[9; 512]).unwrap();
+    chain.close().unwrap();
+    let repaired = store.repair().unwrap();
+    assert_eq!((repaired.linked.len(), repaired.broken.len()), (0, 2));
+    for broken in &repaired.broken {
+        assert!(broken.reason.contains("its data changed since"), "{broken:?}");
+        assert!(broken.reason.contains("may be garbage"), "{broken:?}");
+    }
+    // Containers' disks, too, are linked to what people say.
+    let d = places.container("d").join("base.vhdx");
+    let error = store.repair_disk(&d, "base", ParentCheck::Required).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    store.repair_disk(&d, "base", ParentCheck::Forced).unwrap();
+    assert_eq!(read(&store, &d), 3);
+}
+
+#[test]
+fn a_container_with_a_checkpoint_is_linked_below_it() {
+    let (_folder, places, store) = with_chain();
+    let base = store.find("base").unwrap();
+    let twin = base.file.with_file_name("twin_2dc27766-f623-4200-9d64-115e9bfd4a08.vhdx");
+    std::fs::copy(&base.file, &twin).unwrap();
+    let d = places.container("d").join("base.vhdx");
+    let checkpoint = places.container("d").join("base_1.avhdx");
+    vhdx::create_child(&checkpoint, &d, r".\base.vhdx", &ChildOptions::default()).unwrap();
+    let linked = store.repair_disk(&checkpoint, "twin", ParentCheck::Required).unwrap();
+    assert_eq!(linked.disk, "containers/d/base.vhdx");
+    let chain = store.chain(&checkpoint).unwrap();
+    assert_eq!((chain.len(), &chain[2]), (4, &twin));
+    assert_eq!(read(&store, &checkpoint), 3);
+}
+
+#[test]
+fn letters_with_marks_are_found_however_they_came() {
+    let folder = folder();
+    let places = Places::make(folder.path());
+    std::fs::create_dir_all(places.root.join("images")).unwrap();
+    let guids = ["2dc27766-f623-4200-9d64-115e9bfd4a08", "3dc27766-f623-4200-9d64-115e9bfd4a08"];
+    let file = |name: &str, guid: &str| places.root.join(format!("images/{name}_{guid}.vhdx"));
+    // As a Mac writes が: in two.
+    let (base, child) = (file("か\u{3099}", guids[0]), file("child", guids[1]));
+    vhdx::create(&base, &CreateOptions::new(64 << 20)).unwrap();
+    let locator = format!(r".\が_{}.vhdx", guids[0]);
+    vhdx::create_child(&child, &base, &locator, &ChildOptions::default()).unwrap();
+    let store = places.open();
+    let child = store.find("child").unwrap();
+    assert_eq!((child.damage, child.parent_image), (None, Some(store.find("が").unwrap().id)));
+    assert!(linked(&store).is_empty());
+}
+
+#[test]
 fn no_image_becomes_its_own_ancestor_and_no_base_gets_a_parent() {
     let (_folder, places, store) = with_chain();
     let alone = merge(&store, "base", "alone", MergeFiles::All, Sources::Keep).unwrap().image;
