@@ -70,6 +70,15 @@ pub struct ImageSummary {
     pub id: String,
     #[serde(default, deserialize_with = "or_default")]
     pub repo_tags: Vec<String>,
+    pub ireko: OwnSummary,
+}
+
+/// What docker's list has no field for.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct OwnSummary {
+    /// The names that were asked for, as they were given.
+    pub names: Vec<String>,
 }
 
 /// A line of `GET /images/{name}/history`.
@@ -122,7 +131,7 @@ mod tests {
 
     #[test]
     fn null_lists_are_empty() {
-        let json = r#"{"Id":"sha256:0123456789abcdef","RepoTags":null}"#;
+        let json = r#"{"Id":"sha256:0123456789abcdef","RepoTags":null,"Ireko":{"Names":[]}}"#;
         let image: ImageSummary = serde_json::from_str(json).unwrap();
         assert!(image.repo_tags.is_empty());
         assert_eq!(short_id(&image.id), "0123456789ab");

@@ -1,6 +1,6 @@
-//! `ireko image rm`: as `rmi`, and whole trees.
+//! `ireko image rm`: as `rmi`, and whole trees. What goes is shown under the names it was given.
 
-use super::{Context, each, rmi};
+use super::{Context, each};
 use crate::api::short_id;
 use crate::client::{Client, decode};
 use crate::error::{Error, ErrorKind, Result};
@@ -13,7 +13,8 @@ use ireko_protocol::images::{Removal, Removed};
 /// Remove one or more images
 ///
 /// An image that others stand on, or that containers were made from, is not removed; they are named.
-/// A container that an image was committed from is none of them: it keeps what it stands on.
+/// A container that an image was committed from is none of them: it keeps what it stands on. `ireko image
+/// rm web --tree --dry-run` shows what would go with all that stands on web.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
     /// Show what would be removed, and what stands in the way; remove nothing
@@ -32,11 +33,15 @@ pub struct Args {
     images: Vec<String>,
 }
 
+impl Args {
+    /// These images, each by itself.
+    pub fn of(images: Vec<String>, force: bool) -> Self {
+        Self { dry_run: false, force, tree: false, images }
+    }
+}
+
 /// Removes, or shows what would be removed.
 pub async fn execute(context: &Context, args: &Args) -> Result<Exit> {
-    if !args.tree && !args.dry_run {
-        return rmi::execute(context, &rmi::Args::new(args.force, args.images.clone())).await;
-    }
     each(context, &args.images, |client, image| remove(client, image, args)).await
 }
 
@@ -78,4 +83,33 @@ fn shown(removal: &Removal, args: &Args) -> String {
 /// A word in the middle of a line begins in lower case.
 fn cased(word: &str, before: &str) -> String {
     if before.is_empty() { word.to_owned() } else { word.to_lowercase() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ireko_protocol::images::RemovedImage;
+
+    #[test]
+    fn what_went_is_shown_as_it_was_called() {
+        let id = "sha256:0123456789abcdef".to_owned();
+        let names = vec!["Win2016_Hyper-V:latest".to_owned()];
+        let mut removal = Removal {
+            done: true,
+            removed: vec![Removed::Untagged(names[0].clone()), Removed::Deleted(id.clone())],
+            ..Removal::default()
+        };
+        let args = Args::of(vec!["win2016_hyper-v".into()], false);
+        let told = "Untagged: Win2016_Hyper-V:latest\nDeleted: sha256:0123456789abcdef";
+        assert_eq!(shown(&removal, &args), told);
+        removal.done = false;
+        let told = "Would be untagged: Win2016_Hyper-V:latest\n\
+                    Would be deleted: sha256:0123456789abcdef";
+        assert_eq!(shown(&removal, &Args { dry_run: true, ..args.clone() }), told);
+        removal.images = vec![RemovedImage { id, names, level: 0, own_bytes: 1_000_000 }];
+        let told = "\
+IMAGE                    ID             SIZE
+Win2016_Hyper-V:latest   0123456789ab   1MB";
+        assert_eq!(shown(&removal, &Args { dry_run: true, tree: true, ..args }), told);
+    }
 }

@@ -18,6 +18,9 @@ use std::path::Path;
 const NONE: &str = "<none>";
 
 /// List images
+///
+/// SIZE is all that an image's chain of files takes on the host, OWN its own file, SHARED the files below,
+/// which other images may need too. DEPTH counts the files, CHILDREN the images that stand on it.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
     /// Show all images (default hides untagged ones that others are made from)
@@ -40,7 +43,7 @@ pub struct Args {
     #[arg(short, long, conflicts_with = "wide")]
     quiet: bool,
 
-    /// Show sizes, depth, children and files too
+    /// Show each image's file and its parent's too
     #[arg(short, long)]
     wide: bool,
 
@@ -84,6 +87,9 @@ fn shown_id(id: &str, whole: bool) -> &str {
 struct Row<'a> {
     #[serde(flatten)]
     node: &'a Node,
+    /// Those of its names that were asked for.
+    #[serde(skip)]
+    names: &'a [String],
     /// What its parent is called, or that one's id.
     parent_name: Option<String>,
     /// Images that stand on it directly.
@@ -92,7 +98,7 @@ struct Row<'a> {
     shared_bytes: u64,
 }
 
-fn rows<'a>(listed: &[ImageSummary], tree: &'a Tree) -> Vec<Row<'a>> {
+fn rows<'a>(listed: &'a [ImageSummary], tree: &'a Tree) -> Vec<Row<'a>> {
     let by_id: BTreeMap<_, _> = tree.nodes.iter().map(|node| (node.id.as_deref(), node)).collect();
     let by_guid: BTreeMap<_, _> = tree.nodes.iter().map(|node| (&node.guid, node)).collect();
     let mut children: BTreeMap<&String, usize> = BTreeMap::new();
@@ -100,10 +106,12 @@ fn rows<'a>(listed: &[ImageSummary], tree: &'a Tree) -> Vec<Row<'a>> {
         *children.entry(parent).or_default() += 1;
     }
     // One that was made or removed between the two answers is left out.
-    let nodes = listed.iter().filter_map(|image| by_id.get(&Some(image.id.as_str())).copied());
+    let nodes =
+        listed.iter().filter_map(|image| Some((image, *by_id.get(&Some(image.id.as_str()))?)));
     nodes
-        .map(|node| Row {
+        .map(|(image, node)| Row {
             node,
+            names: &image.ireko.names,
             parent_name: node.parent.as_ref().and_then(|guid| by_guid.get(guid)).map(|parent| {
                 parent.references.first().cloned().unwrap_or_else(|| id_of(parent).to_owned())
             }),
@@ -118,17 +126,18 @@ fn id_of(node: &Node) -> &str {
 }
 
 fn table(images: &[Row<'_>], now: i64, whole: bool, wide: bool) -> Table {
-    let mut heading = vec!["NAME", "IMAGE ID", "KIND", "CREATED", "SIZE", "PARENT"];
+    let mut heading = vec!["NAME", "IMAGE ID", "KIND", "CREATED", "SIZE", "OWN", "SHARED"];
+    heading.extend(["DEPTH", "CHILDREN", "PARENT"]);
     if wide {
-        heading.extend(["OWN", "SHARED", "DEPTH", "CHILDREN", "PATH", "PARENT PATH"]);
+        heading.extend(["PATH", "PARENT PATH"]);
     }
     let mut table = Table::titled(heading.into_iter().map(str::to_owned));
     for image in images {
         let node = image.node;
         let created = node.created.parse::<jiff::Timestamp>().map_or(0, |time| time.as_second());
-        let names = match node.references.is_empty() {
+        let names = match image.names.is_empty() {
             true => vec![NONE.to_owned()],
-            false => node.references.clone(),
+            false => image.names.to_vec(),
         };
         for name in names {
             let mut cells = vec![
@@ -137,18 +146,16 @@ fn table(images: &[Row<'_>], now: i64, whole: bool, wide: bool) -> Table {
                 kind(node).to_owned(),
                 words::ago(created, now),
                 words::size(node.total_bytes),
+                words::size(node.own_bytes),
+                words::size(image.shared_bytes),
+                node.depth.to_string(),
+                image.children.to_string(),
                 image.parent_name.clone().unwrap_or_default(),
             ];
             if wide {
                 let path = |path: &Path| path.display().to_string();
-                cells.extend([
-                    words::size(node.own_bytes),
-                    words::size(image.shared_bytes),
-                    node.depth.to_string(),
-                    image.children.to_string(),
-                    path(&node.path),
-                    node.parent_path.as_deref().map(path).unwrap_or_default(),
-                ]);
+                cells.push(path(&node.path));
+                cells.push(node.parent_path.as_deref().map(path).unwrap_or_default());
             }
             table.row(cells);
         }
@@ -200,10 +207,12 @@ mod tests {
             node("cccc", Some("bbbb"), &[], 1_000_000, 122_200_000),
         ];
         let listed = serde_json::from_str(
-            r#"[{"Id":"sha256:cccccccccccccccc","RepoTags":[]},
-                {"Id":"sha256:bbbbbbbbbbbbbbbb","RepoTags":["web:v1","xn--wgv71a119e:latest"]},
-                {"Id":"sha256:aaaaaaaaaaaaaaaa","RepoTags":["win2016:latest"]},
-                {"Id":"sha256:dddd","RepoTags":["gone:latest"]}]"#,
+            r#"[{"Id":"sha256:cccccccccccccccc","RepoTags":[],"Ireko":{"Names":[]}},
+                {"Id":"sha256:bbbbbbbbbbbbbbbb","RepoTags":["web:v1","xn--wgv71a119e:latest"],
+                 "Ireko":{"Names":["web:v1","日本語:latest"]}},
+                {"Id":"sha256:aaaaaaaaaaaaaaaa","RepoTags":["win2016:latest"],
+                 "Ireko":{"Names":["Win2016:latest"]}},
+                {"Id":"sha256:dddd","RepoTags":["gone:latest"],"Ireko":{"Names":[]}}]"#,
         );
         (listed.unwrap(), Tree { nodes, containers: Vec::new() })
     }
@@ -215,24 +224,32 @@ mod tests {
         assert_eq!(
             table(&rows, 1060, false, false).to_string(),
             "\
-NAME             IMAGE ID       KIND      CREATED              SIZE      PARENT
-<none>           cccccccccccc   app       About a minute ago   122MB     web:v1
-web:v1           bbbbbbbbbbbb   app       About a minute ago   121MB     Win2016:latest
-日本語:latest    bbbbbbbbbbbb   app       About a minute ago   121MB     Win2016:latest
-Win2016:latest   aaaaaaaaaaaa   app       About a minute ago   117MB     
+NAME             IMAGE ID       KIND      CREATED              SIZE      OWN       SHARED    DEPTH     CHILDREN   PARENT
+<none>           cccccccccccc   app       About a minute ago   122MB     1MB       121MB     2         0          web:v1
+web:v1           bbbbbbbbbbbb   app       About a minute ago   121MB     4.2MB     117MB     2         1          Win2016:latest
+日本語:latest    bbbbbbbbbbbb   app       About a minute ago   121MB     4.2MB     117MB     2         1          Win2016:latest
+Win2016:latest   aaaaaaaaaaaa   app       About a minute ago   117MB     117MB     0B        1         1          
 "
         );
     }
 
     #[test]
-    fn the_wide_list_adds_sizes_and_files() {
+    fn of_several_names_those_are_shown_that_were_asked_for() {
+        let (mut listed, tree) = tree();
+        listed[1].ireko.names.remove(0);
+        let shown = table(&rows(&listed[1..2], &tree), 1060, false, false).to_string();
+        assert_eq!(shown.lines().count(), 2, "{shown}");
+        assert!(shown.lines().nth(1).unwrap().starts_with("日本語:latest "), "{shown}");
+    }
+
+    #[test]
+    fn the_wide_list_adds_files() {
         let (listed, tree) = tree();
         let rows = rows(&listed[1..2], &tree);
         let wide = table(&rows, 1060, false, true).to_string();
         let line = wide.lines().nth(1).unwrap();
         let cells: Vec<_> = line.split("  ").map(str::trim).filter(|c| !c.is_empty()).collect();
-        let own = ["4.2MB", "117MB", "2", "1", "/r/images/bbbb.vhdx", "/r/images/aaaa.vhdx"];
-        assert_eq!(cells[6..], own);
+        assert_eq!(cells[9..], ["Win2016:latest", "/r/images/bbbb.vhdx", "/r/images/aaaa.vhdx"]);
         assert_eq!(rows[0].children, 1);
     }
 }

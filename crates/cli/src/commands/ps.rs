@@ -25,7 +25,8 @@ pub struct Args {
     #[arg(short, long, value_name = "filter")]
     filter: Vec<Filter>,
 
-    /// Print JSON, as the API has it
+    /// Print JSON: as the API has it, with each container's disk (Path) and the file that stands on
+    /// (ParentPath)
     #[arg(long, conflicts_with_all = ["quiet", "no_trunc", "wide"])]
     json: bool,
 
@@ -60,7 +61,8 @@ pub async fn execute(context: &Context, args: &Args) -> Result<Exit> {
     let client = context.connect().await?;
     let list: Box<serde_json::value::RawValue> = client.get(&target).await?;
     if args.json {
-        output::json(&decode::<serde_json::Value>(list.get().as_bytes())?)?;
+        let tree: Tree = client.get(&Target::ireko(["tree"])).await?;
+        output::json(&with_paths(decode(list.get().as_bytes())?, &tree))?;
         return Ok(Exit::SUCCESS);
     }
     let containers: Vec<ContainerSummary> = decode(list.get().as_bytes())?;
@@ -84,6 +86,18 @@ pub async fn execute(context: &Context, args: &Args) -> Result<Exit> {
 
 fn shown_id(id: &str, whole: bool) -> &str {
     if whole { id } else { short_id(id) }
+}
+
+/// Adds what the API's list does not have: where the containers' disks are.
+fn with_paths(mut list: Vec<serde_json::Value>, tree: &Tree) -> Vec<serde_json::Value> {
+    for container in &mut list {
+        let leaf = tree.containers.iter().find(|leaf| container["Id"] == leaf.id.as_str());
+        if let (Some(leaf), Some(fields)) = (leaf, container.as_object_mut()) {
+            fields.insert("Path".into(), serde_json::json!(leaf.path));
+            fields.insert("ParentPath".into(), serde_json::json!(leaf.parent_path));
+        }
+    }
+    list
 }
 
 /// With a tree, the containers' files are shown too.
@@ -135,6 +149,7 @@ fn port(port: &Port) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ireko_protocol::tree::Leaf;
 
     #[test]
     fn the_list_looks_like_dockers() {
@@ -153,6 +168,33 @@ CONTAINER ID   IMAGE     COMMAND                   CREATED              STATUS  
 0123456789ab   base      \"sh -c \\\"echo hello; …\"   4 seconds ago        Up 3 seconds                                      calm_otter
 fedcba987654   web:v1    \"httpd\"                   About a minute ago   Exited (0) 5 seconds ago   0.0.0.0:8080->80/tcp   web
 "
+        );
+    }
+
+    #[test]
+    fn json_has_the_containers_files_beside_what_the_api_says() {
+        let leaf = |id: &str, parent: Option<&str>| Leaf {
+            id: id.into(),
+            name: id.into(),
+            state: "exited".into(),
+            parent: None,
+            own_bytes: 0,
+            disks: Vec::new(),
+            path: format!("/c/{id}.vhdx").into(),
+            parent_path: parent.map(Into::into),
+        };
+        let tree = Tree {
+            nodes: Vec::new(),
+            containers: vec![leaf("a", Some("/i/x.vhdx")), leaf("b", None)],
+        };
+        let list = ["b", "a", "gone"].map(|id| serde_json::json!({ "Id": id }));
+        assert_eq!(
+            serde_json::json!(with_paths(list.into(), &tree)),
+            serde_json::json!([
+                { "Id": "b", "Path": "/c/b.vhdx", "ParentPath": null },
+                { "Id": "a", "Path": "/c/a.vhdx", "ParentPath": "/i/x.vhdx" },
+                { "Id": "gone" },
+            ])
         );
     }
 }

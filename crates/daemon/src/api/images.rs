@@ -100,7 +100,9 @@ fn matches_glob(pattern: &str, text: &str) -> bool {
 
 /// An image in a list, with those of its names that are to be shown.
 pub(crate) fn summary(image: &ImageInfo, named: impl Fn(&Name) -> bool) -> Value {
-    let names: Vec<_> = image.names.iter().filter(|name| named(name)).map(docker_name).collect();
+    let names: Vec<_> = image.names.iter().filter(|name| named(name)).collect();
+    let spelt: Vec<_> = names.iter().map(|name| name.familiar()).collect();
+    let names: Vec<_> = names.into_iter().map(docker_name).collect();
     json!({
         "Id": image.id.to_string(),
         "ParentId": image.parent_image.map(|id| id.to_string()).unwrap_or_default(),
@@ -113,6 +115,8 @@ pub(crate) fn summary(image: &ImageInfo, named: impl Fn(&Name) -> bool) -> Value
         "SharedSize": -1,
         "Containers": -1,
         "Labels": image.config.document().config.labels,
+        // As they were given.
+        "Ireko": { "Names": spelt },
     })
 }
 
@@ -166,6 +170,7 @@ async fn inspect(app: &App, name: &str) -> ApiResult<Json<Value>> {
     let document = image.config.document();
     let config = serde_json::to_value(&document.config)
         .map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let spelt: Vec<_> = image.names.iter().map(|name| name.familiar()).collect();
     let layers: Vec<_> = document.rootfs.diff_ids.iter().map(|digest| digest.to_string()).collect();
     let mut shown = json!({
         "Id": image.id.to_string(),
@@ -189,7 +194,7 @@ async fn inspect(app: &App, name: &str) -> ApiResult<Json<Value>> {
             json!({ "Name": disk.name.to_string(), "Size": disk.virtual_size })
         }).collect::<Vec<_>>(),
         "RootFS": { "Type": "layers", "Layers": layers },
-        "Ireko": { "Identity": identity(&image) },
+        "Ireko": { "Identity": identity(&image), "Names": spelt },
         "Metadata": { "LastTagTime": "0001-01-01T00:00:00Z" },
     });
     // Docker showed them until API 1.44, and clients still look.
