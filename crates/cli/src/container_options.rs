@@ -2,6 +2,7 @@
 //!
 //! Only what was asked for is sent; everything else is the daemon's to decide.
 
+use crate::addressing::{Addressing, Subnet};
 use crate::error::{Error, Result};
 use crate::health_options::{HealthOptions, Healthcheck};
 use crate::publish::{PortBinding, Publish};
@@ -9,6 +10,7 @@ use crate::{quantity, terminal};
 use ireko_protocol::disks::{ANNOTATION, DiskWish, WishedContent};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 /// What a new container is like. Options end at IMAGE; what follows is the command's own.
@@ -53,6 +55,10 @@ pub struct ContainerOptions {
     /// Read environment variables from a file
     #[arg(long, value_name = "list")]
     env_file: Vec<PathBuf>,
+
+    /// Gateway of --ip's network, as a check; without --network it names the network
+    #[arg(long, requires = "ip", value_name = "address")]
+    gateway: Option<Ipv4Addr>,
 
     /// What boots a whole operating system: bios, uefi or uefi-secure
     #[arg(long, value_name = "string")]
@@ -153,6 +159,10 @@ pub struct ContainerOptions {
     /// Seconds to wait for the container to stop before killing it
     #[arg(long, value_name = "int", allow_negative_numbers = true)]
     stop_timeout: Option<i64>,
+
+    /// Subnet of --ip's network, such as 24 or 255.255.255.0, likewise
+    #[arg(long, requires = "ip", value_name = "subnet")]
+    subnet: Option<Subnet>,
 
     /// Mount a tmpfs directory: PATH[:OPTIONS]
     #[arg(long, value_name = "list")]
@@ -332,6 +342,21 @@ impl ContainerOptions {
     /// The image, as it was typed.
     pub fn image(&self) -> &str {
         self.image_and_command.first().map_or("", String::as_str)
+    }
+
+    /// What is said of the address, where that names a network or is to be compared with one.
+    pub fn addressing(&self) -> Option<Result<Addressing<'_>>> {
+        let Self { ip, subnet, gateway, network, .. } = self;
+        let ip = ip.as_deref().filter(|_| subnet.is_some() || gateway.is_some())?;
+        let network = network.as_deref();
+        let address = ip.parse().map_err(|_| Error::usage(format!("{ip:?} is no IPv4 address")));
+        let (subnet, gateway) = (*subnet, *gateway);
+        Some(address.map(|address| Addressing { address, subnet, gateway, network }))
+    }
+
+    /// The same in this network.
+    pub fn in_network(&self, network: String) -> Self {
+        Self { network: Some(network), ..self.clone() }
     }
 
     /// Reads the files that are named and puts the request together.

@@ -24,6 +24,7 @@ mod grammar;
 mod personality;
 mod vhd;
 
+mod addressing;
 mod container_options;
 mod publish;
 mod quantity;

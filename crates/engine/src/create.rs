@@ -80,6 +80,7 @@ impl Engine {
             }
             Kind::Machine => {
                 machine::check(&spec)?;
+                self.check_name_servers(&spec, &endpoints)?;
                 // Whoever attaches may type on its serial line.
                 (spec.stdio.open_stdin, spec.stdio.stdin_once) = (true, false);
                 Runs::Machine(self.machine_for(&spec, &image).await?)

@@ -59,7 +59,8 @@ pub(crate) fn check(spec: &ContainerSpec) -> Result<()> {
         (spec.read_only, "needs a disk that it can write to"),
         (!spec.tmpfs.is_empty(), "mounts its file systems itself"),
         (!spec.extra_hosts.is_empty(), "has an /etc/hosts of its own"),
-        (spec.dns != Default::default(), "has name servers of its own"),
+        (!spec.dns.search.is_empty(), "has search domains of its own"),
+        (!spec.dns.options.is_empty(), "resolves names its own way"),
         (spec.domain_name.is_some(), "has a domain name of its own"),
         (!spec.bounds.is_none(), "gives its processes their rights and limits itself"),
         (spec.resources.pids_max.is_some(), "counts its processes itself"),
@@ -200,6 +201,7 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::Dns;
 
     #[track_caller]
     fn refused(spec: ContainerSpec, words: &str) {
@@ -214,6 +216,10 @@ mod tests {
         refused(ContainerSpec { command: Some(words()), ..Default::default() }, "no command");
         refused(ContainerSpec { working_dir: Some("/".into()), ..Default::default() }, "working");
         refused(ContainerSpec { read_only: true, ..Default::default() }, "write");
+        let servers = Dns { servers: vec!["10.0.0.2".parse().unwrap()], ..Dns::default() };
+        check(&ContainerSpec { dns: servers, ..Default::default() }).unwrap();
+        let search = Dns { search: words(), ..Dns::default() };
+        refused(ContainerSpec { dns: search, ..Default::default() }, "search domains");
         let resources = Resources { cpu_millis: Some(1500), ..Resources::default() };
         refused(ContainerSpec { resources, ..Default::default() }, "whole CPUs");
     }

@@ -33,6 +33,14 @@ pub async fn create(
     options: &ContainerOptions,
     streams: Streams,
 ) -> Result<String> {
+    let placed;
+    let options = match options.addressing().transpose()? {
+        None => options,
+        Some(addressing) => {
+            placed = options.in_network(addressing.network(client).await?);
+            &placed
+        }
+    };
     let request = Content::json(&options.request(streams)?)?;
     // Made first: a container whose id could not be noted would be lost to its script.
     let id_file = match &options.cidfile {

@@ -5,6 +5,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::names::random_hex;
 use crate::networks::Network;
 use crate::networks::state::{EndpointRecord, EndpointSpec, NetworkRecord};
+use crate::spec::ContainerSpec;
 use crate::state::ContainerRecord;
 use ireko_protocol::network::MacAddress;
 use std::collections::BTreeSet;
@@ -86,6 +87,25 @@ impl Engine {
             default_route: false,
             driver_options: wish.driver_options,
         })
+    }
+
+    /// Refuses name servers for a whole operating system that no gateway of ours would ask: it finds them
+    /// by DHCP or has others.
+    pub(crate) fn check_name_servers(
+        &self,
+        spec: &ContainerSpec,
+        endpoints: &[EndpointRecord],
+    ) -> Result<()> {
+        let asks = |one: &EndpointRecord| {
+            self.networks.get(&one.network).is_ok_and(|network| !network.record.is_bridged())
+        };
+        match spec.dns.servers.is_empty() || endpoints.iter().any(asks) {
+            true => Ok(()),
+            false => Err(Error::bad_parameter(format!(
+                "{} is a whole operating system, and no network of Ireko's could tell it a name server",
+                spec.image
+            ))),
+        }
     }
 
     fn check_fixed(&self, network: &NetworkRecord, address: Ipv4Addr) -> Result<()> {
