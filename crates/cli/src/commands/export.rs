@@ -19,7 +19,8 @@ use tokio::io::AsyncWriteExt;
 /// A zip holds the image's own layer, the smallest that a store needs which has the layers below it;
 /// with --tree it holds them all. `ireko image import` takes such a zip, and so does InvokeV-Container.
 /// Every other format is the whole disk as one file, for other hypervisors. An interrupt leaves
-/// nothing; FILE appears once it is whole.
+/// nothing; FILE appears once it is whole. `ireko image export web web.zip --tree`, to go on elsewhere;
+/// `ireko image export web web.qcow2`, to leave.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
     /// Write this data disk in place of the image's own; not for a zip, which holds all disks

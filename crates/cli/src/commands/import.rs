@@ -16,23 +16,25 @@ use hyper::Method;
 use ireko_protocol::images::{Import, Imported};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
-use tokio::io::{AsyncRead, BufReader};
+use tokio::io::{AsyncRead, AsyncReadExt, BufReader};
 use tokio_util::io::{ReaderStream, StreamReader};
 
 const PIECE: usize = 256 << 10;
 
-/// Import a disk, a zip of images, or a tar archive of a root file system
+/// Import a disk, a zip of images, or an archive as an image
 ///
-/// What FILE is, its content tells: a disk (VHDX, VHD, qcow2, VMDK, VDI, or raw with a partition
-/// table), an OVA or a Vagrant box with all its disks, a zip of images as `ireko image export` and
-/// InvokeV-Container write it, or a tar archive of a root file system, plain or compressed with gzip,
-/// xz or zstd. "-" reads such an archive from standard input.
+/// What FILE is, its content tells, not its name: a disk (VHDX, VHD, qcow2, VMDK, VDI, or raw with a
+/// partition table), an OVA or a Vagrant box with all its disks, a zip of images as `ireko image
+/// export` and InvokeV-Container write it, an image that docker saved, an OCI image layout (a folder
+/// or a tar archive of one), or a tar archive of a root file system, plain or compressed with gzip, xz
+/// or zstd. "-" reads a root file system's archive from standard input.
 ///
 /// FILE is only read. A VHDX called Name_GUID.vhdx keeps its GUID. A differencing VHDX is linked to
 /// its parent, which is imported first. A zip may hold one image or a whole chain; all of it comes or
 /// nothing, parents that are not in it are looked for in the tree, and files that are here already
 /// must be the same. No image ever loses its name or its file to an import of FILE. An interrupt
-/// undoes what has begun. The new image's id is printed; of a zip's, that of the topmost one.
+/// undoes what has begun. The new image's id is printed; of a zip's, that of the topmost one. `ireko image
+/// import debian-12.qcow2 debian`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
     /// Apply a Dockerfile instruction to the created image; for archives only
@@ -179,6 +181,25 @@ async fn send(
     image.ok_or_else(|| broken_off("no image was named"))
 }
 
+/// How much of standard input tells what it is.
+const HEAD: u64 = 512;
+
+/// Tells what begins like a file that is imported by its name only, such as a zip of an export.
+fn no_archive(head: &[u8]) -> Option<&'static str> {
+    const MARKS: [(&[u8], &str); 6] = [
+        (b"PK\x03\x04", "a zip"),
+        (b"PK\x05\x06", "a zip"),
+        (b"vhdxfile", "a VHDX disk"),
+        (b"conectix", "a VHD disk"),
+        (b"QFI\xfb", "a qcow2 disk"),
+        (b"KDMV", "a VMDK disk"),
+    ];
+    // A member of an archive may be called so.
+    let is_tar = head.get(257..262) == Some(b"ustar");
+    let known = MARKS.iter().find(|(mark, _)| !is_tar && head.starts_with(mark));
+    known.map(|(_, what)| *what)
+}
+
 struct Archive {
     stream: std::pin::Pin<Box<dyn Stream<Item = std::io::Result<bytes::Bytes>> + Send>>,
 }
@@ -190,7 +211,15 @@ impl Archive {
                 return Err(Error::local("no archive on standard input: it is a terminal")
                     .hint("ireko import - NAME < rootfs.tar"));
             }
-            return Ok(Self::of(tokio::io::stdin()));
+            let mut head = Vec::new();
+            let mut input = tokio::io::stdin();
+            let reading = |error| Error::local("cannot read standard input").because(error);
+            (&mut input).take(HEAD).read_to_end(&mut head).await.map_err(reading)?;
+            if let Some(what) = no_archive(&head) {
+                return Err(Error::local(format!("standard input is {what}, and no tar archive"))
+                    .hint("write it to a file first: ireko image import FILE"));
+            }
+            return Ok(Self::of(std::io::Cursor::new(head).chain(input)));
         }
         let cannot = |error: std::io::Error| {
             Error::local(format!("cannot read {}", args.file.display())).because(error)
@@ -270,6 +299,18 @@ mod tests {
         let mut told = Vec::new();
         let image = read_report(text.as_bytes(), |status| told.push(status.to_owned())).await;
         (image, told)
+    }
+
+    #[test]
+    fn what_is_no_tar_archive_is_told_before_it_is_sent() {
+        assert_eq!(no_archive(b"PK\x03\x04\x14\0\0\0"), Some("a zip"));
+        let mut block = vec![0; 512];
+        block[..8].copy_from_slice(b"vhdxfile");
+        assert_eq!(no_archive(&block), Some("a VHDX disk"));
+        block[257..262].copy_from_slice(b"ustar");
+        for archive in [&block[..], &[0; 512], b"\x1f\x8b\x08\0", b"PKGBUILD", b""] {
+            assert_eq!(no_archive(archive), None);
+        }
     }
 
     #[tokio::test]

@@ -14,7 +14,8 @@ use std::num::NonZeroU32;
 ///
 /// The new image is one file with the bytes of all that were merged, over the image below. By
 /// default an image is merged with the one right below it. The images that are merged stay as they
-/// are. An interrupt undoes what has begun.
+/// are. An interrupt undoes what has begun. `ireko image merge api flat --all`; `ireko image merge api
+/// api --delete`, in its own place.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
     /// Merge all files down to the base: the new image stands on nothing

@@ -9,7 +9,7 @@ use crate::waiting::Condition;
 /// Block until containers stop and print their exit codes, or until they are up
 ///
 /// With --for it waits for a sign that each container is up, prints its name, and fails when the
-/// container ends first or the time is over.
+/// container ends first or the time is over: `ireko wait --for port=80 --timeout 60 web`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
     /// Wait until it is up: agent (commands can be executed), ip (it has an address), log=REGEX (it
