@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod exercise;
+mod file;
 mod input;
 mod log;
 mod sound;
@@ -25,6 +26,14 @@ pub mod vhdx_region;
 pub mod vhd_file;
 pub mod vhd_footer;
 pub mod vhd_header;
+
+pub mod disk_to_vet;
+pub mod image_name;
+pub mod layer_sidecar;
+pub mod layer_skeleton;
+pub mod layer_zip;
+pub mod machine_description;
+pub mod recognise;
 
 pub mod agent_frames;
 pub mod chain_ops;
@@ -43,10 +52,17 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("agent_frames", agent_frames::run),
     ("chain_ops", chain_ops::run),
     ("dhcp_message", dhcp_message::run),
+    ("disk_to_vet", disk_to_vet::run),
     ("dns_message", dns_message::run),
     ("guest_frames", guest_frames::run),
+    ("image_name", image_name::run),
+    ("layer_sidecar", layer_sidecar::run),
+    ("layer_skeleton", layer_skeleton::run),
+    ("layer_zip", layer_zip::run),
     ("listing", listing::run),
+    ("machine_description", machine_description::run),
     ("nbd", nbd::run),
+    ("recognise", recognise::run),
     ("vhd_file", vhd_file::run),
     ("vhd_footer", vhd_footer::run),
     ("vhd_header", vhd_header::run),

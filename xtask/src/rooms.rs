@@ -48,6 +48,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         &[
             "ireko-block-export",
             "ireko-disk",
+            "ireko-images",
             "ireko-network",
             "ireko-protocol",
             "ireko-testkit",

@@ -13,7 +13,7 @@
 //! The file that is given is only read. A VHDX keeps the GUID in its name as its key; one that is in
 //! the tree already is refused, as is a name that is: an import never takes anything's place.
 
-mod described;
+pub(crate) mod described;
 mod filling;
 mod given;
 mod unpack;

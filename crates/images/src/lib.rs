@@ -84,6 +84,9 @@ mod tag;
 mod usage;
 mod verify;
 
+#[doc(hidden)]
+pub mod hostile;
+
 mod conversion;
 mod copy;
 mod deflate;

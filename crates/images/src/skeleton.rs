@@ -103,13 +103,18 @@ impl Skeleton {
     pub fn open(path: &Path) -> Result<Self> {
         let opening = || format!("open {}", path.display());
         let file = File::open(path).during(opening)?;
-        let mut from: Box<dyn Read + Send> = Box::new(zstd::Decoder::new(file).during(opening)?);
+        let mut from = zstd::Decoder::new(file).during(opening)?;
         let mut magic = [0; MAGIC.len()];
         from.read_exact(&mut magic).during(opening)?;
         match magic == *MAGIC {
-            true => Ok(Self { from }),
+            true => Ok(Self::of(from)),
             false => Err(Error::corrupt(format!("{} is no skeleton", path.display()))),
         }
+    }
+
+    /// One whose records come from here, without what stands before them.
+    pub(crate) fn of(records: impl Read + Send + 'static) -> Self {
+        Self { from: Box::new(records) }
     }
 
     /// The next record; `None` at the end. Errors where it is damaged or cut off.

@@ -43,6 +43,15 @@ struct MetadataDisk {
     name: Option<String>,
 }
 
+/// The files that one description speaks of; `name` is its own.
+pub(crate) fn files(name: &str, text: &[u8]) -> Result<Vec<String>> {
+    let mut descriptions = Descriptions::default();
+    if let Some(place) = descriptions.take(name, text.len() as u64)? {
+        place.extend(text);
+    }
+    Ok(descriptions.disks()?.into_iter().map(|disk| disk.file).collect())
+}
+
 impl Descriptions {
     /// Makes room for a member that describes the machine; `None` for any other.
     pub(super) fn take(&mut self, name: &str, size: u64) -> Result<Option<&mut Vec<u8>>> {

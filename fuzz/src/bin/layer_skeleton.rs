@@ -1,0 +1,4 @@
+//! libFuzzer's way to [`ireko_fuzz::layer_skeleton`].
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| ireko_fuzz::layer_skeleton::run(data));
