@@ -34,7 +34,8 @@ pub(crate) fn slug(name: &str) -> String {
     let slug = slug.trim_start_matches([' ', '.']).trim_end_matches([' ', '.']);
     match slug {
         "" => NAMELESS.to_owned(),
-        device if is_device(device) => format!("_{device}"),
+        // Once more: with one byte more it may be too long.
+        device if is_device(device) => self::slug(&format!("_{device}")),
         usual => usual.to_owned(),
     }
 }
@@ -139,6 +140,7 @@ mod tests {
         }
         check_slug("console", "console");
         check_slug("com10", "com10");
+        check_slug(&format!("CON.{}", "x".repeat(200)), &format!("_CON.{}", "x".repeat(115)));
     }
 
     #[test]
