@@ -5,6 +5,7 @@ use crate::api::short_id;
 use crate::client::{Client, decode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::exit::Exit;
+use crate::output;
 use crate::table::Table;
 use crate::target::Target;
 use crate::words;
@@ -25,6 +26,10 @@ pub struct Args {
     #[arg(short, long)]
     force: bool,
 
+    /// Print what was done, or would be, as JSON: an object for each image
+    #[arg(long)]
+    json: bool,
+
     /// Remove the image with all images that stand on it: all of them, or none
     #[arg(long, conflicts_with = "force")]
     tree: bool,
@@ -36,7 +41,7 @@ pub struct Args {
 impl Args {
     /// These images, each by itself.
     pub fn of(images: Vec<String>, force: bool) -> Self {
-        Self { dry_run: false, force, tree: false, images }
+        Self { dry_run: false, force, json: false, tree: false, images }
     }
 }
 
@@ -51,10 +56,15 @@ async fn remove(client: Client, image: String, args: &Args) -> Result<String> {
         .with_flag("force", args.force)
         .with_flag("dry_run", args.dry_run);
     let removal: Removal = decode(&client.delete(&target).await?)?;
+    let told = match args.json {
+        true => serde_json::to_string_pretty(&removal)
+            .map_err(|error| Error::local("write JSON").because(error))?,
+        false => shown(&removal, args),
+    };
     if removal.containers.is_empty() {
-        return Ok(shown(&removal, args));
+        return Ok(told);
     }
-    crate::output::line(shown(&removal, args))?;
+    output::line(told)?;
     let names: Vec<_> = removal.containers.iter().map(|one| one.name.as_str()).collect();
     let message = format!("containers were made from these images: {}", names.join(", "));
     Err(Error::new(ErrorKind::Refused(409), message).hint("remove those containers first"))

@@ -33,6 +33,10 @@ pub struct Args {
     #[arg(long, value_name = "number", conflicts_with = "all", default_value = "2")]
     depth: NonZeroU32,
 
+    /// Print what was done as JSON
+    #[arg(long)]
+    json: bool,
+
     #[arg(value_name = "IMAGE")]
     image: String,
 
@@ -51,6 +55,10 @@ pub async fn execute(context: &Context, args: &Args) -> Result<Exit> {
         .with_flag("all", args.all)
         .with_flag("delete", args.delete);
     let merged: Merged = lines::follow(&client, &target, Content::none(), "merging").await?;
+    if args.json {
+        output::json(&merged)?;
+        return Ok(Exit::SUCCESS);
+    }
     for removed in &merged.removed {
         match removed {
             Removed::Untagged(name) => output::note(format_args!("Untagged: {name}")),
