@@ -123,3 +123,26 @@ fn pools_that_are_used_up_say_so_and_go_on_with_what_is_given_back() {
     world.ok(&["network", "rm", "n0"]);
     world.ok(&["network", "create", "again"]);
 }
+
+#[test]
+fn an_address_said_with_its_subnet_and_gateway_names_the_network() {
+    let world = World::new("an address and its subnet", Vms::None);
+    let network = |name: &str, subnet: &str, gateway: &str| {
+        world.ok(&["network", "create", "--subnet", subnet, "--gateway", gateway, name]);
+    };
+    network("lan", "10.89.3.0/24", "10.89.3.1");
+    network("dmz", "10.89.4.0/24", "10.89.4.1");
+    let make = |options: &str| {
+        let options: Vec<_> = options.split(' ').collect();
+        world.run(&[&["create"], &options[..], &["base"]].concat())
+    };
+    make("--name web --ip 10.89.4.9 --subnet 255.255.255.0 --gateway 10.89.4.1").ok();
+    assert_eq!(world.inspect("web", "/HostConfig/NetworkMode"), "dmz");
+    let address = "/NetworkSettings/Networks/dmz/IPAMConfig/IPv4Address";
+    assert_eq!(world.inspect("web", address), "10.89.4.9");
+    make("--ip 10.89.4.8 --subnet 16").fails_with(125, "no network is so");
+    make("--ip 10.89.4.8 --subnet 24 --network lan").fails_with(125, "network lan is 10.89.3.0/24");
+    make("--ip 10.89.4.8 --gateway 10.89.3.1").fails_with(125, "network create --subnet");
+    make("--subnet 24").fails_with(1, "--ip");
+    assert_eq!(world.ok(&["ps", "-aq"]).lines().count(), 1);
+}
