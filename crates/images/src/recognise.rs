@@ -72,8 +72,9 @@ pub const FORMATS: [&str; 9] = ["vhdx", "vhd", "raw", "qcow2", "vmdk", "vdi", "o
 
 /// What is told with every refusal of a file that is not known.
 const KNOWN: &str = "known are VHDX, VHD, qcow2, VMDK, VDI and raw disks with a partition table \
-                     (others with `--format raw`), OVA, Vagrant boxes, zips of VHDX files, and tar \
-                     archives of a root file system, plain or by gzip, xz or zstd";
+                     (others with `--format raw`), OVA, Vagrant boxes, zips of VHDX files, docker's \
+                     archives and OCI image layouts, and tar archives of a root file system, plain \
+                     or by gzip, xz or zstd";
 
 /// The longest beginning of a file that is looked at.
 const HEAD: u64 = 64 << 10;

@@ -6,8 +6,8 @@ use crate::error::{During, Result};
 use crate::find::find;
 use crate::id::{ImageId, LayerGuid};
 use crate::index::{Index, Pin};
-use crate::layer_file;
 use crate::store::Store;
+use crate::{durable, layer_file, names};
 use ireko_disk::check::{Severity, check_chain};
 use ireko_disk::{Chain, Disk, Extent, ExtentKind, Watch};
 use std::collections::BTreeMap;
@@ -94,6 +94,9 @@ impl Store {
         let ids: Vec<ImageId> = match images {
             [] => {
                 targets.problems.extend(of_the_store(&index));
+                let files = durable::names_in(&self.places.images)?;
+                let passed = files.iter().filter_map(|file| passed_over(&index, &files, file));
+                targets.problems.extend(passed);
                 index.images().map(|image| image.id).collect()
             }
             named => {
@@ -148,6 +151,23 @@ fn of_the_store(index: &Index) -> Vec<Problem> {
         is_warning: false,
     });
     damaged.chain(lost).collect()
+}
+
+/// Tells of a disk file in the folder of images that no image can be.
+fn passed_over(index: &Index, files: &[String], file: &str) -> Option<Problem> {
+    let message = match names::parse_disk_file(file) {
+        None if names::without_disk_suffix(file) == file => return None,
+        None => {
+            "is passed over: no GUID is in its name; `ireko image import` takes it in".to_owned()
+        }
+        Some((_, guid)) => {
+            let owner = index.layer(guid).filter(|layer| layer.file != file)?;
+            // One that was renamed is no twin of itself.
+            files.binary_search(&owner.file).ok()?;
+            format!("is passed over: {} has the same GUID in its name", owner.file)
+        }
+    };
+    Some(Problem { object: file.to_owned(), message, is_warning: true })
 }
 
 /// Looks at one file, and at its link to the one below.

@@ -111,6 +111,23 @@ impl Watch for Impatient {
 }
 
 #[test]
+fn disk_files_that_no_image_can_be_are_told_of() {
+    let (_folder, places, store) = with_chain();
+    let base = store.find("base").unwrap().file;
+    let twin = base.file_name().unwrap().to_str().unwrap().replace("base_", "twin_");
+    for name in ["plain.VHDX", &twin, "notes.txt"] {
+        std::fs::copy(&base, base.with_file_name(name)).unwrap();
+    }
+    let verified = store.verify(&[], Depth::Metadata, &()).unwrap();
+    let found: Vec<_> =
+        verified.problems.iter().map(|one| (one.object.as_str(), one.is_warning)).collect();
+    assert_eq!(found, [("plain.VHDX", true), (&*twin, true)]);
+    assert!(verified.problems[1].message.contains("base_"), "{found:?}");
+    drop(store);
+    assert!(places.open().find("plain").is_err());
+}
+
+#[test]
 fn reading_can_be_cancelled() {
     let (_folder, _places, store) = with_chain();
     let error = store.verify(&[], Depth::Data, &Impatient).unwrap_err();
