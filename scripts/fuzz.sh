@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the fuzz targets under libFuzzer, two at a time: a coverage-guided search for bytes that make
-# the disk engine, the NBD server or a network panic, hang or eat memory. Needs a C++ compiler; the stable Rust
+# the disk engine, the readers of what becomes an image, the NBD server or a network panic, hang or eat memory. Needs a C++ compiler; the stable Rust
 # toolchain will do.
 #
 #   scripts/fuzz.sh [seconds per target, 60] [target ...]
