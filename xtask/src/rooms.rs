@@ -26,18 +26,22 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("ireko-agent", &["ireko-protocol", "ireko-tar"]),
     ("ireko-block-export", &["ireko-disk"]),
+    ("ireko-cgroup", &[]),
     // Disk files only for `ireko vhd`.
     ("ireko-cli", &["ireko-block-export", "ireko-disk", "ireko-protocol"]),
     ("ireko-confine", &["ireko-protocol"]),
     ("ireko-daemon", &["ireko-engine", "ireko-protocol"]),
     ("ireko-disk", &[]),
-    ("ireko-engine", &["ireko-images", "ireko-protocol"]),
+    ("ireko-engine", &["ireko-cgroup", "ireko-images", "ireko-protocol"]),
     ("ireko-images", &["ireko-disk", "ireko-oci", "ireko-tar", "ireko-zip"]),
     ("ireko-network", &["ireko-protocol"]),
     ("ireko-oci", &[]),
     ("ireko-protocol", &[]),
     ("ireko-setup", &["ireko-disk"]),
-    ("ireko-shim", &["ireko-block-export", "ireko-disk", "ireko-protocol", "ireko-vm"]),
+    (
+        "ireko-shim",
+        &["ireko-block-export", "ireko-cgroup", "ireko-disk", "ireko-protocol", "ireko-vm"],
+    ),
     ("ireko-tar", &[]),
     ("ireko-vm", &[]),
     ("ireko-zip", &[]),
@@ -203,7 +207,7 @@ mod tests {
 
     #[test]
     fn the_lowest_rooms_use_none_of_ours() {
-        for room in ["ireko-disk", "ireko-oci", "ireko-vm", "ireko-protocol"] {
+        for room in ["ireko-cgroup", "ireko-disk", "ireko-oci", "ireko-vm", "ireko-protocol"] {
             assert_eq!(allowed_for(room), Some(&[][..]), "{room}");
         }
     }

@@ -108,6 +108,10 @@ pub struct ContainerOptions {
     #[arg(long, value_name = "string")]
     log_driver: Option<String>,
 
+    /// Log driver options: max-size=10m, max-file=3
+    #[arg(long, value_name = "list")]
+    log_opt: Vec<String>,
+
     /// Container MAC address (e.g., 92:d0:c6:0a:29:33)
     #[arg(long, value_name = "string")]
     mac_address: Option<String>,
@@ -304,6 +308,8 @@ struct HostConfig {
 #[serde(rename_all = "PascalCase")]
 struct LogConfig {
     r#type: String,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    config: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -441,7 +447,7 @@ impl ContainerOptions {
             restart_policy: self.restart.clone(),
             tmpfs: self.tmpfs.iter().map(|mount| pair(mount, ':')).collect(),
             init: self.init,
-            log_config: self.log_driver.clone().map(|r#type| LogConfig { r#type }),
+            log_config: self.log_config(),
             binds: self.volume.clone(),
             port_bindings,
             publish_all_ports: self.publish_all,
@@ -452,6 +458,14 @@ impl ContainerOptions {
             console_size: terminal::size()
                 .filter(|_| self.tty)
                 .map(|size| [size.rows, size.columns]),
+        })
+    }
+
+    fn log_config(&self) -> Option<LogConfig> {
+        let is_asked = self.log_driver.is_some() || !self.log_opt.is_empty();
+        is_asked.then(|| LogConfig {
+            r#type: self.log_driver.clone().unwrap_or_default(),
+            config: self.log_opt.iter().map(|option| pair(option, '=')).collect(),
         })
     }
 
@@ -598,7 +612,9 @@ mod tests {
             "-v",
             "/a:/b",
             "--log-driver",
-            "none",
+            "local",
+            "--log-opt",
+            "max-size=1m",
             "--ip",
             "10.0.0.2",
             "base",
@@ -632,7 +648,7 @@ mod tests {
             json!({"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}]})
         );
         assert_eq!(host["Binds"], json!(["/a:/b"]));
-        assert_eq!(host["LogConfig"], json!({"Type": "none"}));
+        assert_eq!(host["LogConfig"], json!({"Type": "local", "Config": {"max-size": "1m"}}));
         assert_eq!(
             body["NetworkingConfig"],
             json!({"EndpointsConfig": {"none": {"IPAMConfig": {"IPv4Address": "10.0.0.2"}}}})

@@ -74,6 +74,8 @@ pub struct DaemonOptions {
     pub accel: AccelChoice,
     /// How many VMs stand by for containers of each shape.
     pub pool: usize,
+    /// The host's control group in which each VM gets its own; absolute.
+    pub group: Option<PathBuf>,
     /// Started by a command: leave its session, so that the terminal's signals pass by.
     pub background: bool,
 }
@@ -148,9 +150,9 @@ fn personality(Line { globals, verb }: Line) -> Result<Personality> {
         Verb::Daemon(daemon::Args { verb: Some(daemon::Verb::Stop), .. }) => {
             client(places, Task::StopDaemon)
         }
-        Verb::Daemon(daemon::Args { background, pool, verb: None }) => {
-            let accel = accel_or_auto;
-            Personality::Daemon(DaemonOptions { places, host, accel, pool, background })
+        Verb::Daemon(daemon::Args { background, pool, cgroup, verb: None }) => {
+            let (accel, group) = (accel_or_auto, absolute(cgroup)?);
+            Personality::Daemon(DaemonOptions { places, host, accel, pool, group, background })
         }
         Verb::Agent(agent::Args {}) => Personality::Agent,
         Verb::Vhd(verb) => client(places, Task::Vhd(verb)),

@@ -121,8 +121,13 @@ async fn serve(options: &Options) -> Result<(), Failure> {
     socket::make_runtime_folder(&places.runtime)
         .map_err(Failure::of("cannot make the folder of sockets"))?;
     let executable = std::env::current_exe().map_err(Failure::of("cannot find this executable"))?;
-    let settings =
-        Settings { places: places.clone(), accel: options.accel, pool: options.pool, executable };
+    let settings = Settings {
+        places: places.clone(),
+        accel: options.accel,
+        pool: options.pool,
+        group: options.group.clone(),
+        executable,
+    };
     let engine = Engine::open(settings).await.map_err(|error| Failure(error.chain()))?;
 
     let mut sockets = Vec::new();

@@ -15,6 +15,8 @@ pub struct Options {
     pub accel: AccelChoice,
     /// How many VMs stand by for containers of each shape.
     pub pool: usize,
+    /// The host's control group in which each VM gets its own; absolute.
+    pub group: Option<PathBuf>,
     /// Leave the terminal's session.
     pub background: bool,
 }

@@ -139,3 +139,65 @@ fn a_container_knows_its_name_environment_user_and_size() {
     let kib: u64 = memory.split_whitespace().nth(1).expect("a number").parse().expect("a number");
     assert!((150 * 1024..=256 * 1024).contains(&kib), "{memory}");
 }
+
+#[test]
+fn a_log_is_kept_as_far_as_it_was_asked_for_and_followed_from_file_to_file() {
+    let world = World::new("logs of several files", Vms::One);
+    let log = |size: &str, files: &str| {
+        ["--log-opt", &format!("max-size={size}"), "--log-opt", &format!("max-file={files}")]
+            .map(str::to_owned)
+    };
+    let numbers = |from: u32| (from..=300).map(|number| format!("{number}\n")).collect::<String>();
+    let begin = |name: &str, options: &[String]| {
+        let script = "until [ -e /go ]; do sleep 0.1; done; seq 300";
+        let options = options.iter().map(String::as_str);
+        let words = ["run", "-d", "--name", name].into_iter().chain(options);
+        world.ok(&words.chain(["base", "sh", "-c", script]).collect::<Vec<_>>());
+    };
+
+    begin("all", &log("2k", "50"));
+    let mut follow = world.ireko(&["logs", "-f", "all"]);
+    let follow = follow.stdout(std::process::Stdio::piped()).spawn().expect("run ireko");
+    world.ok(&["exec", "all", "touch", "/go"]);
+    let followed = follow.wait_with_output().expect("ireko logs");
+    assert_eq!(String::from_utf8_lossy(&followed.stdout), numbers(1));
+    assert_eq!(world.ok(&["logs", "--tail", "40", "all"]), numbers(261).trim_end());
+
+    begin("last", &log("2k", "2"));
+    world.ok(&["exec", "last", "touch", "/go"]);
+    world.ok(&["wait", "last"]);
+    let kept = world.ok(&["logs", "last"]);
+    let first: u32 = kept.lines().next().and_then(|line| line.parse().ok()).expect("a number");
+    assert!(first > 200, "{first}");
+    assert_eq!(kept, numbers(first).trim_end());
+    let files = std::fs::read_dir(world.container_dir("last")).expect("its folder").flatten();
+    let logs = files.filter(|file| file.file_name().to_string_lossy().starts_with("log"));
+    let sizes: Vec<_> = logs.map(|file| file.metadata().expect("a file").len()).collect();
+    assert_eq!(sizes.len(), 2, "{sizes:?}");
+    assert!(sizes.iter().all(|size| *size < 2200), "{sizes:?}");
+    world.run(&["run", "--log-opt", "max-size=none", "base"]).fails_with(125, "max-size");
+}
+
+/// The most memory that a process has taken so far, in KiB.
+fn most_memory(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+#[test]
+fn what_a_container_prints_does_not_stay_in_its_shim() {
+    let world = World::new("memory of a shim", Vms::One);
+    let script = "echo before; until [ -e /go ]; do sleep 0.1; done; \
+                  head -c 50331648 /dev/zero | tr '\\0' x; echo; echo after; sleep 1000";
+    let log = ["--log-opt", "max-size=1m", "--log-opt", "max-file=2"];
+    let words = ["run", "-d", "--name", "loud"];
+    world.ok(&[&words[..], &log, &["base", "sh", "-c", script]].concat());
+    world.ok(&["wait", "--for", "log=before", "loud"]);
+    let shim = world.process("shim");
+    let quiet = most_memory(shim);
+    world.ok(&["exec", "loud", "touch", "/go"]);
+    world.ok(&["wait", "--for", "log=after", "loud"]);
+    let grown = most_memory(shim) - quiet;
+    assert!(grown < 16 << 10, "{grown} KiB more for 48 MiB of output");
+}

@@ -289,6 +289,7 @@ mod tests {
                 record.last_run = Some(LastRun {
                     exit_code: 3,
                     error: None,
+                    oom_killed: false,
                     started_at: None,
                     finished_at: None,
                 });

@@ -314,6 +314,7 @@ mod tests {
         record.last_run = Some(crate::state::LastRun {
             exit_code: 255,
             error: Some("the shim died".into()),
+            oom_killed: false,
             started_at: Some(Timestamp::UNIX_EPOCH),
             finished_at: Some(Timestamp::UNIX_EPOCH),
         });
@@ -327,6 +328,7 @@ mod tests {
         let ended = |exit_code| crate::state::LastRun {
             exit_code,
             error: None,
+            oom_killed: false,
             started_at: Some(Timestamp::UNIX_EPOCH),
             finished_at: Some(Timestamp::UNIX_EPOCH),
         };

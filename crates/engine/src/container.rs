@@ -58,9 +58,17 @@ pub(crate) struct Container {
 #[derive(Debug)]
 struct CurrentRun {
     vm: String,
-    /// Asks whoever watches over it to end it by force. It keeps a request that comes before
-    /// anybody listens, so it must not outlive the run.
-    give_up: Arc<Notify>,
+    wishes: Arc<Wishes>,
+}
+
+/// What is asked of whoever watches over a run. A request that comes before anybody listens is kept, so
+/// that this must not outlive the run.
+#[derive(Debug, Default)]
+pub(crate) struct Wishes {
+    /// To end it by force.
+    pub(crate) give_up: Notify,
+    /// To end it if its process does not run yet; nothing once it does.
+    pub(crate) break_off: Notify,
 }
 
 /// Where an attach goes.
@@ -183,22 +191,42 @@ impl Container {
         self.now.send_modify(|moment| moment.record = Arc::clone(record));
     }
 
-    /// What asks for the forced end of this VM's run; the same from its beginning to its end.
-    pub(crate) fn run_of(&self, vm: &str) -> Arc<Notify> {
+    /// What is asked of this VM's run; the same from its beginning to its end.
+    pub(crate) fn run_of(&self, vm: &str) -> Arc<Wishes> {
         let mut run = lock(&self.run);
         if let Some(current) = run.as_ref().filter(|current| current.vm == vm) {
-            return Arc::clone(&current.give_up);
+            return Arc::clone(&current.wishes);
         }
-        let give_up = Arc::new(Notify::new());
-        *run = Some(CurrentRun { vm: vm.to_owned(), give_up: Arc::clone(&give_up) });
-        give_up
+        let wishes = Arc::<Wishes>::default();
+        *run = Some(CurrentRun { vm: vm.to_owned(), wishes: Arc::clone(&wishes) });
+        wishes
     }
 
     /// Asks for the forced end of this VM's run; nothing where that is over.
     pub(crate) fn give_up(&self, vm: &str) {
+        self.wish(vm, |wishes| &wishes.give_up);
+    }
+
+    /// Asks for the end of this VM's run unless its process runs by then.
+    pub(crate) fn break_off(&self, vm: &str) {
+        self.wish(vm, |wishes| &wishes.break_off);
+    }
+
+    fn wish(&self, vm: &str, which: impl FnOnce(&Wishes) -> &Notify) {
         if let Some(current) = lock(&self.run).as_ref().filter(|current| current.vm == vm) {
-            current.give_up.notify_one();
+            which(&current.wishes).notify_one();
         }
+    }
+
+    /// Returns when this VM's process runs, or the VM is no longer the container's.
+    pub(crate) async fn has_left_start(&self, vm: &str) {
+        let left = |moment: &Moment| {
+            let state = &moment.record.state;
+            moment.removed
+                || !matches!(state, RunState::Starting { vm: starting } if starting == vm)
+        };
+        // The sender lives in `self`.
+        let _ = self.watch().wait_for(left).await;
     }
 
     /// Forgets a run that is over, and what was asked of it.
@@ -282,7 +310,13 @@ pub(crate) fn config_path(folder: &Path) -> PathBuf {
 
 /// The last run of a container whose process never started.
 pub(crate) fn failed_start(exit_code: i32, error: String) -> LastRun {
-    LastRun { exit_code, error: Some(error), started_at: None, finished_at: None }
+    LastRun {
+        exit_code,
+        error: Some(error),
+        oom_killed: false,
+        started_at: None,
+        finished_at: None,
+    }
 }
 
 #[cfg(test)]
@@ -292,8 +326,8 @@ mod tests {
     use std::time::Duration;
     use tokio::time::timeout;
 
-    async fn is_asked(give_up: &Notify) -> bool {
-        timeout(Duration::from_millis(20), give_up.notified()).await.is_ok()
+    async fn is_asked(wishes: &Wishes) -> bool {
+        timeout(Duration::from_millis(20), wishes.give_up.notified()).await.is_ok()
     }
 
     #[tokio::test]
@@ -313,6 +347,9 @@ mod tests {
         container.give_up("two");
         assert!(is_asked(&second).await);
         drop(first);
+        // Whose process runs by then is not meant.
+        container.break_off("two");
+        assert!(!is_asked(&second).await);
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@ use crate::events::{Event, EventStream, Events, Subject};
 use crate::exec::Execs;
 use crate::fold::Folder;
 use crate::growth::Growths;
+use crate::host_limits::HostLimits;
 use crate::networks::Networks;
 use crate::networks::state::NetworkRecord;
 use crate::pool::Pool;
@@ -28,6 +29,9 @@ pub struct Settings {
     pub accel: AccelChoice,
     /// How many VMs stand by for containers of each shape.
     pub pool: usize,
+    /// The host's control group in which each VM gets its own; without one, the slice around this
+    /// process where that is ours.
+    pub group: Option<PathBuf>,
     /// The executable that is started as `EXECUTABLE shim …`.
     pub executable: PathBuf,
 }
@@ -43,6 +47,7 @@ pub struct Engine {
     pub(crate) growths: Arc<Growths>,
     pub(crate) networks: Arc<Networks>,
     pub(crate) pool: Arc<Pool>,
+    pub(crate) limits: Arc<HostLimits>,
     /// Held while the base image is being made, so that it is made once.
     pub(crate) base: Arc<tokio::sync::Mutex<()>>,
     containers: Arc<Mutex<Registry>>,
@@ -67,6 +72,8 @@ impl Engine {
                 socket.display()
             )));
         }
+        let told = settings.group.clone();
+        let limits = blocking(move || HostLimits::find(told.as_deref())).await?;
         let root = settings.places.root.clone();
         let store = blocking(move || Ok(Store::open(&root)?)).await?;
         let (store, settings) = (Arc::new(store), Arc::new(settings));
@@ -74,6 +81,7 @@ impl Engine {
         let networks = blocking(move || Networks::open(of_networks)).await?;
         let engine = Self {
             pool: Arc::new(Pool::new(settings.pool)),
+            limits: Arc::new(limits),
             settings,
             networks: Arc::new(networks),
             folder: Folder::start(&store),

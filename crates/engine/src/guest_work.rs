@@ -3,7 +3,8 @@
 use crate::blocking::blocking;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::monitor::{lost, remove_sockets};
+use crate::host_limits::{clear_up, group_in};
+use crate::monitor::lost;
 use crate::names::random_hex;
 use crate::plan::bare_guest;
 use crate::shim_client::{AskError, BOOT, Connection, ShimSocket};
@@ -72,7 +73,7 @@ impl Worker {
     /// Clears up after the shim, and tells how the work went; `answer` is the one to `Wait`.
     async fn ended(mut self, answer: std::result::Result<Answer, AskError>) -> Result<()> {
         self.process.end_within(FAREWELL).await;
-        remove_sockets(&self.plan.runtime_dir);
+        clear_up(self.plan.runtime_dir.clone(), group_in(&self.plan.state_dir)).await;
         let ended = match answer {
             Ok(Answer::Ended(record)) => record,
             Ok(_) => lost(&self.plan.vm),
@@ -246,10 +247,12 @@ impl Engine {
             memory_mib: MEMORY_MIB,
             vcpus: 1,
             nics: Vec::new(),
+            group: self.limits.group(&vm),
             accel: self.settings.accel,
             start: StartChoice::Auto,
             configure: bare_guest("ireko-work".into()),
             work,
+            log_limit: None,
             vm,
         }
     }

@@ -42,6 +42,7 @@ mod files;
 mod foreign;
 mod growth;
 mod health;
+mod host_limits;
 mod listing;
 mod logs;
 mod machine;
@@ -105,6 +106,7 @@ pub use export::{With, ZipPieces};
 pub use files::{Extract, FileStream};
 pub use generalize::Generalizer;
 pub use health::{CheckResult, Health};
+pub use host_limits::VmLimits;
 pub use import::{ImportOptions, ImportProgress};
 pub use import_file::{FileImported, ImportFile};
 pub use ireko_images::{
@@ -117,6 +119,7 @@ pub use ireko_protocol::agent::{
 };
 pub use ireko_protocol::files::PathStat;
 pub use ireko_protocol::network::{MacAddress, Mode, Protocol, Publish, Published};
+pub use ireko_protocol::plan::{LogLimit, MAX_LOG_FILES};
 pub use load::{LoadStep, Loaded};
 pub use logs::{LogOptions, LogStream, StampedLine};
 pub use networks::connect::AddressChange;

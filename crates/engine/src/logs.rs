@@ -1,17 +1,20 @@
 //! What a container has written, from its log file: JSON lines that the shim stamps.
 //!
 //! Following waits on inotify for the file to grow, and ends when the container's run has ended and
-//! all was read.
+//! all was read. A log of several files is read from the oldest on; which of them comes next is told by
+//! the file that is open, since their names move on.
 
 use crate::blocking::blocking;
 use crate::engine::Engine;
 use crate::error::{Attempt, Error, Result};
 use crate::growth::Growth;
 use crate::wait::{WaitFor, Waiting};
-use ireko_protocol::plan::LogLine;
+use ireko_protocol::plan::{LogLimit, LogLine};
 use jiff::Timestamp;
+use std::collections::HashSet;
 use std::fs::File;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use tokio::sync::mpsc;
 
@@ -79,7 +82,7 @@ impl Engine {
         let running = record.vm().is_some();
         let ending = Waiting::new(&container, WaitFor::NotRunning);
         let (lines_in, batches) = mpsc::channel(1);
-        let mut reader = Reader::new(container.log(), options);
+        let mut reader = Reader::new(container.log(), record.spec.log_limit, options);
         tokio::spawn(async move {
             let followed = async {
                 reader = pass_on(reader, &lines_in).await?;
@@ -141,18 +144,21 @@ async fn pass_on(
     }
 }
 
-/// A place in a log file.
+/// A place in a log.
 struct Reader {
     path: PathBuf,
+    limit: Option<LogLimit>,
     options: LogOptions,
     file: Option<BufReader<File>>,
+    /// What comes after `file`, once that is not written to any more.
+    next: Option<File>,
     /// `until` has passed.
     is_past_end: bool,
 }
 
 impl Reader {
-    fn new(path: PathBuf, options: LogOptions) -> Self {
-        Self { path, options, file: None, is_past_end: false }
+    fn new(path: PathBuf, limit: Option<LogLimit>, options: LogOptions) -> Self {
+        Self { path, limit, options, file: None, next: None, is_past_end: false }
     }
 
     /// The next lines, some of them; empty where there are none now. A line that is not whole yet
@@ -160,23 +166,24 @@ impl Reader {
     fn read_batch(&mut self) -> Result<Vec<StampedLine>> {
         let what = format!("read the log {}", self.path.display());
         if self.file.is_none() {
-            self.file = open(&self.path, self.options.tail).attempt(|| what.clone())?;
+            let files = files(&self.path, self.limit).attempt(|| what.clone())?;
+            self.file = begin(files, self.options.tail).attempt(|| what.clone())?;
         }
-        let mut batch = Vec::new();
-        let Some(file) = &mut self.file else { return Ok(batch) };
-        let (mut text, mut read) = (Vec::new(), 0);
+        let (mut batch, mut text, mut read) = (Vec::new(), Vec::new(), 0);
         while (read < BATCH || batch.is_empty()) && !self.is_past_end {
+            let Some(file) = &mut self.file else { return Ok(batch) };
             text.clear();
             let length =
                 file.take(LONGEST).read_until(b'\n', &mut text).attempt(|| what.clone())?;
-            if length == 0 {
-                break;
+            let is_whole = text.ends_with(b"\n") || (length as u64) >= LONGEST;
+            if !is_whole {
+                file.seek_relative(-(length as i64)).attempt(|| what.clone())?;
+                match self.go_on().attempt(|| what.clone())? {
+                    true => continue,
+                    false => break,
+                }
             }
             read += length as u64;
-            if !text.ends_with(b"\n") && (length as u64) < LONGEST {
-                file.seek_relative(-(length as i64)).attempt(|| what.clone())?;
-                break;
-            }
             // A line torn by a power cut is passed over.
             let Ok(line) = serde_json::from_slice::<LogLine>(&text) else { continue };
             let Ok(at) = line.time.parse::<Timestamp>() else { continue };
@@ -188,27 +195,80 @@ impl Reader {
         }
         Ok(batch)
     }
-}
 
-/// Opens a log at its last `tail` lines; `None` where there is no log yet.
-fn open(path: &Path, tail: Option<usize>) -> std::io::Result<Option<BufReader<File>>> {
-    let mut file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    if let Some(lines) = tail {
-        let start = start_of_last(&mut file, lines)?;
-        file.seek(SeekFrom::Start(start))?;
+    /// Goes on at the end of a file, where that is not the end of the log.
+    ///
+    /// The first time only what comes next is found: what was written to this file before it was full may
+    /// not have been read.
+    fn go_on(&mut self) -> io::Result<bool> {
+        if let Some(next) = self.next.take() {
+            self.file = Some(BufReader::new(next));
+            return Ok(true);
+        }
+        let (Some(_), Some(file)) = (self.limit, &self.file) else { return Ok(false) };
+        let own = identity(file.get_ref())?;
+        let mut newer = None;
+        for file in files(&self.path, self.limit)? {
+            if identity(&file)? == own {
+                break;
+            }
+            newer = Some(file);
+        }
+        self.next = newer;
+        Ok(self.next.is_some())
     }
-    Ok(Some(BufReader::new(file)))
 }
 
-/// Where the last `lines` lines of a file begin. Reads from the end backwards.
-fn start_of_last(file: &mut File, lines: usize) -> std::io::Result<u64> {
+/// The files of a log, the newest first. One that moves on meanwhile may be among them twice, and is never
+/// missing.
+fn files(path: &Path, limit: Option<LogLimit>) -> io::Result<Vec<File>> {
+    let mut files = Vec::new();
+    for number in 0..limit.map_or(1, |limit| limit.files) {
+        match File::open(LogLimit::file(path, number)) {
+            Ok(file) => files.push(file),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let mut seen = HashSet::new();
+    let mut once = Vec::new();
+    for file in files {
+        if seen.insert(identity(&file)?) {
+            once.push(file);
+        }
+    }
+    Ok(once)
+}
+
+fn identity(file: &File) -> io::Result<(u64, u64)> {
+    file.metadata().map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+/// Of these files, the newest first, the one that a reader begins with: at the start of the oldest, or
+/// where the last `tail` lines begin; `None` where there is no log yet.
+fn begin(files: Vec<File>, tail: Option<usize>) -> io::Result<Option<BufReader<File>>> {
+    let mut missing = tail;
+    let mut oldest = None;
+    for mut file in files {
+        if let Some(lines) = missing {
+            let (start, found) = start_of_last(&mut file, lines)?;
+            file.seek(SeekFrom::Start(start))?;
+            if found >= lines {
+                return Ok(Some(BufReader::new(file)));
+            }
+            missing = Some(lines - found);
+        }
+        oldest = Some(file);
+    }
+    Ok(oldest.map(BufReader::new))
+}
+
+/// Where the last `lines` lines of a file begin, and how many there are from there on. Reads from the end
+/// backwards.
+fn start_of_last(file: &mut File, lines: usize) -> io::Result<(u64, usize)> {
     let mut at = file.seek(SeekFrom::End(0))?;
     if lines == 0 {
-        return Ok(at);
+        return Ok((at, 0));
     }
     let mut block = vec![0; 64 * 1024];
     let mut ends = 0;
@@ -221,11 +281,11 @@ fn start_of_last(file: &mut File, lines: usize) -> std::io::Result<u64> {
         for (offset, _) in block.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
             ends += 1;
             if ends > lines {
-                return Ok(at + offset as u64 + 1);
+                return Ok((at + offset as u64 + 1, lines));
             }
         }
     }
-    Ok(0)
+    Ok((0, ends))
 }
 
 #[cfg(test)]
@@ -256,7 +316,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
         write(&path, 0..30);
-        let read = |options| texts(&mut Reader::new(path.clone(), options));
+        let read = |options| texts(&mut Reader::new(path.clone(), None, options));
         assert_eq!(read(LogOptions::default()).len(), 30);
         assert_eq!(read(LogOptions { tail: Some(2), ..Default::default() }), ["28", "29"]);
         assert_eq!(read(LogOptions { tail: Some(99), ..Default::default() }).len(), 30);
@@ -269,12 +329,61 @@ mod tests {
     fn a_line_that_is_not_whole_waits_and_a_torn_one_is_passed_over() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        let mut reader = Reader::new(path.clone(), LogOptions::default());
+        let mut reader = Reader::new(path.clone(), None, LogOptions::default());
         assert!(texts(&mut reader).is_empty(), "there is no file yet");
         std::fs::write(&path, b"{\"log\":\"torn").unwrap();
         assert!(texts(&mut reader).is_empty());
         File::options().append(true).open(&path).unwrap().write_all(b"\n").unwrap();
         write(&path, 1..2);
         assert_eq!(texts(&mut reader), ["1"]);
+    }
+
+    #[test]
+    fn a_log_of_several_files_is_read_as_one_whatever_moves_meanwhile() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let limit = Some(LogLimit { bytes: 1, files: 4 });
+        // As a shim does.
+        let rotate = || {
+            for number in (1..4).rev() {
+                let newer = LogLimit::file(&path, number - 1);
+                let _ = std::fs::rename(newer, LogLimit::file(&path, number));
+            }
+        };
+        write(&path, 0..3);
+        rotate();
+        write(&path, 3..6);
+        rotate();
+        write(&path, 6..8);
+        let read = |tail| {
+            let options = LogOptions { tail, ..Default::default() };
+            let mut reader = Reader::new(path.clone(), limit, options);
+            std::iter::from_fn(|| Some(texts(&mut reader)).filter(|lines| !lines.is_empty()))
+                .flatten()
+                .collect::<Vec<_>>()
+        };
+        let numbers = |from: u32| (from..8).map(|number| number.to_string()).collect::<Vec<_>>();
+        assert_eq!(read(None), numbers(0));
+        assert_eq!(read(Some(1)), numbers(7));
+        assert_eq!(read(Some(2)), numbers(6));
+        assert_eq!(read(Some(4)), numbers(4));
+        assert_eq!(read(Some(99)), numbers(0));
+        assert!(read(Some(0)).is_empty());
+
+        let mut reader = Reader::new(path.clone(), limit, LogOptions::default());
+        assert_eq!(texts(&mut reader).len(), 8);
+        write(&path, 8..9);
+        rotate();
+        write(&path, 9..10);
+        rotate();
+        write(&path, 10..11);
+        assert_eq!(texts(&mut reader), ["8", "9", "10"]);
+        assert!(texts(&mut reader).is_empty());
+        // So many files later the one that was read is gone: the oldest that is there comes next.
+        for number in 20..26 {
+            rotate();
+            write(&path, number..number + 1);
+        }
+        assert_eq!(texts(&mut reader), ["22", "23", "24", "25"]);
     }
 }

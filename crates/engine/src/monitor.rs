@@ -8,6 +8,7 @@ use crate::blocking::blocking;
 use crate::container::Container;
 use crate::durable;
 use crate::engine::Engine;
+use crate::host_limits::{clear_up, group_in};
 use crate::shim_client::Connection;
 use crate::shim_process::OwnProcess;
 use crate::spec::RestartPolicy;
@@ -16,7 +17,6 @@ use crate::state::{ContainerRecord, HealthStatus, LastRun, RunState};
 use ireko_protocol::plan::{self, ExitRecord};
 use ireko_protocol::shim::Answer;
 use jiff::Timestamp;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -43,13 +43,13 @@ impl Engine {
     /// Watches over a run to its end and beyond.
     pub(crate) fn monitor(&self, container: &Arc<Container>, run: Run) {
         let (engine, container) = (self.clone(), Arc::clone(container));
-        let give_up = container.run_of(&run.vm);
+        let wishes = container.run_of(&run.vm);
         engine.keep_health(&container, &run.vm);
         tokio::spawn(async move {
             let vm = run.vm.clone();
-            let ended = wait_for_end(&container, run, &give_up).await;
+            let ended = wait_for_end(&container, run, &wishes.give_up).await;
             container.end_run(&vm);
-            remove_sockets(&engine.places().vm_dir(&vm));
+            clear_up(engine.places().vm_dir(&vm), group_in(&container.folder)).await;
             engine.run_ended(&container, ended).await;
         });
     }
@@ -65,6 +65,7 @@ impl Engine {
         let last_run = LastRun {
             exit_code: ended.exit_code,
             error: ended.error,
+            oom_killed: ended.oom_killed,
             started_at,
             finished_at: Some(timestamp(ended.finished_at)),
         };
@@ -160,22 +161,13 @@ pub(crate) fn now_nanos() -> u64 {
     u64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(0)
 }
 
-/// Removes a VM's folder of sockets, which a shim that was killed could not.
-pub(crate) fn remove_sockets(runtime_dir: &Path) {
-    match std::fs::remove_dir_all(runtime_dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            tracing::warn!(%error, folder = %runtime_dir.display(), "sockets are left over");
-        }
-        _ => {}
-    }
-}
-
 /// What is known of a VM whose shim left no `exit.json`.
 pub(crate) fn lost(vm: &str) -> ExitRecord {
     ExitRecord {
         version: plan::VERSION,
         exit_code: LOST,
         error: Some(format!("the shim of VM {vm} died: the container's process died with it")),
+        oom_killed: false,
         started_at: None,
         finished_at: now_nanos(),
     }
@@ -186,7 +178,11 @@ async fn wait_for_end(container: &Container, run: Run, give_up: &Notify) -> Exit
     let said = async {
         match wait {
             Some(mut wait) => wait.next_answer().await.ok().flatten(),
-            None => None,
+            // It ends without a word.
+            None => {
+                process.ended().await;
+                None
+            }
         }
     };
     let ended = tokio::select! {
@@ -252,8 +248,13 @@ mod tests {
         record.spec.restart = restart;
         record.restart_count = restarts;
         record.stopped_by_user = by_user;
-        record.last_run =
-            Some(LastRun { exit_code, error: None, started_at: None, finished_at: None });
+        record.last_run = Some(LastRun {
+            exit_code,
+            error: None,
+            oom_killed: false,
+            started_at: None,
+            finished_at: None,
+        });
         assert_eq!(will_restart(&record), again);
     }
 
@@ -275,5 +276,22 @@ mod tests {
         assert_eq!(pause_before(0), Duration::from_millis(100));
         assert_eq!(pause_before(3), Duration::from_millis(800));
         assert_eq!(pause_before(40), LONGEST_PAUSE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shim_that_cannot_be_asked_is_left_to_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let container = Container::new(folder.path().to_owned(), sample());
+        let mut shim = tokio::process::Command::new("cat");
+        let mut shim = shim.stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let stdin = shim.stdin.take();
+        let vm = "0123456789ab".to_owned();
+        let run = Run { vm, process: OwnProcess::Own(shim), wait: None };
+        let give_up = Notify::new();
+        let mut ended = Box::pin(wait_for_end(&container, run, &give_up));
+        // Time passes as soon as nothing else happens.
+        assert!(tokio::time::timeout(FAREWELL * 100, &mut ended).await.is_err());
+        drop(stdin);
+        assert_eq!(ended.await.exit_code, LOST);
     }
 }

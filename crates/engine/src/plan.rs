@@ -38,6 +38,7 @@ impl Engine {
         };
         let mut plan =
             plan(&self.settings, (&record, wires), vm, chain, container.folder.clone(), work);
+        plan.group = self.limits.group(vm);
         for disk in container.data_disks()? {
             let serial = DiskSerial(disk.name.to_string());
             plan.configure.disks.push(serial.clone());
@@ -79,6 +80,7 @@ fn plan(
         memory_mib,
         vcpus,
         nics: wires.iter().map(|wire| wire.nic.clone()).collect(),
+        group: None,
         accel: settings.accel,
         start: spec.start,
         configure: Configure {
@@ -91,6 +93,7 @@ fn plan(
             ..bare_guest(hostname(record))
         },
         work,
+        log_limit: spec.log_limit,
     }
 }
 
@@ -264,6 +267,7 @@ mod tests {
             places: Places::new(&Environment::default(), Some("/r".into()), Some("/c".into())),
             accel: Default::default(),
             pool: 0,
+            group: None,
             executable: "/ireko".into(),
         }
     }

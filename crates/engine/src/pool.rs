@@ -13,7 +13,7 @@ use crate::create::check_resources;
 use crate::durable;
 use crate::engine::Engine;
 use crate::error::{Attempt, Error, Result};
-use crate::monitor::remove_sockets;
+use crate::host_limits::{clear_up, group_in};
 use crate::names::random_hex;
 use crate::plan::bare_guest;
 use crate::shim_client::{AskError, QUICK, ShimSocket, unexpected};
@@ -193,7 +193,7 @@ impl Engine {
         };
         spare.process.kill();
         spare.process.ended().await;
-        self.forget(&spare);
+        self.forget(&spare).await;
         Err(refused)
     }
 
@@ -246,15 +246,18 @@ impl Engine {
     async fn dismiss(&self, mut spare: Spare) {
         spare.process.kill();
         spare.process.ended().await;
-        self.forget(&spare);
+        self.forget(&spare).await;
     }
 
     fn forget_ended(&self) {
-        self.pool.take_ended().iter().for_each(|spare| self.forget(spare));
+        for spare in self.pool.take_ended() {
+            let engine = self.clone();
+            tokio::spawn(async move { engine.forget(&spare).await });
+        }
     }
 
-    fn forget(&self, spare: &Spare) {
-        remove_sockets(&self.places().vm_dir(&spare.vm));
+    async fn forget(&self, spare: &Spare) {
+        clear_up(self.places().vm_dir(&spare.vm), group_in(&spare.folder)).await;
         remove_folder(&spare.folder);
     }
 
@@ -295,10 +298,12 @@ impl Engine {
             cache: self.places().cache.clone(),
             memory_mib: shape.memory_mib,
             vcpus: shape.vcpus,
+            group: self.limits.group(vm),
             accel: self.settings.accel,
             start: StartChoice::Template,
             configure: bare_guest("ireko".into()),
             work: Work::Spare { empty: self.empty_disk() },
+            log_limit: None,
             runtime_dir,
         }
     }
@@ -318,6 +323,7 @@ impl Engine {
         lock(&self.pool.spares).clear();
         let Ok(entries) = fs::read_dir(self.spares_folder()) else { return };
         for entry in entries.flatten() {
+            let group = group_in(&entry.path());
             // One that has not read its plan yet will not find it.
             if let Err(error) = durable::remove_file(&plan_file(&entry.path())) {
                 tracing::warn!(error = error.chain(), "a VM that stood by");
@@ -327,7 +333,7 @@ impl Engine {
                 process.ended().await;
             }
             if let Some(vm) = entry.file_name().to_str() {
-                remove_sockets(&self.places().vm_dir(vm));
+                clear_up(self.places().vm_dir(vm), group).await;
             }
             remove_folder(&entry.path());
         }

@@ -17,15 +17,17 @@ use crate::container::{Container, config_path};
 use crate::durable;
 use crate::engine::Engine;
 use crate::error::{Attempt, Result};
-use crate::monitor::{Run, lost, remove_sockets, timestamp};
+use crate::host_limits::{clear_up, group_in};
+use crate::monitor::{Run, lost, timestamp};
 use crate::remove::remove_folder;
 use crate::save::sweep_skeletons;
-use crate::shim_client::{QUICK, ShimSocket};
+use crate::shim_client::{AskError, QUICK, ShimSocket};
 use crate::shim_process::OwnProcess;
 use crate::spec::RestartPolicy;
 use crate::spool::spool_folder;
 use crate::start::remove_plan;
 use crate::state::{ContainerRecord, RunState};
+use ireko_cgroup::Group;
 use ireko_protocol::plan::ExitRecord;
 use ireko_protocol::shim::{Answer, Phase, Request, Status};
 use std::fs;
@@ -82,10 +84,12 @@ impl Engine {
             return self.resume_at_rest(container, &record).await;
         };
         let socket = ShimSocket::in_folder(&self.places().vm_dir(vm));
+        // A plan that is not read yet goes.
+        let group = group_in(&container.folder);
         match find_shim(&container.folder, &record.state, APPEAR).await? {
-            Some(process) => self.take_over(container, vm.to_owned(), socket, process).await,
+            Some(process) => self.take_over(container, vm.to_owned(), socket, process, group).await,
             None => {
-                remove_sockets(&self.places().vm_dir(vm));
+                clear_up(self.places().vm_dir(vm), group).await;
                 let exit = durable::read_json::<ExitRecord>(&container.folder.join("exit.json"))?;
                 self.run_ended(container, exit.unwrap_or_else(|| lost(vm))).await;
                 Ok(())
@@ -99,9 +103,16 @@ impl Engine {
         vm: String,
         socket: ShimSocket,
         mut process: OwnProcess,
+        group: Option<Group>,
     ) -> Result<()> {
         let status = match socket.ask(Request::Status, QUICK).await {
             Ok(Answer::Status(status)) => status,
+            // Its process is the container's, whatever release it is of.
+            Err(AskError::Refused(refusal)) if container.record().is_running() => {
+                tracing::warn!(%refusal, id = container.id, "a shim is left to itself");
+                self.monitor(container, Run { vm, process, wait: None });
+                return Ok(());
+            }
             answer => {
                 tracing::warn!(?answer, id = container.id, "a shim does not answer; it is killed");
                 process.kill();
@@ -111,7 +122,7 @@ impl Engine {
         };
         let Status { phase, vm_pid, started_at, .. } = status;
         if let (Phase::Booting | Phase::Ready, _) | (_, None) = (phase, started_at) {
-            return self.put_away(container, socket, process).await;
+            return self.put_away(container, &vm, socket, process, group).await;
         }
         let wait = socket.send(Request::Wait).await.ok();
         container.go_live(&socket);
@@ -133,13 +144,16 @@ impl Engine {
     async fn put_away(
         &self,
         container: &Arc<Container>,
+        vm: &str,
         socket: ShimSocket,
         mut process: OwnProcess,
+        group: Option<Group>,
     ) -> Result<()> {
         if let Err(error) = socket.ask(Request::PowerOff, QUICK).await {
             tracing::warn!(?error, id = container.id, "a shim does not answer");
         }
         process.end_within(CLEAR_UP).await;
+        clear_up(self.places().vm_dir(vm), group).await;
         let resting = Arc::clone(container);
         container.update(move |record| record.state = resting.rest(record.at_rest())).await?;
         let record = container.record();

@@ -6,7 +6,7 @@
 use crate::store::oci::{Firmware, Hardware, Healthcheck};
 use ireko_protocol::bounds::{Bounds, Shares};
 use ireko_protocol::network::Publish;
-pub use ireko_protocol::plan::StartChoice;
+pub use ireko_protocol::plan::{LogLimit, StartChoice};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -91,6 +91,9 @@ pub struct ContainerSpec {
     pub dns: Dns,
     /// Output is kept for `logs`.
     pub keep_log: bool,
+    /// How much of it is kept; `None` is all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_limit: Option<LogLimit>,
     /// What boots a whole operating system; `None` is what its image says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub firmware: Option<Firmware>,

@@ -15,7 +15,8 @@ use crate::container::{Container, failed_start};
 use crate::durable;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
-use crate::monitor::{Run, remove_sockets, timestamp};
+use crate::host_limits::{clear_up, group_in};
+use crate::monitor::{Run, timestamp};
 use crate::names::random_hex;
 use crate::pool::Spare;
 use crate::shim_client::{AskError, BOOT, Connection, QUICK, Refusal, ShimSocket, unexpected};
@@ -196,19 +197,20 @@ impl Engine {
             Some(process) => process,
             None => self.spawn_shim(&plan)?,
         };
-        let give_up = container.run_of(vm);
+        let wishes = container.run_of(vm);
+        let stopped =
+            || Err(Error::conflict("the container was stopped before its process started"));
         let started = tokio::select! {
             biased;
-            () = give_up.notified() => {
-                Err(Error::conflict("the container was stopped before its process started"))
-            }
+            () = wishes.give_up.notified() => stopped(),
             started = bring_up(container, &socket, &mut process, &plan.state_dir) => started,
+            () = wishes.break_off.notified() => stopped(),
         };
         if started.is_err() {
             // It may be gone already, or never have listened.
             let _ = socket.ask(Request::PowerOff, QUICK).await;
             process.end_within(CLEAR_UP).await;
-            remove_sockets(&plan.runtime_dir);
+            clear_up(plan.runtime_dir.clone(), group_in(&plan.state_dir)).await;
         }
         Ok((started?, process))
     }

@@ -191,6 +191,9 @@ pub struct LastRun {
     pub exit_code: i32,
     /// What went wrong beside the process's own exit.
     pub error: Option<String>,
+    /// The host's kernel killed its VM for memory.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub oom_killed: bool,
     /// `None` where the process never started.
     pub started_at: Option<Timestamp>,
     /// `None` where the process never started.

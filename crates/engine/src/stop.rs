@@ -4,7 +4,8 @@
 //!   signal ──timeout──► SIGKILL ──guest answers──► wait for sync and power-off ──► PowerOff
 //!                               └─guest is silent────────────────────────────────► PowerOff
 //!                                                                  PowerOff ─► kill the shim
-//!   still starting ─► the start is broken off: PowerOff ─► kill the shim
+//!   still starting ─► the start is broken off: PowerOff ─► kill the shim; where the process runs by
+//!                     then, it is asked
 //! ```
 //! Any other signal than SIGKILL waits until the start is over, and is then sent.
 //!
@@ -99,8 +100,17 @@ impl Engine {
             return Ok(());
         }
         if let RunState::Starting { vm } = &record.state {
-            return self.break_off(container, vm).await;
+            stopped_by_user(container).await;
+            container.break_off(vm);
+            if timeout(BREAK_OFF, container.has_left_start(vm)).await.is_err() {
+                return self.give_up_on(container, vm, BREAK_OFF).await;
+            }
+            if !container.record().is_running() {
+                return Ok(());
+            }
+            // Its process was quicker, and is asked like any other.
         }
+        let record = container.record();
         let target = self
             .target(container)
             .map_err(|_| Error::new(ErrorKind::NotModified, "the container is not running"))?;

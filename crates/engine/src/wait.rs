@@ -108,6 +108,7 @@ mod tests {
         let ended = LastRun {
             exit_code: 42,
             error: Some("why".into()),
+            oom_killed: false,
             started_at: Some(jiff::Timestamp::UNIX_EPOCH),
             finished_at: None,
         };

@@ -58,9 +58,9 @@ fn write_agent() -> ExitCode {
 }
 
 fn daemon(options: DaemonOptions) -> ExitCode {
-    let DaemonOptions { places, host, accel, pool, background } = options;
+    let DaemonOptions { places, host, accel, pool, group, background } = options;
     let hosts = host.iter().map(|path| format!("unix://{}", path.display())).collect();
-    ireko_daemon::main(ireko_daemon::Options { places, hosts, accel, pool, background })
+    ireko_daemon::main(ireko_daemon::Options { places, hosts, accel, pool, group, background })
 }
 
 #[cfg(test)]

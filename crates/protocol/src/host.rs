@@ -32,9 +32,23 @@ pub struct HostInfo {
     pub cache: PathBuf,
     /// The folder of sockets.
     pub runtime: PathBuf,
+    /// What keeps VMs to their share of the host.
+    #[serde(default)]
+    pub limits: LimitFacts,
     /// What the machine offers.
     #[serde(flatten)]
     pub host: HostFacts,
+}
+
+/// What keeps VMs to their share of the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitFacts {
+    /// The control group in which each VM gets its own; `None` where none is granted.
+    pub group: Option<PathBuf>,
+    /// The controllers that hold there, of `cpu`, `memory` and `pids`.
+    pub controllers: Vec<String>,
+    /// Why there is no group, or why not all controllers hold.
+    pub reason: Option<String>,
 }
 
 /// The virtual machine monitor.
@@ -90,6 +104,7 @@ mod tests {
             root: "/r".into(),
             cache: "/c".into(),
             runtime: "/run/r".into(),
+            limits: LimitFacts { reason: Some("no slice".into()), ..LimitFacts::default() },
             host: HostFacts {
                 qemu: QemuFacts {
                     found: true,
@@ -109,6 +124,7 @@ mod tests {
         let json = serde_json::to_value(&info).unwrap();
         assert_eq!(json["accel"]["choice"], "auto");
         assert_eq!(json["qemu"]["found"], true);
+        assert_eq!(json["limits"]["reason"], "no slice");
         assert_eq!(serde_json::from_value::<HostInfo>(json).unwrap(), info);
     }
 }

@@ -7,7 +7,7 @@
 use crate::agent::{Configure, DiskSerial, Spawn};
 use crate::network::MacAddress;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The version of the files here; a reader refuses a newer one.
 pub const VERSION: u32 = 1;
@@ -42,6 +42,9 @@ pub struct VmPlan {
     /// Network devices, in the order of `configure.interfaces`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nics: Vec<Nic>,
+    /// The host's control group of this VM, where it has one: made by the shim, and removed at its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<PathBuf>,
     /// How the guest's CPU is run.
     pub accel: AccelChoice,
     /// Whether the VM may go on from a template.
@@ -51,6 +54,32 @@ pub struct VmPlan {
     pub configure: Configure,
     /// What is done in it.
     pub work: Work,
+    /// How much is kept of its output where that is kept; `None` is all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_limit: Option<LogLimit>,
+}
+
+/// How much of a log is kept: a file that has so many bytes becomes `log.1`, that one `log.2`, and the last
+/// goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogLimit {
+    /// Bytes of one file, at least 1; the line with which they are reached is still written.
+    pub bytes: u64,
+    /// Files, the one that is written to included: 1 to [`MAX_LOG_FILES`].
+    pub files: u32,
+}
+
+/// The most files of one log.
+pub const MAX_LOG_FILES: u32 = 100;
+
+impl LogLimit {
+    /// The file that has become the `number`th of a log, counted from the one that is written to, 0.
+    pub fn file(log: &Path, number: u32) -> PathBuf {
+        match number {
+            0 => log.to_owned(),
+            number => log.with_added_extension(number.to_string()),
+        }
+    }
 }
 
 /// A disk beside the one that the container was made with.
@@ -246,6 +275,9 @@ pub struct ExitRecord {
     pub exit_code: i32,
     /// What went wrong beside the process's own exit; shown as `State.Error`.
     pub error: Option<String>,
+    /// The host's kernel killed the VM: it took more memory than the host gives it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub oom_killed: bool,
     /// When the process started: nanoseconds since 1970 UTC; `None` where it never did.
     pub started_at: Option<u64>,
     /// When it ended, likewise.

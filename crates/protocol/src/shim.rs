@@ -16,8 +16,13 @@ use crate::plan::{ExitRecord, Nic};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
-/// The version of these messages. A shim outlives the daemon that started it, so a newer engine
-/// must go on speaking every version that may still run.
+/// The version of these messages.
+///
+/// A shim outlives the daemon that started it, and a daemon starts the shims of whatever release lies on
+/// the disk by then: each has to understand the other. So messages are only added to, and the number stays.
+/// Fields that a reader does not know are passed over, those that are missing have defaults; a shim that
+/// does not know a request says so. The number changes where an old message could not mean any more what it
+/// meant; then the other side is refused, and its container has to be restarted.
 pub const VERSION: u32 = 1;
 
 /// Stream number of standard input on a shim connection (engine to shim).
@@ -37,6 +42,13 @@ pub struct Envelope {
     pub version: u32,
     /// The request.
     pub request: Request,
+}
+
+/// What there is of every [`Envelope`], also of one whose request its reader does not know.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct Versioned {
+    /// [`VERSION`] of the writer.
+    pub version: u32,
 }
 
 /// What the engine asks.

@@ -3,6 +3,7 @@
 use crate::commit::{Freezes, commit};
 use crate::failure::chain_of;
 use crate::files::Job;
+use crate::group::HostGroup;
 use crate::guest::{Guest, GuestError, ORDINARY};
 use crate::link::Link;
 use crate::live_disk::LiveDisk;
@@ -18,7 +19,9 @@ use ireko_protocol::agent::{
 };
 use ireko_protocol::frame::Frame;
 use ireko_protocol::plan::{VmPlan, Work};
-use ireko_protocol::shim::{self, Answer, Envelope, Phase, Request, STDERR, STDIN, STDOUT, Wiring};
+use ireko_protocol::shim::{
+    self, Answer, Envelope, Phase, Request, STDERR, STDIN, STDOUT, Versioned, Wiring,
+};
 use ireko_vm::Control;
 use parking_lot::Mutex;
 use std::io;
@@ -38,6 +41,8 @@ pub struct Shared {
     pub fanout: Arc<Fanout>,
     /// The VM, while QEMU runs.
     pub vm: Mutex<Option<Control>>,
+    /// The host's control group that QEMU runs in.
+    pub group: HostGroup,
     /// Its network devices, once QEMU runs.
     pub nics: Mutex<Option<Nics>>,
     /// Who can be asked in it.
@@ -67,8 +72,9 @@ impl Shared {
         };
         Ok(Arc::new(Self {
             progress: Progress::new(),
-            fanout: Fanout::new(Log::open(log)?),
+            fanout: Fanout::new(Log::open(log, plan.log_limit)?),
             vm: Mutex::new(None),
+            group: HostGroup::of(plan),
             nics: Mutex::new(None),
             inside: match &plan.work {
                 Work::Machine { .. } => Inside::Machine(OnceLock::new()),
@@ -140,17 +146,11 @@ fn answer_connection(shared: &Arc<Shared>, socket: UnixStream) -> io::Result<()>
 
 fn answer(shared: &Arc<Shared>, link: &Arc<Link>, frame: &Frame) -> io::Result<Carried> {
     let _open = shared.progress.open_request();
-    let envelope: Envelope = frame.parse().map_err(io::Error::other)?;
-    if envelope.version != shim::VERSION {
-        let message = format!(
-            "this container's shim speaks version {}, the daemon {}; restart the container",
-            shim::VERSION,
-            envelope.version
-        );
-        link.send_message(&failed(FailureKind::Other, message))?;
-        return Ok(Carried::Nothing);
-    }
-    match envelope.request {
+    let request = match understood(frame)? {
+        Ok(request) => request,
+        Err(answer) => return link.send_message(&answer).map(|()| Carried::Nothing),
+    };
+    match request {
         Request::Attach { stdin, stdin_once, stdout, stderr } => {
             let client = Arc::new(Client { link: Arc::clone(link), stdout, stderr });
             let at_end = if stdin_once { AtEnd::Close } else { AtEnd::KeepOpen };
@@ -178,6 +178,26 @@ fn answer(shared: &Arc<Shared>, link: &Arc<Link>, frame: &Frame) -> io::Result<C
             Ok(Carried::Nothing)
         }
     }
+}
+
+/// What is asked, or the answer to a daemon of a release too different from this one. Errors where nobody
+/// of ours can have sent it.
+fn understood(frame: &Frame) -> io::Result<Result<Request, Answer>> {
+    let Versioned { version } = frame.parse().map_err(io::Error::other)?;
+    if version != shim::VERSION {
+        let own = shim::VERSION;
+        let message = format!(
+            "this container's shim speaks version {own}, the daemon {version}; restart the container"
+        );
+        return Ok(Err(failed(FailureKind::Other, message)));
+    }
+    Ok(frame.parse().map(|Envelope { request, .. }| request).map_err(|error| {
+        let message = format!(
+            "this container's shim is of another release than the daemon and does not know what is asked \
+             ({error}); restart the container"
+        );
+        failed(FailureKind::Other, message)
+    }))
 }
 
 /// The requests that are one answer. `Err` is an answer as well.
@@ -255,7 +275,12 @@ fn ask_agent(shared: &Shared, request: Request) -> Result<Answer, Answer> {
             shared.progress.enter(Phase::Running);
             Ok(answer)
         }
-        Request::Limit(shares) => order(shared, RequestBody::Limit(shares)),
+        Request::Limit(shares) => {
+            let answer = order(shared, RequestBody::Limit(shares))?;
+            let limited = shared.group.limit_cpu(&shares);
+            limited.map_err(|error| failed(FailureKind::Other, chain_of(&error)))?;
+            Ok(answer)
+        }
         Request::Usage => match running_guest(shared)?.call(RequestBody::Usage, ORDINARY) {
             Ok(Reply::Usage(usage)) => Ok(Answer::Usage(usage)),
             Ok(_) => Err(guest_failed(GuestError::Confused)),

@@ -18,7 +18,7 @@
 //! has to be asked, `qemu_ga` the second of them, `machine_freeze` how either holds it still, `suspend` a machine's way to its disk and
 //! back, `sysprep` a Windows' own generalizing, `streams` the fan-out
 //! of output, `files` work with the container's files, `control` the socket the engine speaks to, `live_disk` the chain while the VM uses it,
-//! `commit` the freeze under a running guest.
+//! `commit` the freeze under a running guest, `group` what QEMU may take of the host.
 //! Threads, not tasks: QEMU must be forked by the main thread, because the signal that kills it
 //! with us follows the forking *thread*.
 #![forbid(unsafe_code)]
@@ -29,6 +29,7 @@ mod console;
 mod control;
 mod failure;
 mod files;
+mod group;
 mod guest;
 mod link;
 mod live_disk;

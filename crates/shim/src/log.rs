@@ -1,32 +1,37 @@
 //! The container's log: one JSON line for each line of output, stamped when it was read.
 
-use ireko_protocol::plan::{LogLine, LogStream};
-use std::fs::File;
+use ireko_protocol::plan::{LogLimit, LogLine, LogStream};
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Longer lines are cut, as docker's json-file driver cuts them.
 const MAX_LINE: usize = 16 * 1024;
 
 /// Appends to a log file. A line is written when its end has come, or it is too long, or at the end.
 pub struct Log {
-    file: Option<File>,
+    kept: Option<Kept>,
     partial: [Vec<u8>; 2],
+}
+
+/// The files of a log.
+struct Kept {
+    path: PathBuf,
+    file: File,
+    bytes: u64,
+    limit: Option<LogLimit>,
 }
 
 impl Log {
     /// Opens the file for appending; `None` keeps no log.
-    pub fn open(path: Option<&Path>) -> io::Result<Self> {
-        let file = match path {
-            Some(path) => Some(File::options().create(true).append(true).open(path)?),
-            None => None,
-        };
-        Ok(Self { file, partial: Default::default() })
+    pub fn open(path: Option<&Path>, limit: Option<LogLimit>) -> io::Result<Self> {
+        let kept = path.map(|path| Kept::open(path, limit)).transpose()?;
+        Ok(Self { kept, partial: Default::default() })
     }
 
     /// Takes bytes as they came. One write for all the lines they end.
     pub fn take(&mut self, stream: LogStream, mut bytes: &[u8]) -> io::Result<()> {
-        let Some(file) = &mut self.file else { return Ok(()) };
+        let Some(kept) = &mut self.kept else { return Ok(()) };
         let partial = &mut self.partial[stream as usize];
         let time = timestamp();
         let mut lines = Vec::new();
@@ -39,9 +44,13 @@ impl Log {
             if end.is_some() || partial.len() == MAX_LINE {
                 append(&mut lines, stream, &time, partial)?;
                 partial.clear();
+                if kept.is_full_with(&lines) {
+                    kept.write(&lines)?;
+                    lines.clear();
+                }
             }
         }
-        file.write_all(&lines)
+        kept.write(&lines)
     }
 
     /// Whether something is held back because its line has not ended.
@@ -52,15 +61,15 @@ impl Log {
     /// Writes what has no line end and makes the log durable.
     pub fn finish(&mut self) -> io::Result<()> {
         self.write_partial()?;
-        match &self.file {
-            Some(file) => file.sync_data(),
+        match &self.kept {
+            Some(kept) => kept.file.sync_data(),
             None => Ok(()),
         }
     }
 
     /// Writes what has no line end, as it is.
     pub fn write_partial(&mut self) -> io::Result<()> {
-        let Some(file) = &mut self.file else { return Ok(()) };
+        let Some(kept) = &mut self.kept else { return Ok(()) };
         let time = timestamp();
         let mut lines = Vec::new();
         for stream in [LogStream::Stdout, LogStream::Stderr] {
@@ -69,7 +78,48 @@ impl Log {
                 append(&mut lines, stream, &time, &partial)?;
             }
         }
-        file.write_all(&lines)
+        kept.write(&lines)
+    }
+}
+
+impl Kept {
+    fn open(path: &Path, limit: Option<LogLimit>) -> io::Result<Self> {
+        let file = File::options().create(true).append(true).open(path)?;
+        let bytes = file.metadata()?.len();
+        Ok(Self { path: path.to_owned(), file, bytes, limit })
+    }
+
+    fn is_full_with(&self, lines: &[u8]) -> bool {
+        let bytes = self.bytes.saturating_add(lines.len() as u64);
+        self.limit.is_some_and(|limit| bytes >= limit.bytes)
+    }
+
+    /// Writes whole lines; begins a new file where that filled this one.
+    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        self.file.write_all(lines)?;
+        self.bytes = self.bytes.saturating_add(lines.len() as u64);
+        match self.limit {
+            Some(limit) if self.is_full_with(&[]) => self.rotate(limit.files),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whoever reads the log finds its next file by what became of the one it has open.
+    fn rotate(&mut self, files: u32) -> io::Result<()> {
+        // Made first: without it nothing is moved.
+        let aside = self.path.with_added_extension("new");
+        let file = File::options().create(true).append(true).open(&aside)?;
+        file.set_len(0)?;
+        for number in (1..files).rev() {
+            let newer = LogLimit::file(&self.path, number - 1);
+            match fs::rename(newer, LogLimit::file(&self.path, number)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        fs::rename(&aside, &self.path)?;
+        (self.file, self.bytes) = (file, 0);
+        Ok(())
     }
 }
 
@@ -98,7 +148,7 @@ mod tests {
     fn lines_are_joined_from_pieces_and_the_two_streams_kept_apart() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        let mut log = Log::open(Some(&path)).unwrap();
+        let mut log = Log::open(Some(&path), None).unwrap();
         log.take(LogStream::Stdout, b"hel").unwrap();
         log.take(LogStream::Stderr, b"oops\n").unwrap();
         log.take(LogStream::Stdout, b"lo\nrest").unwrap();
@@ -120,7 +170,7 @@ mod tests {
     fn a_prompt_can_be_written_before_its_line_ends() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        let mut log = Log::open(Some(&path)).unwrap();
+        let mut log = Log::open(Some(&path), None).unwrap();
         log.take(LogStream::Stdout, b"login: ").unwrap();
         assert!(log.has_partial());
         log.write_partial().unwrap();
@@ -134,10 +184,50 @@ mod tests {
     fn a_line_without_end_is_cut_and_nothing_is_lost() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        let mut log = Log::open(Some(&path)).unwrap();
+        let mut log = Log::open(Some(&path), None).unwrap();
         log.take(LogStream::Stdout, &[b'x'; MAX_LINE * 2 + 1]).unwrap();
         log.finish().unwrap();
         let lengths: Vec<_> = lines(&path).iter().map(|line| line.log.len()).collect();
         assert_eq!(lengths, [MAX_LINE, MAX_LINE, 1]);
+    }
+
+    #[test]
+    fn a_full_log_becomes_the_one_before_and_the_oldest_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let limit = LogLimit { bytes: 140, files: 3 };
+        let write = |words: &[u8]| {
+            let mut log = Log::open(Some(&path), Some(limit)).unwrap();
+            log.take(LogStream::Stdout, words).unwrap();
+            log.finish().unwrap();
+        };
+        // A line has 72 bytes as JSON: two fill a file.
+        write(b"1\n2\n3\n4\n5\n");
+        let texts = |number| -> Vec<String> {
+            lines(&LogLimit::file(&path, number)).into_iter().map(|line| line.log).collect()
+        };
+        assert_eq!(
+            [texts(0), texts(1), texts(2)],
+            [vec!["5\n"], vec!["3\n", "4\n"], vec!["1\n", "2\n"]]
+        );
+        // What an earlier run wrote counts, and what a rotation that was cut short left is in nobody's way.
+        std::fs::write(path.with_added_extension("new"), b"torn").unwrap();
+        write(b"6\n7\n");
+        assert_eq!(
+            [texts(0), texts(1), texts(2)],
+            [vec!["7\n"], vec!["5\n", "6\n"], vec!["3\n", "4\n"]]
+        );
+        assert!(!LogLimit::file(&path, 3).exists());
+    }
+
+    #[test]
+    fn a_log_of_one_file_begins_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let limit = LogLimit { bytes: 1, files: 1 };
+        let mut log = Log::open(Some(&path), Some(limit)).unwrap();
+        log.take(LogStream::Stdout, b"1\n2\n").unwrap();
+        assert!(lines(&path).is_empty());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }

@@ -118,6 +118,7 @@ pub fn run(
         nics: nics(plan),
         control: plan.runtime_dir.join("qmp.sock"),
         console: VmConsole::Socket(line.clone()),
+        group: plan.group.clone(),
     };
     let resuming = boot.resume.then(|| Resuming::check(plan, &mut spec)).transpose()?;
     let vm = match Vm::launch(plan, &spec, socket, shared) {

@@ -81,12 +81,18 @@ fn carry_out(
         Ok(exit_code) => exit_record(&shared, exit_code, None),
         Err(failure) => {
             tracing::error!("{}", failure.message);
-            let Failure { exit_code, kind, message } = failure;
-            let record = exit_record(&shared, exit_code, Some(message.clone()));
+            let Failure { exit_code, kind, mut message } = failure;
+            let oom_kill = shared.group.oom_kill();
+            if let Some(why) = &oom_kill {
+                message += &format!(": {why}");
+            }
+            let mut record = exit_record(&shared, exit_code, Some(message.clone()));
+            record.oom_killed = oom_kill.is_some();
             shared.progress.failed(StartFailure { kind, message });
             record
         }
     };
+    shared.group.end();
     // On a full disk the record cannot be written: the engine still learns it from who waits.
     let written = records::write_exit_record(&plan.state_dir, &record);
     shared.progress.ended(record);
@@ -97,7 +103,9 @@ fn carry_out(
 
 fn exit_record(shared: &Shared, exit_code: i32, error: Option<String>) -> ExitRecord {
     let started_at = shared.progress.status().started_at;
-    ExitRecord { version: plan::VERSION, exit_code, error, started_at, finished_at: records::now() }
+    let finished_at = records::now();
+    let version = plan::VERSION;
+    ExitRecord { version, exit_code, error, oom_killed: false, started_at, finished_at }
 }
 
 fn open_runtime_dir(dir: &Path) -> io::Result<PathBuf> {

@@ -85,6 +85,7 @@ pub fn stand_by(
             spare.guest.hang_up();
             spare.clone.vm.switch_off();
             spare.rehearsal.end();
+            shared.group.end();
             unwanted.map(|_| None)
         }
     }
@@ -171,7 +172,9 @@ impl Spare {
     ) -> Result<(warm::Clone, Arc<Guest>), Failure> {
         let Self { clone, guest, rehearsal, cables } = self;
         clone.vm.introduce(plan, Origin::Pool, shared);
-        let moved = lay_cables(&cables, plan).and_then(|()| clone.exchange_disks(disks, shared));
+        let moved = lay_cables(&cables, plan)
+            .and_then(|()| shared.group.take_over())
+            .and_then(|()| clone.exchange_disks(disks, shared));
         rehearsal.end();
         match moved {
             Ok(()) => Ok((clone, guest)),

@@ -122,6 +122,7 @@ impl Ingredients {
             nics: nics(plan),
             control: plan.runtime_dir.join("qmp.sock"),
             console: Console::None,
+            group: plan.group.clone(),
         }
     }
 }

@@ -71,6 +71,7 @@ impl Vm {
         socket: &Path,
         shared: &Shared,
     ) -> Result<Self, Failure> {
+        shared.group.prepare(spec)?;
         let mut running = Qemu::find()
             .and_then(|qemu| qemu.launch(spec))
             .map_err(|error| Failure::of_vm("cannot start the VM", &error))?;

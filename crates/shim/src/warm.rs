@@ -207,6 +207,7 @@ fn make(
     let boot = KernelBoot { ram: Some(ram), ..boot.clone() };
     let spec = VmSpec { boot: Boot::Kernel(boot), ..spec.clone() };
 
+    shared.group.prepare(&spec)?;
     let mut vm = qemu
         .launch(&spec)
         .map_err(|error| Failure::of_vm("cannot start the VM of a template", &error))?;

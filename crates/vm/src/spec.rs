@@ -38,6 +38,9 @@ pub struct VmSpec {
     pub control: PathBuf,
     /// Where the guest's first serial line leads.
     pub console: Console,
+    /// The folder of the host's control group (version 2), made before, that its process is in from
+    /// its first instruction; `None` leaves it in the caller's.
+    pub group: Option<PathBuf>,
 }
 
 /// What a VM boots, and what becomes of a guest that resets itself.

@@ -71,6 +71,7 @@ impl Bench {
             nics: Vec::new(),
             control: self.path("control"),
             console: Console::None,
+            group: None,
         }
     }
 }

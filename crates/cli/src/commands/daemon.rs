@@ -7,6 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::exit::Exit;
 use crate::output;
 use crate::target::Target;
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -29,6 +30,11 @@ pub struct Args {
     /// next starts in a moment; each takes some 70 MB of memory, for a quarter of an hour at most
     #[arg(long, value_name = "count", env = "IREKO_POOL", default_value_t = 1)]
     pub pool: usize,
+
+    /// A control group (version 2) of its own, in which each virtual machine gets one with limits;
+    /// the default is the slice ireko.slice, where the daemon runs in it
+    #[arg(long, value_name = "folder", env = "IREKO_CGROUP")]
+    pub cgroup: Option<PathBuf>,
 
     #[command(subcommand)]
     pub verb: Option<Verb>,

@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::exit::Exit;
 use crate::target::Target;
 use crate::{output, reach, words};
-use ireko_protocol::host::HostInfo;
+use ireko_protocol::host::{HostInfo, LimitFacts};
 use serde::Deserialize;
 use serde_json::Value;
 use std::fmt::Write;
@@ -93,6 +93,7 @@ fn text(counts: &Counts, info: &HostInfo) -> String {
             format!("{accel} (--accel {}): {}", reach::word(host.accel.choice), host.accel.reason),
         ),
         ("QEMU", qemu),
+        ("Host's limits of VMs", limits(&info.limits)),
         ("Guest kernel", host.kernel.version.clone().unwrap_or(told(&host.kernel.error))),
         ("Base image", if host.base.present { "present".into() } else { told(&host.base.error) }),
         ("Operating system", counts.operating_system.clone()),
@@ -107,6 +108,39 @@ fn text(counts: &Counts, info: &HostInfo) -> String {
     })
 }
 
+fn limits(facts: &LimitFacts) -> String {
+    let Some(group) = &facts.group else { return told(&facts.reason) };
+    let controllers = match facts.controllers.join(" ") {
+        none if none.is_empty() => "none".to_owned(),
+        controllers => controllers,
+    };
+    match &facts.reason {
+        Some(reason) => format!("{controllers} ({}, {reason})", group.display()),
+        None => format!("{controllers} ({})", group.display()),
+    }
+}
+
 fn told(reason: &Option<String>) -> String {
     format!("none: {}", reason.as_deref().unwrap_or("the daemon gives no reason"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hosts_limits_are_told_with_what_they_lack() {
+        let none = LimitFacts { reason: Some("no slice".into()), ..LimitFacts::default() };
+        assert_eq!(limits(&none), "none: no slice");
+        let some = LimitFacts {
+            group: Some("/g".into()),
+            controllers: vec!["memory".into(), "pids".into()],
+            reason: Some("without the controllers cpu in it".into()),
+        };
+        assert_eq!(limits(&some), "memory pids (/g, without the controllers cpu in it)");
+        assert_eq!(
+            limits(&LimitFacts { controllers: Vec::new(), reason: None, ..some }),
+            "none (/g)"
+        );
+    }
 }

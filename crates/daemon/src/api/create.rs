@@ -6,8 +6,9 @@ use crate::api::bounds::{bounds, pids_max};
 use crate::api::create_fields::{self, Accepted};
 use crate::api::endpoints;
 use crate::api::error::{ApiError, ApiResult};
+use crate::api::log_options;
 use crate::api::query::Params;
-use crate::api::types::create::{ContainerCreate, HostConfig, LogConfig, Mount, RestartPolicy};
+use crate::api::types::create::{ContainerCreate, HostConfig, Mount, RestartPolicy};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
@@ -56,7 +57,7 @@ pub(crate) async fn create(
     let wishes = wishes(&mut body)?;
     if let Some(host) = &body.host_config {
         warnings.extend(swap_warning(host));
-        warnings.extend(note_log(host.log_config.as_ref(), &mut noted)?);
+        warnings.extend(log_options::note(host.log_config.as_ref(), &mut noted)?);
     }
     let spec = ContainerSpec { noted, ..spec(body)? };
     let id = app.engine.create(name, spec, wishes).await?;
@@ -128,6 +129,7 @@ fn spec(body: ContainerCreate) -> ApiResult<ContainerSpec> {
     };
     let Own { firmware, hardware, nested, disks, start, user_data, ssh_keys } =
         own(host.annotations.as_ref())?;
+    let (keep_log, log_limit) = log_options::parse(host.log_config.as_ref())?;
     Ok(ContainerSpec {
         firmware,
         hardware,
@@ -172,7 +174,8 @@ fn spec(body: ContainerCreate) -> ApiResult<ContainerSpec> {
             search: host.dns_search.unwrap_or_default(),
             options: host.dns_options.unwrap_or_default(),
         },
-        keep_log: keep_log(host.log_config.unwrap_or_default())?,
+        keep_log,
+        log_limit,
     })
 }
 
@@ -378,49 +381,6 @@ fn name_servers(texts: Vec<String>) -> ApiResult<Vec<IpAddr>> {
             text.parse().map_err(|_| ApiError::bad_request(format!("bad format for dns: {text:?}")))
         })
         .collect()
-}
-
-/// Options that docker's own log drivers know.
-const LOG_OPTIONS: &[&str] = &[
-    "compress",
-    "env",
-    "env-regex",
-    "labels",
-    "labels-regex",
-    "max-buffer-size",
-    "max-file",
-    "max-size",
-    "mode",
-    "tag",
-];
-
-/// Notes which log driver was asked for, and its options; warns of those.
-fn note_log(
-    log: Option<&LogConfig>,
-    noted: &mut BTreeMap<String, Value>,
-) -> ApiResult<Option<String>> {
-    let Some(LogConfig { r#type: driver, config }) = log else { return Ok(None) };
-    let driver = driver.as_deref().filter(|name| !name.is_empty()).unwrap_or("json-file");
-    let options = config.clone().unwrap_or_default();
-    if let Some(name) = options.keys().find(|name| !LOG_OPTIONS.contains(&name.as_str())) {
-        return Err(ApiError::bad_request(format!(
-            "unknown log opt '{name}' for {driver} log driver"
-        )));
-    }
-    let warning = "All output is kept, plainly: options of log drivers have no effect.";
-    let warning = (!options.is_empty()).then(|| warning.to_owned());
-    noted.insert("LogConfig".to_owned(), json!({ "Type": driver, "Config": options }));
-    Ok(warning)
-}
-
-fn keep_log(log: LogConfig) -> ApiResult<bool> {
-    match log.r#type.as_deref().unwrap_or_default() {
-        "" | "json-file" | "local" => Ok(true),
-        "none" => Ok(false),
-        other => Err(ApiError::bad_request(format!(
-            "logger: no log driver named '{other}' is registered"
-        ))),
-    }
 }
 
 #[cfg(test)]

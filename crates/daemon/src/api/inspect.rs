@@ -93,7 +93,7 @@ fn state(engine: &Engine, record: &ContainerRecord) -> Value {
         "Running": running || is_restarting,
         "Paused": paused,
         "Restarting": is_restarting,
-        "OOMKilled": false,
+        "OOMKilled": last.is_some_and(|run| run.oom_killed) && !running,
         "Dead": false,
         "Pid": pid,
         // Docker has no word for this, and is told `exited`.
@@ -104,6 +104,16 @@ fn state(engine: &Engine, record: &ContainerRecord) -> Value {
         "StartedAt": time(started_at),
         "FinishedAt": time(last.and_then(|run| run.finished_at)),
     });
+    if let Some(limits) = engine.limits_of(record) {
+        // Docker has no word for the limits that its host keeps a VM to.
+        shown["HostLimits"] = json!({
+            "Group": limits.group,
+            "Memory": limits.memory,
+            "NanoCpus": limits.cpu_millis.map(|millis| millis.saturating_mul(1_000_000)),
+            "PidsLimit": limits.tasks,
+            "Reason": limits.reason,
+        });
+    }
     if let Some(health) = engine.health(record) {
         let checks = health.log.iter().map(|check| {
             json!({

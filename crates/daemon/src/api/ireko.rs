@@ -123,6 +123,7 @@ pub(crate) async fn info(State(app): State<App>) -> ApiResult<Json<HostInfo>> {
         root: places.root,
         cache: places.cache,
         runtime: places.runtime,
+        limits: app.engine.host_limits(),
         host: app.engine.host_facts().await?,
     }))
 }

@@ -25,6 +25,7 @@ mod ireko;
 mod lines;
 mod list;
 mod load;
+mod log_options;
 mod logs;
 mod networks;
 mod not_yet;

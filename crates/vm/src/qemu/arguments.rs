@@ -225,6 +225,7 @@ mod tests {
             }],
             control: "/run/control.sock".into(),
             console: Console::Log("/state/console.log".into()),
+            group: None,
         }
     }
 

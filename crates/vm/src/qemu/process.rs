@@ -8,8 +8,10 @@ use crate::driver::{ExitCause, RunningVm, VmExit};
 use crate::error::{Error, Result};
 use crate::spec::VmSpec;
 use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::thread::CapabilitiesSecureBits;
 use std::collections::VecDeque;
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -20,6 +22,9 @@ use std::time::Duration;
 
 /// How much of QEMU's standard error is kept, counted from its end.
 const KEPT_COMPLAINTS: usize = 16 << 10;
+
+/// How much of it is passed on to our own log: a guest may find a way to have QEMU complain without end.
+const LOGGED_COMPLAINTS: usize = 64 << 10;
 
 /// After the control line broke, QEMU's own exit follows within this.
 const LAST_WORDS_DEADLINE: Duration = Duration::from_secs(5);
@@ -35,14 +40,18 @@ impl Process {
     pub fn spawn(program: &Path, spec: &VmSpec, control: &UnixListener) -> Result<Self> {
         let control = control.as_raw_fd();
         let parent = rustix::process::getpid();
+        let group = spec.group.as_deref().map(door).transpose()?;
         let mut command = Command::new(program);
         command.args(arguments(spec, control));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        // SAFETY: between fork and exec the closure makes three plain system calls and touches no
-        // memory but its two captured numbers; `control` is open in the parent until spawn returns.
+        // SAFETY: between fork and exec the closure makes some plain system calls and touches no
+        // memory but its captured numbers; `control` is open in the parent until spawn returns, the
+        // group's file as long as the closure is there.
         unsafe {
             command.pre_exec(move || {
                 die_with(parent)?;
+                enter(group.as_ref())?;
+                leave_privileges()?;
                 keep_over_exec(control)
             })
         };
@@ -161,6 +170,31 @@ fn die_with(parent: Pid) -> io::Result<()> {
     }
 }
 
+/// The file by which a process enters a control group.
+fn door(group: &Path) -> Result<File> {
+    let path = group.join("cgroup.procs");
+    let opened = File::options().write(true).open(&path);
+    opened.map_err(|error| Error::io(format!("open {}", path.display()), error))
+}
+
+/// Puts the calling process into the group, all of its memory to come included.
+fn enter(mut group: Option<&File>) -> io::Result<()> {
+    match &mut group {
+        Some(door) => door.write(b"0").map(drop),
+        None => Ok(()),
+    }
+}
+
+/// Has the program to come run with its user's rights alone, also where that is root.
+fn leave_privileges() -> io::Result<()> {
+    rustix::thread::set_no_new_privs(true)?;
+    // These take a privilege themselves, or are unknown to an old kernel: who has none has none to lose.
+    let plain = CapabilitiesSecureBits::NO_ROOT | CapabilitiesSecureBits::NO_ROOT_LOCKED;
+    let _ = rustix::thread::set_capabilities_secure_bits(plain);
+    let _ = rustix::thread::clear_ambient_capability_set();
+    Ok(())
+}
+
 fn keep_over_exec(descriptor: i32) -> io::Result<()> {
     // SAFETY: the descriptor is open and stays so; F_SETFD takes no pointer.
     match unsafe { libc::fcntl(descriptor, libc::F_SETFD, 0) } {
@@ -173,11 +207,15 @@ fn keep_over_exec(descriptor: i32) -> io::Result<()> {
 fn last_bytes(mut stderr: ChildStderr) -> Vec<u8> {
     let mut kept = VecDeque::new();
     let mut buffer = [0; 4096];
+    let mut logged = 0;
     loop {
         match stderr.read(&mut buffer) {
             Ok(0) => break,
             Ok(count) => {
-                tracing::warn!(text = %String::from_utf8_lossy(&buffer[..count]).trim(), "QEMU says");
+                if logged < LOGGED_COMPLAINTS {
+                    logged += count;
+                    tracing::warn!(text = %String::from_utf8_lossy(&buffer[..count]).trim(), "QEMU says");
+                }
                 kept.extend(&buffer[..count]);
                 kept.drain(..kept.len().saturating_sub(KEPT_COMPLAINTS));
             }

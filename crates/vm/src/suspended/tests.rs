@@ -23,6 +23,7 @@ fn spec() -> VmSpec {
         nics: Vec::new(),
         control: "/run/qmp.sock".into(),
         console: Console::None,
+        group: None,
     }
 }
 
