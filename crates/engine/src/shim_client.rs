@@ -106,7 +106,10 @@ impl ShimSocket {
         timeout(deadline, async {
             let mut connection = self.send(request).await?;
             let answer = connection.next_answer().await?.ok_or_else(|| {
-                Error::internal(format!("{what}: the VM's shim closed the connection"))
+                Error::internal(format!(
+                    "{what}: the VM's shim closed the connection; where an older Ireko started the \
+                     container, it has to be restarted for that"
+                ))
             })?;
             match answer {
                 Answer::Failed { kind, message } => {
