@@ -79,6 +79,12 @@ fn a_vm_has_a_control_group_as_long_as_it_lives_and_longer_than_daemon_and_shim(
     let begin = |args: &[&str]| {
         run(world.ireko(args).env("IREKO_CGROUP", &home.0).env("IREKO_POOL", "1")).ok()
     };
+    let stop = || {
+        let daemon = world.process("daemon");
+        world.ok(&["daemon", "stop"]);
+        // It ends the VMs that stand by when it listens no more.
+        await_death(daemon);
+    };
     assert!(begin(&["info"]).contains(&home.0.display().to_string()));
     world.ok(&["warm"]);
     let [spare] = home.groups().try_into().expect("the group of the VM that stands by");
@@ -96,7 +102,7 @@ fn a_vm_has_a_control_group_as_long_as_it_lives_and_longer_than_daemon_and_shim(
     let limits = world.inspect("one", "/State/HostLimits");
 
     // By now another VM stands by, which ends with its daemon; this one goes on.
-    world.ok(&["daemon", "stop"]);
+    stop();
     assert_eq!(home.groups(), [spare.as_str()]);
     begin(&["ps"]);
     assert_eq!(world.inspect("one", "/State/HostLimits"), limits);
@@ -110,7 +116,7 @@ fn a_vm_has_a_control_group_as_long_as_it_lives_and_longer_than_daemon_and_shim(
     let group = world.inspect("one", "/State/HostLimits/Group");
     assert!(Path::new(group.as_str().expect("a group")).is_dir());
     world.ok(&["rm", "-f", "one"]);
-    world.ok(&["daemon", "stop"]);
+    stop();
     assert!(home.groups().is_empty(), "{:?}", home.groups());
 }
 
