@@ -8,9 +8,9 @@
 
 use crate::control::{Shared, failed};
 use crate::failure::{Failure, chain_of};
-use crate::guest::Guest;
+use crate::guest::{Guest, ORDINARY};
 use crate::live_disk::LiveDisk;
-use crate::utility::{BOOT_LIMIT, Ingredients, configuration, connect};
+use crate::utility::{Ingredients, configuration, connect};
 use crate::{records, run, warm};
 use ireko_block_export::Server;
 use ireko_disk::vhdx::{self, ChildOptions};
@@ -94,7 +94,7 @@ pub fn stand_by(
 impl Spare {
     fn rehearse(&self, plan: &VmPlan, shared: &Shared) -> Result<(), Failure> {
         let wanted = configuration(plan, shared)?;
-        match self.guest.call(RequestBody::Rehearse(Box::new(wanted)), BOOT_LIMIT) {
+        match self.guest.call(RequestBody::Rehearse(Box::new(wanted)), ORDINARY) {
             Ok(Reply::Done) => Ok(()),
             Ok(_) => Err(Failure::impossible("the guest did not rehearse".to_owned())),
             Err(error) => Err(Failure::of_guest("cannot rehearse a start", error)),

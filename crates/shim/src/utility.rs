@@ -153,7 +153,6 @@ fn bring_up(
                 tracing::warn!("not in the VM that stood by: {}", failure.message);
             }
             Err(Unusable::Template(failure) | Unusable::Guest(failure)) => return Err(failure),
-            Err(Unusable::Asleep) => return Err(asleep()),
         }
     }
     let ingredients = Ingredients::find(plan, agent)?;
@@ -172,21 +171,26 @@ fn bring_up(
                 tracing::warn!("a cold start, since there is no template: {}", failure.message);
             }
             Err(Unusable::Template(failure) | Unusable::Guest(failure)) => return Err(failure),
-            Err(Unusable::Asleep) => return Err(asleep()),
         },
     }
     cold(plan, &ingredients, disks, socket, shared)
 }
 
-/// Why a VM that goes on from a template is of no use.
+/// Why a VM that goes on from a template is of no use. It was put away.
 enum Unusable {
     /// It is the template's fault, or may be.
     Template(Failure),
-    /// It does not answer, and was put away. Of VMs with several CPUs, QEMU 7.2 leaves one in a hundred
-    /// with all of them halted as it goes on, and an interrupt lost.
-    Asleep,
     /// It works, and says that it cannot do what is asked.
     Guest(Failure),
+}
+
+/// Why a VM that goes on from a template is not its container's.
+enum NotOurs {
+    /// It does not answer, and still runs. Of VMs with several CPUs, QEMU 7.2 leaves one in a hundred
+    /// with all of them halted as it goes on, and an interrupt lost.
+    Asleep(Box<warm::Clone>, Failure),
+    /// It was put away.
+    Unusable(Unusable),
 }
 
 fn from_template(
@@ -208,19 +212,22 @@ fn from_template(
             }
         };
         let limit = if attempt < ATTEMPTS { AWAKE } else { ORDINARY };
-        match make_it_ours(plan, clone, guest, limit, shared) {
-            Err(Unusable::Asleep) if !shared.progress.power_off_requested() => {
-                tracing::warn!("the guest does not wake up; once more from the template");
-                attempt += 1;
-            }
-            done => return done,
+        let (clone, failure) = match make_it_ours(plan, clone, guest, limit, shared) {
+            Ok(running) => return Ok(running),
+            Err(NotOurs::Unusable(unusable)) => return Err(unusable),
+            Err(NotOurs::Asleep(clone, failure)) => (clone, failure),
+        };
+        match attempt {
+            1 => clone.vm.switch_off(),
+            // It may have been saved asleep; the next one goes on from another.
+            _ => clone.discard(plan),
         }
+        if attempt == ATTEMPTS || shared.progress.power_off_requested() {
+            return Err(Unusable::Template(failure));
+        }
+        tracing::warn!("the guest does not wake up; once more from the template");
+        attempt += 1;
     }
-}
-
-/// Somebody wants its end more than its start.
-fn asleep() -> Failure {
-    Failure::before_start("cannot configure the guest", &GuestError::Gone)
 }
 
 fn done(answer: Reply) -> Result<(), GuestError> {
@@ -237,7 +244,13 @@ fn in_spare(
     shared: &Shared,
 ) -> Result<Running, Unusable> {
     let (clone, guest) = spare.move_in(plan, disks, shared).map_err(Unusable::Template)?;
-    make_it_ours(plan, clone, guest, ORDINARY, shared)
+    make_it_ours(plan, clone, guest, ORDINARY, shared).map_err(|error| match error {
+        NotOurs::Unusable(unusable) => unusable,
+        NotOurs::Asleep(clone, failure) => {
+            clone.vm.switch_off();
+            Unusable::Template(failure)
+        }
+    })
 }
 
 /// Tells a guest that was saved, or stood by, who it is, which it has to answer within `limit`.
@@ -247,27 +260,34 @@ fn make_it_ours(
     guest: Arc<Guest>,
     limit: Duration,
     shared: &Shared,
-) -> Result<Running, Unusable> {
-    let mut wanted = configuration(plan, shared).map_err(Unusable::Guest)?;
+) -> Result<Running, NotOurs> {
+    let of_guest = |error| Failure::of_guest("cannot configure the guest", error);
+    let mut wanted = match configuration(plan, shared) {
+        Ok(wanted) => wanted,
+        Err(failure) => {
+            shut_down(&guest, &clone.vm);
+            return Err(NotOurs::Unusable(Unusable::Guest(failure)));
+        }
+    };
     warm::who_it_is(&mut wanted);
     let answer = guest.call(RequestBody::Configure(Box::new(wanted)), limit);
-    match answer.and_then(done) {
-        Ok(()) => Ok(Running { start: Start::Warm(clone), guest }),
+    let unusable = match answer.and_then(done) {
+        Ok(()) => return Ok(Running { start: Start::Warm(clone), guest }),
         Err(error @ GuestError::Failed { .. }) => {
             shut_down(&guest, &clone.vm);
-            Err(Unusable::Guest(Failure::of_guest("cannot configure the guest", error)))
+            Unusable::Guest(of_guest(error))
         }
-        Err(GuestError::Late(_)) if limit < ORDINARY => {
+        Err(error @ GuestError::Late(_)) => {
             guest.hang_up();
-            clone.vm.switch_off();
-            Err(Unusable::Asleep)
+            return Err(NotOurs::Asleep(Box::new(clone), of_guest(error)));
         }
         Err(error) => {
             guest.hang_up();
             clone.discard(plan);
-            Err(Unusable::Template(Failure::of_guest("cannot configure the guest", error)))
+            Unusable::Template(of_guest(error))
         }
-    }
+    };
+    Err(NotOurs::Unusable(unusable))
 }
 
 fn cold(
