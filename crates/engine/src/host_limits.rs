@@ -135,7 +135,7 @@ struct Grouped {
 
 /// The group that the plan in this folder names.
 pub(crate) fn group_in(state_dir: &Path) -> Option<Group> {
-    match durable::read_json::<Grouped>(&plan_file(state_dir)) {
+    match durable::read_json_unsynced::<Grouped>(&plan_file(state_dir)) {
         Ok(plan) => plan?.group.map(Group::at),
         Err(error) => {
             tracing::warn!(error = error.chain(), "a VM's plan cannot be read");

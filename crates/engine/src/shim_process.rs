@@ -62,9 +62,8 @@ impl OwnProcess {
 
     /// The shim that `shim.json` in this folder names; `None` where it has ended.
     pub(crate) fn adopt(state_dir: &Path) -> Result<Option<Self>> {
-        let Some(record) = durable::read_json::<ShimRecord>(&state_dir.join("shim.json"))? else {
-            return Ok(None);
-        };
+        let record = durable::read_json_unsynced::<ShimRecord>(&state_dir.join("shim.json"))?;
+        let Some(record) = record else { return Ok(None) };
         if record.boot_id != boot_id()? || start_time(record.pid) != Some(record.start_time) {
             return Ok(None);
         }

@@ -6,6 +6,7 @@
 //!     ─► config.json: Running ─► the client is answered
 //! ```
 //!
+//! The networks' switches learn of the VM while its shim launches it; `Start` waits for them.
 //! Where any step fails the shim is ended and the container is at rest again, with docker's exit
 //! code and the reason in its record.
 
@@ -18,6 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::host_limits::{clear_up, group_in};
 use crate::monitor::{Run, timestamp};
 use crate::names::random_hex;
+use crate::networks::wiring::{Attaching, Wire};
 use crate::pool::Spare;
 use crate::shim_client::{AskError, BOOT, Connection, QUICK, Refusal, ShimSocket, unexpected};
 use crate::shim_process::{LISTEN, OwnProcess, early_end};
@@ -79,18 +81,20 @@ impl Engine {
         // Before anybody can see the VM and want its end.
         container.run_of(&vm);
         let state = RunState::Starting { vm: vm.clone() };
-        container
-            .update(move |record| {
-                record.state = state;
-                record.vm_resources = record.spec.resources.clone();
-                record.stopped_by_user = false;
-                record.set_health(HealthStatus::Starting);
-                if cause == Cause::User {
-                    record.restart_count = 0;
-                }
-            })
-            .await?;
-        match self.launch(container, &vm, &mut spare).await {
+        let begun = self.change_and_address(container, move |record| {
+            record.state = state;
+            record.vm_resources = record.spec.resources.clone();
+            record.stopped_by_user = false;
+            record.set_health(HealthStatus::Starting);
+            if cause == Cause::User {
+                record.restart_count = 0;
+            }
+        });
+        let launched = match begun.await {
+            Ok(()) => self.launch(container, &vm, &mut spare).await,
+            Err(error) => Err(error),
+        };
+        match launched {
             Ok((started, process)) => {
                 drop(starting);
                 self.now_runs(container, vm, started, process).await
@@ -166,14 +170,31 @@ impl Engine {
     }
 
     /// From plan to running process; where that fails the shim is gone on return, but for a spare that
-    /// was not claimed yet.
+    /// was not claimed yet, and nothing is being attached.
     async fn launch(
         &self,
         container: &Arc<Container>,
         vm: &str,
         spare: &mut Option<Spare>,
     ) -> Result<(Started, OwnProcess)> {
-        let wires = self.wire(container, vm).await?;
+        let (wires, mut attaching) = self.wire(container, vm)?;
+        let launched = self.launch_wired(container, vm, spare, wires, &mut attaching).await;
+        if launched.is_err()
+            && let Err(error) = attaching.settled().await
+        {
+            tracing::debug!(error = error.chain(), "a VM that does not come is not attached");
+        }
+        launched
+    }
+
+    async fn launch_wired(
+        &self,
+        container: &Arc<Container>,
+        vm: &str,
+        spare: &mut Option<Spare>,
+        wires: Vec<Wire>,
+        attaching: &mut Attaching,
+    ) -> Result<(Started, OwnProcess)> {
         let (engine, planned, id) = (self.clone(), Arc::clone(container), vm.to_owned());
         // Held until the shim has told that it is up: it has the files open then, or has ended.
         let (plan, _held) = blocking(move || {
@@ -203,7 +224,7 @@ impl Engine {
         let started = tokio::select! {
             biased;
             () = wishes.give_up.notified() => stopped(),
-            started = bring_up(container, &socket, &mut process, &plan.state_dir) => started,
+            started = bring_up(container, &socket, &mut process, &plan.state_dir, attaching) => started,
             () = wishes.break_off.notified() => stopped(),
         };
         if started.is_err() {
@@ -242,7 +263,7 @@ pub(crate) fn write_plan(plan: &VmPlan) -> Result<()> {
     durable::remove_file(&plan.state_dir.join("shim.json"))?;
     durable::remove_file(&plan.state_dir.join("exit.json"))?;
     durable::remove_file(&shim_log(&plan.state_dir))?;
-    durable::write_json(&plan_file(&plan.state_dir), plan)
+    durable::write_json_unsynced(&plan_file(&plan.state_dir), plan)
 }
 
 fn check_startable(container: &Container) -> Result<()> {
@@ -269,12 +290,14 @@ async fn bring_up(
     socket: &ShimSocket,
     process: &mut OwnProcess,
     state_dir: &Path,
+    attaching: &mut Attaching,
 ) -> Result<Started> {
     process.reach(socket, &shim_log(state_dir), LISTEN).await?;
     let wait = socket.send(Request::Wait).await?;
     for waiting in container.go_live(socket) {
         attach::connect(container, socket, waiting).await?;
     }
+    attaching.settled().await?;
     let at = match socket.ask(Request::Start, BOOT).await {
         Ok(Answer::Started { started_at }) => timestamp(started_at),
         Ok(other) => return Err(unexpected("start", &other)),

@@ -3,7 +3,7 @@
 use ireko_protocol::plan::{self, ExitRecord, ShimRecord, VmPlan};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A plan has a chain of at most 250 paths and an environment; this is far beyond any real one.
@@ -34,12 +34,19 @@ pub fn write_shim_record(plan: &VmPlan, socket: &Path, vm_pid: u32) -> io::Resul
         socket: socket.to_owned(),
         vm_pid,
     };
-    replace(&plan.state_dir.join("shim.json"), &record)
+    // Not synced: no power cut leaves a shim that it could tell of.
+    let path = plan.state_dir.join("shim.json");
+    let (_, aside) = write_aside(&path, &record)?;
+    fs::rename(aside, path)
 }
 
-/// Says how it ended; the last thing a shim does to the container's folder.
+/// Says how it ended, durably; the last thing a shim does to the container's folder.
 pub fn write_exit_record(state_dir: &Path, record: &ExitRecord) -> io::Result<()> {
-    replace(&state_dir.join("exit.json"), record)
+    let path = state_dir.join("exit.json");
+    let (file, aside) = write_aside(&path, record)?;
+    file.sync_all()?;
+    fs::rename(aside, path)?;
+    File::open(state_dir)?.sync_all()
 }
 
 /// Nanoseconds since 1970 UTC.
@@ -53,15 +60,12 @@ fn start_time(stat: &str) -> Option<u64> {
     after_name.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
-/// Writes aside, syncs, renames, syncs the folder.
-fn replace<T: serde::Serialize>(path: &Path, value: &T) -> io::Result<()> {
-    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+/// Writes what `path` is to be beside it.
+fn write_aside<T: serde::Serialize>(path: &Path, value: &T) -> io::Result<(File, PathBuf)> {
     let aside = path.with_extension("json.new");
     let mut file = File::create(&aside)?;
     file.write_all(&serde_json::to_vec_pretty(value).map_err(io::Error::other)?)?;
-    file.sync_all()?;
-    fs::rename(&aside, path)?;
-    File::open(folder)?.sync_all()
+    Ok((file, aside))
 }
 
 #[cfg(test)]

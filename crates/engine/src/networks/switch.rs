@@ -207,7 +207,7 @@ impl Switch {
     async fn spawn(&self) -> Result<OwnProcess> {
         let Setting { executable, root, folder, .. } = &self.setting;
         let (plan, log) = (folder.join("switch.json"), folder.join("switch.log"));
-        durable::write_json(&plan, &self.plan())?;
+        durable::write_json_unsynced(&plan, &self.plan())?;
         durable::remove_file(&log)?;
         let mut process = OwnProcess::spawn(executable, "switch", root, &plan, &log)?;
         let deadline = Instant::now() + LISTEN;

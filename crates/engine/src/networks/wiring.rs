@@ -16,6 +16,7 @@ use ireko_protocol::shim::{Request, Wiring};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use tokio::task::JoinHandle;
 
 /// One network device of a VM, and what its network offers.
 #[derive(Clone, Debug)]
@@ -31,40 +32,62 @@ pub(crate) struct Wire {
 /// All of one container's, in the order of its endpoints.
 type Wired = Vec<(Wire, Endpoint, Arc<NetworkRecord>)>;
 
+/// A VM being attached to its switches, which goes on whoever waits for it.
+pub(crate) struct Attaching(Option<JoinHandle<Result<()>>>);
+
+impl Attaching {
+    /// Returns when the switches expect the VM; what became of it is told once.
+    pub(crate) async fn settled(&mut self) -> Result<()> {
+        let Some(task) = &mut self.0 else { return Ok(()) };
+        let result = task.await;
+        self.0 = None;
+        result.unwrap_or_else(|error| Err(Error::caused("a task of the engine broke", error)))
+    }
+}
+
 impl Engine {
-    /// Gives a container that is to run in this VM its addresses, and attaches the VM to the
-    /// switches, which wait for it from then on. Where that fails nothing is attached.
-    pub(crate) async fn wire(&self, container: &Arc<Container>, vm: &str) -> Result<Vec<Wire>> {
-        if container.record().endpoints.is_empty() {
-            return Ok(Vec::new());
-        }
-        {
-            let _one = self.networks.addressing.lock().await;
-            let addresses = self.choose_addresses(&container.record())?;
-            container
-                .update(move |record| {
-                    for (endpoint, address) in record.endpoints.iter_mut().zip(addresses) {
-                        endpoint.lease = address;
-                    }
-                })
-                .await?;
-        }
+    /// Changes the record of a container that is to run, and gives it its addresses.
+    pub(crate) async fn change_and_address(
+        &self,
+        container: &Arc<Container>,
+        change: impl FnOnce(&mut ContainerRecord) + Send + 'static,
+    ) -> Result<()> {
+        let _one = self.networks.addressing.lock().await;
+        let addresses = self.choose_addresses(&container.record())?;
+        let addressed = move |record: &mut ContainerRecord| {
+            change(record);
+            for (endpoint, address) in record.endpoints.iter_mut().zip(addresses) {
+                endpoint.lease = address;
+            }
+        };
+        container.update(addressed).await.map(drop)
+    }
+
+    /// What a container that has its addresses gets in this VM; the VM's switches are told meanwhile,
+    /// and started where there are none. [`Engine::unwire`] undoes it, once that is settled.
+    pub(crate) fn wire(
+        &self,
+        container: &Arc<Container>,
+        vm: &str,
+    ) -> Result<(Vec<Wire>, Attaching)> {
         let record = container.record();
         let wired = self.wires(&record, vm, wanted_ports(&record))?;
-        match self.attach_all(&wired).await {
-            Ok(published) if published.is_empty() => {}
-            Ok(published) => {
+        let wires = wired.iter().map(|(wire, ..)| wire.clone()).collect();
+        if wired.is_empty() {
+            return Ok((wires, Attaching(None)));
+        }
+        let (engine, container) = (self.clone(), Arc::clone(container));
+        let attach = async move {
+            let published = engine.attach_all(&wired).await?;
+            if !published.is_empty() {
                 container.update(move |record| record.published = published).await?;
             }
-            Err(error) => {
-                self.unwire(container).await;
-                return Err(error);
+            for (_, _, network) in &wired {
+                engine.emit_network(network, "connect", Some(&container.id));
             }
-        }
-        for (_, _, network) in &wired {
-            self.emit_network(network, "connect", Some(&record.id));
-        }
-        Ok(wired.into_iter().map(|(wire, ..)| wire).collect())
+            Ok(())
+        };
+        Ok((wires, Attaching(Some(tokio::spawn(attach)))))
     }
 
     async fn attach_all(&self, wired: &Wired) -> Result<Vec<Published>> {
