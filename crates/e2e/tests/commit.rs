@@ -66,6 +66,34 @@ fn a_container_whose_run_is_just_ending_is_committed() {
     assert_eq!(world.ok(&["run", "--rm", "left3", "cat", "/left"]), "hi");
 }
 
+/// Nothing is written back at its end, so it must not become an image from then on.
+#[test]
+fn a_container_that_goes_at_its_end_is_committed_whole_or_not_at_all() {
+    let world = World::new("commit with --rm", Vms::Two);
+    let script = "echo hi > /left; echo written; exec sleep 1000";
+    for round in 0..6 {
+        let (name, image) = (format!("brief{round}"), format!("whole{round}"));
+        world.ok(&["run", "-d", "--rm", "--name", &name, "base", "sh", "-c", script]);
+        world.ok(&["wait", "--for", "log=written", &name]);
+        let commit = |world: &World| world.run(&["commit", &name, &image]);
+        let committed = match round % 2 {
+            0 => {
+                world.ok(&["kill", &name]);
+                commit(&world)
+            }
+            _ => std::thread::scope(|scope| {
+                let committed = scope.spawn(|| commit(&world));
+                world.ok(&["kill", &name]);
+                committed.join().expect("commit")
+            }),
+        };
+        match committed.code {
+            0 => assert_eq!(world.ok(&["run", "--rm", &image, "cat", "/left"]), "hi"),
+            _ => committed.fails_with(1, "No such container"),
+        }
+    }
+}
+
 #[test]
 fn a_running_container_is_committed_under_a_write_load_and_goes_on() {
     let world = World::new("commit running", Vms::Two);

@@ -252,6 +252,7 @@ impl Engine {
             start: StartChoice::Auto,
             configure: bare_guest("ireko-work".into()),
             work,
+            disposable: false,
             log_limit: None,
             vm,
         }

@@ -81,6 +81,8 @@ impl Engine {
                 record.set_health(HealthStatus::Unhealthy);
                 record.ended_runs += 1;
                 record.state = match resting.rest(RunState::Exited) {
+                    // Its disk is not to be looked at: what was written last may be missing.
+                    RunState::Exited if record.spec.auto_remove => RunState::Removing,
                     RunState::Exited if will_restart(record) => RunState::Restarting,
                     state => state,
                 };

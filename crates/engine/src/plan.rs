@@ -93,6 +93,7 @@ fn plan(
             ..bare_guest(hostname(record))
         },
         work,
+        disposable: spec.auto_remove,
         log_limit: spec.log_limit,
     }
 }

@@ -303,6 +303,7 @@ impl Engine {
             start: StartChoice::Template,
             configure: bare_guest("ireko".into()),
             work: Work::Spare { empty: self.empty_disk() },
+            disposable: false,
             log_limit: None,
             runtime_dir,
         }

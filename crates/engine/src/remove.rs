@@ -136,6 +136,9 @@ impl Engine {
 /// On a full disk its record goes instead, so that the removal can free some space: a folder
 /// without one means the same.
 async fn mark_removing(container: &Arc<Container>) -> Result<()> {
+    if container.record().state == RunState::Removing {
+        return Ok(());
+    }
     match container.update(|record| record.state = RunState::Removing).await {
         Err(error) if error.is_full_disk() => {
             tracing::warn!(error = error.chain(), id = container.id, "removed without a record");

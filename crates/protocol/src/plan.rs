@@ -2,7 +2,8 @@
 //!
 //! `plan.json` is everything a shim needs to run one VM: every name resolved, every path absolute,
 //! so that the shim never looks into the store. `shim.json` says which process that became,
-//! `exit.json` how it ended. Each is written aside, synced and renamed.
+//! `exit.json` how it ended. Each is written aside and renamed. Only `exit.json` is synced: the others
+//! are of no use after a power cut, and may then have anything in them.
 
 use crate::agent::{Configure, DiskSerial, Spawn};
 use crate::network::MacAddress;
@@ -54,6 +55,9 @@ pub struct VmPlan {
     pub configure: Configure,
     /// What is done in it.
     pub work: Work,
+    /// Its disks are removed when it ends: what was written last need not be on them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub disposable: bool,
     /// How much is kept of its output where that is kept; `None` is all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_limit: Option<LogLimit>,

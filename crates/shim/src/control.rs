@@ -49,6 +49,8 @@ pub struct Shared {
     pub inside: Inside,
     /// The disks while the VM has them, the root disk first.
     pub disks: Mutex<Vec<(DiskSerial, Arc<LiveDisk>)>>,
+    /// Whether what the guest wrote last need not be on the disks any more; held by a commit.
+    disks_given_up: Mutex<bool>,
     /// The terminal's size: asked for before the process runs, it is what it starts with.
     pub terminal: Mutex<Option<(u16, u16)>>,
     /// Whether the container's process reads standard input.
@@ -81,9 +83,15 @@ impl Shared {
                 _ => Inside::Agent(OnceLock::new()),
             },
             disks: Mutex::default(),
+            disks_given_up: Mutex::new(false),
             terminal: Mutex::new(tty),
             takes_stdin,
         }))
+    }
+
+    /// Allows no more commits; `false` where one is at work.
+    pub fn give_up_disks(&self) -> bool {
+        self.disks_given_up.try_lock().map(|mut given_up| *given_up = true).is_some()
     }
 }
 
@@ -212,6 +220,10 @@ fn simple(shared: &Arc<Shared>, request: Request) -> Result<Answer, Answer> {
         Request::Wait => Ok(Answer::Ended(shared.progress.await_end())),
         Request::Rewire(wiring) => rewire(shared, *wiring),
         Request::Commit(request) => {
+            let given_up = shared.disks_given_up.lock();
+            if *given_up {
+                return Err(not_running());
+            }
             let machines;
             let guest: &dyn Freezes = match inside(shared)? {
                 Runs::Agent(guest) => &**guest,

@@ -125,6 +125,12 @@ impl Guest {
         self.state.lock().gone
     }
 
+    /// Nobody waits for an answer, or for the end of a process.
+    pub fn is_idle(&self) -> bool {
+        let state = self.state.lock();
+        state.replies.is_empty() && state.exits.is_empty()
+    }
+
     /// Asks and waits for the answer; a `Failed` answer is an error.
     pub fn call(&self, body: RequestBody, limit: Duration) -> Result<Reply, GuestError> {
         let request = self.ask(body)?;

@@ -59,16 +59,22 @@ impl LiveDisk {
     ///
     /// A commit that is still at work keeps the chain; it is then closed when that ends.
     pub fn close(self: Arc<Self>) -> Result<()> {
+        self.end().map_or(Ok(()), Chain::close)
+    }
+
+    /// The same for a disk that nobody will read again: its files are free, as after a power cut.
+    pub fn let_go(self: Arc<Self>) {
+        drop(self.end());
+    }
+
+    fn end(self: Arc<Self>) -> Option<Chain> {
         self.pace.over.store(true, Ordering::Relaxed);
         self.wake();
         if let Some(thread) = self.writeback.lock().take() {
             // A panic there has been said already, and lost no acknowledged byte.
             let _ = thread.join();
         }
-        match Arc::into_inner(self) {
-            Some(disk) => disk.chain.into_inner().close(),
-            None => Ok(()),
-        }
+        Arc::into_inner(self).map(|disk| disk.chain.into_inner())
     }
 
     fn note_written(&self, bytes: usize) {

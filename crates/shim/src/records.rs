@@ -40,13 +40,17 @@ pub fn write_shim_record(plan: &VmPlan, socket: &Path, vm_pid: u32) -> io::Resul
     fs::rename(aside, path)
 }
 
-/// Says how it ended, durably; the last thing a shim does to the container's folder.
-pub fn write_exit_record(state_dir: &Path, record: &ExitRecord) -> io::Result<()> {
-    let path = state_dir.join("exit.json");
+/// Says how it ended, durably unless all of the container goes with it; the last thing a shim does to the
+/// container's folder.
+pub fn write_exit_record(plan: &VmPlan, record: &ExitRecord) -> io::Result<()> {
+    let path = plan.state_dir.join("exit.json");
     let (file, aside) = write_aside(&path, record)?;
+    if plan.disposable {
+        return fs::rename(aside, path);
+    }
     file.sync_all()?;
     fs::rename(aside, path)?;
-    File::open(state_dir)?.sync_all()
+    File::open(&plan.state_dir)?.sync_all()
 }
 
 /// Nanoseconds since 1970 UTC.

@@ -94,7 +94,7 @@ fn carry_out(
     };
     shared.group.end();
     // On a full disk the record cannot be written: the engine still learns it from who waits.
-    let written = records::write_exit_record(&plan.state_dir, &record);
+    let written = records::write_exit_record(plan, &record);
     shared.progress.ended(record);
     shared.fanout.finish(FAREWELL_LIMIT);
     shared.progress.drain_requests(FAREWELL_LIMIT);
@@ -161,7 +161,9 @@ fn live(
     });
     shared.disks.lock().clear();
     for (_, disk) in disks {
-        if let Err(error) = disk.close() {
+        if plan.disposable {
+            disk.let_go();
+        } else if let Err(error) = disk.close() {
             // What the guest flushed is safe in the file's log; the next open replays it.
             tracing::error!("cannot close the container's disk cleanly: {}", chain_of(&error));
         }

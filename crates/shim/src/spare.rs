@@ -26,6 +26,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// After this long nobody seems to need it.
@@ -175,7 +176,11 @@ impl Spare {
         let moved = lay_cables(&cables, plan)
             .and_then(|()| shared.group.take_over())
             .and_then(|()| clone.exchange_disks(disks, shared));
-        rehearsal.end();
+        // The container need not wait for it.
+        let ending = thread::Builder::new().name("rehearsal".into()).spawn(|| rehearsal.end());
+        if let Err(error) = ending {
+            tracing::debug!(%error, "the disk of a rehearsal is there until the VM ends");
+        }
         match moved {
             Ok(()) => Ok((clone, guest)),
             Err(failure) => {
@@ -253,9 +258,7 @@ impl Rehearsal {
 
     fn end(self) {
         self.server.shut_down();
-        if let Err(error) = self.disk.close() {
-            tracing::debug!("the disk of a rehearsal: {}", chain_of(&error));
-        }
+        self.disk.let_go();
         let _ = fs::remove_file(self.file);
     }
 }

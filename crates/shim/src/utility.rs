@@ -5,6 +5,8 @@
 //!     ─► wait for Start ─► Spawn                                                   (Ready)
 //!     ─► process exits ─► output drained ─► PowerOff                               (Running)
 //! ```
+//!
+//! Where the disks are removed with the container nothing is written back at the end: QEMU is killed.
 
 use crate::clock;
 use crate::control::{Inside, Shared};
@@ -60,7 +62,12 @@ pub fn run(
         tracing::warn!(%error, "nobody looks after the guest's clock");
     }
     let result = work(plan, shared, &running.guest, running.vm());
-    shut_down(&running.guest, running.vm());
+    match result {
+        Ok(_) if plan.disposable && running.guest.is_idle() && shared.give_up_disks() => {
+            running.vm().kill();
+        }
+        _ => shut_down(&running.guest, running.vm()),
+    }
     result
 }
 

@@ -128,7 +128,16 @@ impl Vm {
 
     /// Switches it off, and waits until it is.
     pub fn switch_off(&self) {
-        if let Err(error) = self.control.power_off_now() {
+        self.end_by(Control::power_off_now);
+    }
+
+    /// Ends it as a power cut would, and waits until it has.
+    pub fn kill(&self) {
+        self.end_by(Control::kill);
+    }
+
+    fn end_by(&self, end: impl FnOnce(&Control) -> ireko_vm::Result<()>) {
+        if let Err(error) = end(&self.control) {
             tracing::error!("cannot switch the VM off: {}", chain_of(&error));
         }
         if self.await_end(QUIT_LIMIT).is_none() {

@@ -153,6 +153,14 @@ impl Control {
         if self.execute("quit", QUIT_DEADLINE).is_ok() {
             return Ok(());
         }
+        self.kill()
+    }
+
+    /// Ends the VM as [`Control::power_off_now`] does, but what QEMU had under way is lost.
+    ///
+    /// # Errors
+    /// `Control` where the process cannot be killed.
+    pub fn kill(&self) -> Result<()> {
         match rustix::process::pidfd_send_signal(&self.shared.process, Signal::KILL) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
             Err(error) => Err(Error::new(ErrorKind::Control, "kill the VM").because(error)),
