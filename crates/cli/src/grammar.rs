@@ -2,7 +2,7 @@
 
 use crate::commands::*;
 use crate::vhd;
-use clap::{Arg, Command, CommandFactory, Parser, Subcommand};
+use clap::{Arg, Args as _, Command, CommandFactory, Parser, Subcommand};
 use ireko_protocol::plan::AccelChoice;
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -268,7 +268,9 @@ pub fn command() -> Command {
         "{{usage-heading}}  {{usage}}\n\n{{about}}\n\n{listing}\nGlobal Options:\n{{options}}\n\n\
          Run 'ireko COMMAND --help' for more information on a command.\n"
     );
-    like_docker(command).override_usage("ireko [OPTIONS] COMMAND").help_template(template)
+    like_docker(command, &hidden_globals())
+        .override_usage("ireko [OPTIONS] COMMAND")
+        .help_template(template)
 }
 
 fn listing(command: &Command) -> String {
@@ -294,20 +296,15 @@ fn listing(command: &Command) -> String {
 }
 
 /// Usage first, then what it does, then options; global options are shown at the top only.
-fn like_docker(command: Command) -> Command {
+fn like_docker(command: Command, globals: &[Arg]) -> Command {
     const TEMPLATE: &str = "{usage-heading}  {usage}\n\n{about}\n\n{all-args}";
-    let names: Vec<String> = command.get_subcommands().map(|verb| verb.get_name().into()).collect();
-    names.into_iter().fold(command, |command, name| {
-        command.mut_subcommand(name, |verb| like_docker(hide_globals(verb)).help_template(TEMPLATE))
-    })
+    command.mut_subcommands(|verb| like_docker(verb.args(globals), globals).help_template(TEMPLATE))
 }
 
-/// Takes the place of the global options of the same names, so that they still may follow the verb.
-fn hide_globals(verb: Command) -> Command {
-    Line::command()
-        .get_arguments()
-        .filter(|arg| arg.is_global_set())
-        .fold(verb, |verb, arg| verb.arg(Arg::clone(arg).hide(true)))
+/// They take the place of the global options of the same names, so that they still may follow a verb.
+fn hidden_globals() -> Vec<Arg> {
+    let globals = Globals::augment_args(Command::new("globals"));
+    globals.get_arguments().map(|arg| arg.clone().hide(true)).collect()
 }
 
 fn unix_socket(text: &str) -> Result<PathBuf, String> {
