@@ -6,7 +6,7 @@ use std::time::Duration;
 use ireko_protocol::agent::{DiskSerial, FailureKind};
 
 use crate::failure::{Failure, Result};
-use crate::uevent;
+use crate::{kmsg, uevent};
 
 /// How long a disk may take to appear, or to get its size. One that is plugged in takes an emulated
 /// machine half a second, and one on a busy host many.
@@ -29,12 +29,25 @@ pub fn find(serial: &DiskSerial) -> Result<BlockDisk> {
 /// The same; where the size in bytes is known, nothing of another size is it.
 pub fn find_sized(serial: &DiskSerial, bytes: Option<u64>) -> Result<BlockDisk> {
     let folder = Path::new("/sys/block");
-    uevent::wait_for(PATIENCE, || find_in(folder, serial, bytes)).ok_or_else(|| {
+    let found = uevent::wait_for(PATIENCE, || find_in(folder, serial, bytes)).ok_or_else(|| {
         Failure::new(
             FailureKind::NoSuch,
             format!("the machine has no disk with serial \"{}\"", serial.0),
         )
-    })
+    })?;
+    if let Err(cause) = read_ahead(folder, &found) {
+        kmsg::warn(format_args!("read ahead from {}: {cause}", found.node.display()));
+    }
+    Ok(found)
+}
+
+/// How much the kernel reads at once of a file that is mapped or read in order, in KiB. A request costs
+/// an emulated machine as much as copying so many bytes.
+const READ_AHEAD: u32 = 1024;
+
+fn read_ahead(blocks: &Path, disk: &BlockDisk) -> std::io::Result<()> {
+    let Some(name) = disk.node.file_name() else { return Ok(()) };
+    std::fs::write(blocks.join(name).join("queue/read_ahead_kb"), READ_AHEAD.to_string())
 }
 
 /// What the kernel counts a disk's size in, in bytes, whatever its sectors.

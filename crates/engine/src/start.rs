@@ -204,6 +204,10 @@ impl Engine {
         })
         .await?;
         let socket = ShimSocket::in_folder(&plan.runtime_dir);
+        if spare.is_some() {
+            // A VM that stands by is not spent on a container whose ports are taken.
+            attaching.settled().await?;
+        }
         let claimed = match spare.take() {
             Some(spare) => match self.claim(spare, &plan).await {
                 Ok(process) => Some(process),
