@@ -49,7 +49,7 @@ impl Hasher for NumberHasher {
         }
     }
 
-    /// One secret in a hundred leaves keys at equal distances close together.
+    // With one multiplication alone, one secret in a hundred leaves keys at equal distances together.
     fn finish(&self) -> u64 {
         folded_product(self.hash, GOLDEN_RATIO)
     }

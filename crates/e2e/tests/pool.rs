@@ -4,6 +4,7 @@ use ireko_e2e::slots::Vms;
 use ireko_e2e::{World, programs, run};
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// All that a container may not share with another, a line each.
@@ -98,15 +99,53 @@ fn a_vm_that_stood_by_and_died_or_hangs_costs_its_container_nothing_but_time() {
 }
 
 #[test]
+fn a_vm_that_falls_asleep_in_its_rehearsal_is_replaced_by_another() {
+    let world = world("a rehearsal asleep");
+    // The template is there then, and nobody stands by.
+    world.ok(&["warm"]);
+    world.ok(&["run", "--rm", "--start", "pool", "base", "true"]);
+    let woken = std::thread::scope(|scope| {
+        let warm = scope.spawn(|| world.ok(&["warm"]));
+        // The agent copies itself there when it is awake.
+        let is_written = || disk_of_rehearsal(&world).filter(|(_, bytes)| *bytes > 0);
+        let (disk, empty) = await_some(is_written);
+        await_some(|| fs::metadata(&disk).ok().filter(|file| file.len() > empty));
+        let [shim] = spares(&world)[..] else { panic!("one rehearses") };
+        signal(qemu(shim), "STOP");
+        assert!(warm.join().expect("warm").contains("1 virtual machine stands by"));
+        shim
+    });
+    assert_eq!(spares(&world), [woken]);
+    assert_eq!(world.ok(&["run", "--rm", "--start", "pool", "base", "echo", "hi"]), "hi");
+}
+
+/// Where a VM rehearses, and how large that file is.
+fn disk_of_rehearsal(world: &World) -> Option<(PathBuf, u64)> {
+    let spare = fs::read_dir(world.root().join("spares")).ok()?.flatten().next()?;
+    let plan = fs::read(spare.path().join("plan.json")).ok()?;
+    let plan: serde_json::Value = serde_json::from_slice(&plan).ok()?;
+    let disk = Path::new(plan["runtime_dir"].as_str()?).join("rehearsal.vhdx");
+    let bytes = fs::metadata(&disk).ok()?.len();
+    Some((disk, bytes))
+}
+
+fn await_some<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    loop {
+        match look() {
+            Some(found) => return found,
+            None => assert!(Instant::now() < deadline, "nothing comes"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
 fn no_vm_stands_by_for_a_daemon_that_is_gone() {
     let world = world("daemons that end");
     // A start alone sees to it that the next is quicker.
     world.ok(&["run", "--rm", "base", "true"]);
-    let deadline = Instant::now() + Duration::from_secs(120);
-    while spares(&world).is_empty() {
-        assert!(Instant::now() < deadline, "none stands by");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    await_some(|| spares(&world).pop());
     world.ok(&["warm"]);
     let daemon = world.process("daemon");
     let pids: Vec<_> = world.processes("shim");

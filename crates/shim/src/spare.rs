@@ -8,14 +8,14 @@
 
 use crate::control::{Shared, failed};
 use crate::failure::{Failure, chain_of};
-use crate::guest::{Guest, ORDINARY};
+use crate::guest::{Guest, GuestError, ORDINARY};
 use crate::live_disk::LiveDisk;
-use crate::utility::{Ingredients, configuration, connect};
+use crate::utility::{ATTEMPTS, Ingredients, configuration, connect, done};
 use crate::{records, run, warm};
 use ireko_block_export::Server;
 use ireko_disk::vhdx::{self, ChildOptions};
 use ireko_disk::{Access, Chain};
-use ireko_protocol::agent::{DiskSerial, FailureKind, Reply, RequestBody};
+use ireko_protocol::agent::{DiskSerial, FailureKind, RequestBody};
 use ireko_protocol::frame::{Frame, FrameDecoder};
 use ireko_protocol::plan::{Cable, VmPlan};
 use ireko_protocol::shim::{self, Answer, Envelope, Origin, Request};
@@ -31,6 +31,8 @@ use std::time::{Duration, Instant};
 
 /// After this long nobody seems to need it.
 const IDLE: Duration = Duration::from_secs(15 * 60);
+/// How long a guest may take to rehearse before another is tried: alone it takes a second.
+const REHEARSED: Duration = Duration::from_secs(20);
 /// How often it is seen whether the VM is still there.
 const LOOK: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
 /// Time for the engine to say what it wants.
@@ -70,36 +72,85 @@ pub fn stand_by(
     let cannot = |error: io::Error| Failure::before_start("cannot stand by", &error);
     records::write_shim_record(plan, socket, 0).map_err(cannot)?;
     let shared = Shared::of(plan).map_err(cannot)?;
-    let (rehearsal, attachment) = Rehearsal::prepare(plan, empty)?;
-    *shared.disks.lock() = vec![(DiskSerial::root(), Arc::clone(&rehearsal.disk))];
     let ingredients = Ingredients::find(plan, agent)?;
-    let clone = warm::launch(plan, &ingredients, vec![attachment], socket, &shared)?;
-    let spare = Spare { clone, guest: connect(plan)?, rehearsal, cables: cables(plan) };
-    let claimed = spare.rehearse(plan, &shared).and_then(|()| {
-        let listener = UnixListener::bind(socket).map_err(cannot)?;
-        let claimed = spare.await_claim(&listener, socket)?;
-        Ok(claimed.map(|plan| (plan, listener)))
-    });
-    match claimed {
-        Ok(Some((plan, listener))) => Ok(Some(Claimed { plan, listener, spare })),
-        unwanted => {
-            spare.guest.hang_up();
-            spare.clone.vm.switch_off();
-            spare.rehearsal.end();
-            shared.group.end();
-            unwanted.map(|_| None)
+    let claimed = Spare::rehearsed(plan, empty, &ingredients, socket, &shared).and_then(|spare| {
+        let claimed = UnixListener::bind(socket)
+            .map_err(cannot)
+            .and_then(|listener| Ok((spare.await_claim(&listener, socket)?, listener)));
+        match claimed {
+            Ok((Some(plan), listener)) => Ok(Some(Claimed { plan, listener, spare })),
+            unwanted => {
+                spare.put_away(|clone| clone.vm.switch_off());
+                unwanted.map(|_| None)
+            }
         }
+    });
+    if !matches!(claimed, Ok(Some(_))) {
+        shared.group.end();
     }
+    claimed
 }
 
 impl Spare {
-    fn rehearse(&self, plan: &VmPlan, shared: &Shared) -> Result<(), Failure> {
-        let wanted = configuration(plan, shared)?;
-        match self.guest.call(RequestBody::Rehearse(Box::new(wanted)), ORDINARY) {
-            Ok(Reply::Done) => Ok(()),
-            Ok(_) => Err(Failure::impossible("the guest did not rehearse".to_owned())),
-            Err(error) => Err(Failure::of_guest("cannot rehearse a start", error)),
+    /// A VM that has rehearsed; one that does not wake up is replaced by others, as at a start.
+    fn rehearsed(
+        plan: &VmPlan,
+        empty: &Path,
+        ingredients: &Ingredients,
+        socket: &Path,
+        shared: &Shared,
+    ) -> Result<Self, Failure> {
+        let mut attempt = 1;
+        loop {
+            let spare = Self::launch(plan, empty, ingredients, socket, shared)?;
+            let limit = if attempt < ATTEMPTS { REHEARSED } else { ORDINARY };
+            let error = match spare.rehearse(plan, limit, shared)? {
+                Ok(()) => return Ok(spare),
+                Err(error) => error,
+            };
+            let is_asleep = matches!(error, GuestError::Late(_));
+            match attempt {
+                1 => spare.put_away(|clone| clone.vm.switch_off()),
+                // It may have been saved asleep; the next one goes on from another.
+                _ => spare.put_away(|clone| clone.discard(plan)),
+            }
+            if !is_asleep || attempt == ATTEMPTS {
+                return Err(Failure::of_guest("cannot rehearse a start", error));
+            }
+            tracing::warn!("the guest does not wake up; once more from the template");
+            attempt += 1;
         }
+    }
+
+    fn launch(
+        plan: &VmPlan,
+        empty: &Path,
+        ingredients: &Ingredients,
+        socket: &Path,
+        shared: &Shared,
+    ) -> Result<Self, Failure> {
+        let (rehearsal, attachment) = Rehearsal::prepare(plan, empty)?;
+        *shared.disks.lock() = vec![(DiskSerial::root(), Arc::clone(&rehearsal.disk))];
+        let clone = warm::launch(plan, ingredients, vec![attachment], socket, shared)?;
+        Ok(Self { clone, guest: connect(plan)?, rehearsal, cables: cables(plan) })
+    }
+
+    /// Has the guest rehearse; the inner error is the guest's.
+    fn rehearse(
+        &self,
+        plan: &VmPlan,
+        limit: Duration,
+        shared: &Shared,
+    ) -> Result<Result<(), GuestError>, Failure> {
+        let wanted = configuration(plan, shared)?;
+        let answer = self.guest.call(RequestBody::Rehearse(Box::new(wanted)), limit);
+        Ok(answer.and_then(done))
+    }
+
+    fn put_away(self, end: impl FnOnce(warm::Clone)) {
+        self.guest.hang_up();
+        end(self.clone);
+        self.rehearsal.end();
     }
 
     /// Waits for a container's plan.
@@ -238,7 +289,7 @@ fn lay_cables(present: &[PathBuf], plan: &VmPlan) -> Result<(), Failure> {
 struct Rehearsal {
     disk: Arc<LiveDisk>,
     server: Server,
-    file: PathBuf,
+    files: [PathBuf; 2],
 }
 
 impl Rehearsal {
@@ -252,13 +303,16 @@ impl Rehearsal {
         let disk = LiveDisk::new(chain)
             .map_err(|error| Failure::before_start("cannot serve a disk", &error))?;
         let socket = plan.runtime_dir.join("rehearsal.sock");
-        let (server, attachment) = run::export(plan, &DiskSerial::root(), &disk, socket)?;
-        Ok((Self { disk, server, file }, attachment))
+        let (server, attachment) = run::export(plan, &DiskSerial::root(), &disk, socket.clone())?;
+        Ok((Self { disk, server, files: [file, socket] }, attachment))
     }
 
     fn end(self) {
         self.server.shut_down();
         self.disk.let_go();
-        let _ = fs::remove_file(self.file);
+        for file in self.files {
+            // What is left goes with the folder.
+            let _ = fs::remove_file(file);
+        }
     }
 }

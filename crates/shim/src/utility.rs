@@ -38,7 +38,7 @@ pub const BOOT_LIMIT: Duration = Duration::from_secs(300);
 /// How long a guest that went on from a template may take to answer before another is tried.
 const AWAKE: Duration = Duration::from_secs(15);
 /// How many are tried; the last has all the time that a request may take.
-const ATTEMPTS: u32 = 3;
+pub const ATTEMPTS: u32 = 3;
 /// How long an archive may take to unpack, and a disk to be worked on.
 const APPLY_LIMIT: Duration = Duration::from_secs(3 * 3600);
 /// How long the guest may take to sync, unmount and power off.
@@ -237,7 +237,8 @@ fn from_template(
     }
 }
 
-fn done(answer: Reply) -> Result<(), GuestError> {
+/// The only good answer to an order.
+pub fn done(answer: Reply) -> Result<(), GuestError> {
     match answer {
         Reply::Done => Ok(()),
         _ => Err(GuestError::Confused),
