@@ -204,7 +204,11 @@ impl Engine {
         })
         .await?;
         let socket = ShimSocket::in_folder(&plan.runtime_dir);
-        if spare.is_some() {
+        let wants_ports = {
+            let spec = &container.record().spec;
+            !spec.publish.is_empty() || spec.publish_all
+        };
+        if spare.is_some() && wants_ports {
             // A VM that stands by is not spent on a container whose ports are taken.
             attaching.settled().await?;
         }
