@@ -75,6 +75,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_disk_is_read_a_mebibyte_at_a_time() {
+        let blocks = tempfile::tempdir().unwrap();
+        let queue = blocks.path().join("vda/queue");
+        std::fs::create_dir_all(&queue).unwrap();
+        std::fs::write(queue.join("read_ahead_kb"), "128\n").unwrap();
+        let disk = BlockDisk { node: "/dev/vda".into(), read_only: false };
+        read_ahead(blocks.path(), &disk).unwrap();
+        assert_eq!(std::fs::read_to_string(queue.join("read_ahead_kb")).unwrap(), "1024");
+    }
+
+    #[test]
     fn a_disk_is_found_by_serial_once_it_has_a_size() {
         let blocks = tempfile::tempdir().unwrap();
         let disk = |name: &str, serial: &str, size: &str| {

@@ -1,4 +1,4 @@
-//! Writing a file so that it is whole at every instant, and there after a power cut.
+//! Writing a file so that it is whole at every instant, and there after a power cut where it matters.
 
 use crate::error::{Attempt, Result};
 use serde::Serialize;

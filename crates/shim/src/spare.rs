@@ -102,9 +102,13 @@ impl Spare {
     ) -> Result<Self, Failure> {
         let mut attempt = 1;
         loop {
-            let spare = Self::launch(plan, empty, ingredients, socket, shared)?;
+            let (rehearsal, attachment) = Rehearsal::prepare(plan, empty)?;
+            *shared.disks.lock() = vec![(DiskSerial::root(), Arc::clone(&rehearsal.disk))];
+            let clone = warm::launch(plan, ingredients, vec![attachment], socket, shared)?;
+            let spare = Self { clone, guest: connect(plan)?, rehearsal, cables: cables(plan) };
+            let wanted = RequestBody::Rehearse(Box::new(configuration(plan, shared)?));
             let limit = if attempt < ATTEMPTS { REHEARSED } else { ORDINARY };
-            let error = match spare.rehearse(plan, limit, shared)? {
+            let error = match spare.guest.call(wanted, limit).and_then(done) {
                 Ok(()) => return Ok(spare),
                 Err(error) => error,
             };
@@ -120,31 +124,6 @@ impl Spare {
             tracing::warn!("the guest does not wake up; once more from the template");
             attempt += 1;
         }
-    }
-
-    fn launch(
-        plan: &VmPlan,
-        empty: &Path,
-        ingredients: &Ingredients,
-        socket: &Path,
-        shared: &Shared,
-    ) -> Result<Self, Failure> {
-        let (rehearsal, attachment) = Rehearsal::prepare(plan, empty)?;
-        *shared.disks.lock() = vec![(DiskSerial::root(), Arc::clone(&rehearsal.disk))];
-        let clone = warm::launch(plan, ingredients, vec![attachment], socket, shared)?;
-        Ok(Self { clone, guest: connect(plan)?, rehearsal, cables: cables(plan) })
-    }
-
-    /// Has the guest rehearse; the inner error is the guest's.
-    fn rehearse(
-        &self,
-        plan: &VmPlan,
-        limit: Duration,
-        shared: &Shared,
-    ) -> Result<Result<(), GuestError>, Failure> {
-        let wanted = configuration(plan, shared)?;
-        let answer = self.guest.call(RequestBody::Rehearse(Box::new(wanted)), limit);
-        Ok(answer.and_then(done))
     }
 
     fn put_away(self, end: impl FnOnce(warm::Clone)) {
